@@ -1,0 +1,32 @@
+"""Arbitrary style transfer by adaptive instance normalization (Huang and Belongie 2017, arXiv 1703.06868).
+
+Pictures are RGB in [0, 1], float32, of shape `(B, 3, H, W)`; a fourth channel is alpha and is kept.
+"""
+
+from .color import keep_colors, match_colors
+from .decoder import Decoder
+from .encoder import Encoder
+from .statistics import ChannelStatistics, adain, channel_statistics
+from .style import Style, encode_style, load_style, mix_styles
+from .stylize import Features, decode, stylize, transfer
+from .weights import load_decoder, load_encoder
+
+__all__ = [
+    "ChannelStatistics",
+    "Decoder",
+    "Encoder",
+    "Features",
+    "Style",
+    "adain",
+    "channel_statistics",
+    "decode",
+    "encode_style",
+    "keep_colors",
+    "load_decoder",
+    "load_encoder",
+    "load_style",
+    "match_colors",
+    "mix_styles",
+    "stylize",
+    "transfer",
+]

@@ -1,0 +1,71 @@
+"""Colour control: the style without its colours."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+MINIMUM_VARIANCE = 1e-5  # of colour, below which a direction holds rounding only
+
+
+def match_colors(style_images: Tensor, content: Tensor) -> Tensor:
+    """Style pictures with the content's colours: mean and covariance of their RGB pixels become the content's.
+
+    Both are `(B, 3, H, W)` in [0, 1] (further channels are left out), of any sizes; batches must be equal, or one of them
+    1. The map is `A (x - mu_s) + mu_c`, `A = S_c^(1/2) S_s^(-1/2)` with symmetric roots; the result is clamped.
+    Source: Gatys et al. 2016 (arXiv 1606.05897), image analogies colour matching. Raises ValueError for other batches.
+    """
+    check_batches(style_images, content)
+    # 3x3 roots: the CPU has float64 and eigh everywhere
+    style_mean, style_covariance = _moments(style_images)
+    content_mean, content_covariance = _moments(content)
+    matrix = _symmetric_power(content_covariance, 0.5) @ _symmetric_power(style_covariance, -0.5)
+    shift = content_mean - torch.einsum("bij,bj->bi", matrix, style_mean)
+    rgb = style_images[:, :3]
+    matched = torch.einsum("bij,bjhw->bihw", matrix.to(rgb), rgb.expand(len(matrix), -1, -1, -1))
+    return (matched + shift.to(rgb)[:, :, None, None]).clamp(0, 1)
+
+
+def keep_colors(stylized: Tensor, content: Tensor) -> Tensor:
+    """The luminance of `stylized` with the colours of `content`, both `(B, 3, H, W)` in [0, 1] of one size.
+
+    The content's difference from its own grey (chrominance, BT.601 luminance) is added to the stylised grey, and scaled
+    down where it would leave [0, 1], so that luminance is exact. An alpha channel of `stylized` is kept. Source: Gatys et
+    al. 2016, luminance-only transfer. Raises ValueError where sizes or batches differ.
+    """
+    if stylized.shape[2:] != content.shape[2:]:
+        raise ValueError(
+            f"colours can only be kept from a picture of the same size; {tuple(content.shape[2:])} is not"
+            f" {tuple(stylized.shape[2:])}."
+        )
+    check_batches(stylized, content)
+    content = content[:, :3].to(stylized)
+    luminance = luma(stylized)
+    chrominance = content - luma(content)
+    room = torch.where(chrominance > 0, 1 - luminance, luminance) / chrominance.abs().clamp_min(1e-6)
+    colored = (luminance + chrominance * room.amin(1, keepdim=True).clamp(0, 1)).clamp(0, 1)
+    return torch.cat([colored, stylized[:, 3:].expand(len(colored), -1, -1, -1)], dim=1)
+
+
+def luma(images: Tensor) -> Tensor:
+    """Luminance `(B, 1, H, W)` of pictures `(B, 3 or 4, H, W)`, by `LUMINANCE`."""
+    return (images[:, :3] * images.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
+
+
+def check_batches(a: Tensor, b: Tensor) -> None:
+    """Raise ValueError unless the batches are equal or one of them is 1."""
+    if len(a) != len(b) and 1 not in (len(a), len(b)):
+        raise ValueError(f"{len(a)} and {len(b)} pictures cannot be paired; the numbers must agree or one of them be 1.")
+
+
+def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    pixels = images[:, :3].flatten(2).cpu().double()
+    mean = pixels.mean(2)
+    centred = pixels - mean[:, :, None]
+    return mean, centred @ centred.mT / pixels.shape[2]
+
+
+def _symmetric_power(covariance: Tensor, power: float) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp_min(MINIMUM_VARIANCE)[:, None] ** power) @ vectors.mT

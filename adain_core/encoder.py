@@ -1,0 +1,162 @@
+"""Encoders: a picture to features, by layers with names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import ReflectionConv2d
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One set of features on which AdaIN acts: its layer's name, its channels and its stride in pixels."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+class Encoder(nn.Module):
+    """Base of the encoders. `levels` lists where AdaIN acts, shallow first; `name` and `fingerprint` say which network."""
+
+    architecture: str
+    levels: tuple[Level, ...]
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.config = config
+        self.name = self.architecture
+        self.fingerprint = ""
+
+    def forward(self, images: Tensor, layers: Sequence[str] | None = None) -> list[Tensor]:
+        """Features of RGB pictures `(B, 3, H, W)` in [0, 1] at the named layers (default: `levels`), in their order."""
+        raise NotImplementedError
+
+    def load_network(self, state: State) -> None:
+        """Take the weights of a network file and their fingerprint. Raises ValueError where they do not fit."""
+        self.fingerprint = fingerprint(state, self.layer_names())
+        load_checked(self, state)
+
+    def layer_names(self) -> list[str]:
+        """Convolutions of a network file in their order."""
+        return [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+
+class VGGEncoder(Encoder):
+    """VGG-19 (Simonyan and Zisserman 2015) up to relu4_1, reflection padding, 2x2 max pooling with ceil_mode.
+
+    A network file also holds `preprocess`, the 1x1 convolution from RGB in [0, 1] to what the network was trained on
+    (BGR around a mean for the paper's file); it is folded into conv1_1, which is exact under reflection padding.
+    """
+
+    architecture = "vgg19"
+    levels = (Level("relu4_1", 512, 8),)
+    blocks = ((64, 64), (128, 128), (256, 256, 256, 256), (512,))
+
+    def __init__(self, config: dict):
+        super().__init__(config)
+        channels = 3
+        for block, widths in enumerate(self.blocks, 1):
+            for index, width in enumerate(widths, 1):
+                setattr(self, f"conv{block}_{index}", ReflectionConv2d(channels, width))
+                channels = width
+
+    def layer_names(self) -> list[str]:
+        return ["preprocess", *super().layer_names()]
+
+    def load_network(self, state: State) -> None:
+        self.fingerprint = fingerprint(state, self.layer_names())
+        kernel, bias = state["preprocess.weight"].double()[:, :, 0, 0], state["preprocess.bias"].double()
+        first = state["conv1_1.weight"].double()
+        folded = {
+            "conv1_1.weight": torch.einsum("oihw,ic->ochw", first, kernel).float(),
+            "conv1_1.bias": (state["conv1_1.bias"].double() + first.sum((2, 3)) @ bias).float(),
+        }
+        load_checked(self, {k: v for k, v in state.items() if not k.startswith("preprocess.")} | folded)
+
+    def forward(self, images: Tensor, layers: Sequence[str] | None = None) -> list[Tensor]:
+        wanted = list(layers or [level.name for level in self.levels])
+        missing, found = set(wanted), {}
+        x = images.to(self.dtype)
+        for block, widths in enumerate(self.blocks, 1):
+            if block > 1:
+                x = F.max_pool2d(x, 2, ceil_mode=True)
+            for index in range(1, len(widths) + 1):
+                name = f"relu{block}_{index}"
+                x = F.relu(getattr(self, f"conv{block}_{index}")(x), inplace=True)
+                if name in missing:
+                    found[name] = x
+                    missing.remove(name)
+                    if not missing:
+                        return [found[name] for name in wanted]
+        raise ValueError(f"VGG-19 up to relu4_1 has no layer {sorted(missing)[0]!r}.")
+
+
+class PyramidEncoder(Encoder):
+    """A small encoder: `channels` features at strides 1, 2, 4, ...; AdaIN acts on every stride but the first."""
+
+    architecture = "pyramid"
+
+    def __init__(self, config: dict):
+        super().__init__(config)
+        stem, *widths = config["channels"]
+        self.stem = ReflectionConv2d(3, stem)
+        self.down = nn.ModuleList(
+            ReflectionConv2d(before, width, stride=2) for before, width in zip([stem, *widths], widths, strict=False)
+        )
+        self.conv = nn.ModuleList(ReflectionConv2d(width, width) for width in widths)
+        self.levels = tuple(Level(f"stride{2**i}", width, 2**i) for i, width in enumerate(widths, 1))
+
+    def forward(self, images: Tensor, layers: Sequence[str] | None = None) -> list[Tensor]:
+        x = F.relu(self.stem(images.to(self.dtype)), inplace=True)
+        found = {}
+        for level, down, conv in zip(self.levels, self.down, self.conv, strict=True):
+            x = F.relu(conv(F.relu(down(x), inplace=True)), inplace=True)
+            found[level.name] = x
+        return [found[name] for name in layers or found]
+
+
+def fingerprint(state: State, layers: Sequence[str]) -> str:
+    """SHA-256 of a network's float32 biases in layer order, then of its kernels' shapes as text.
+
+    Biases stay float32 in every file, so that copies in different precision agree. Raises ValueError where one is missing.
+    """
+    digest = hashlib.sha256()
+    for part in ("bias", "weight"):
+        for layer in layers:
+            tensor = state.get(f"{layer}.{part}")
+            if tensor is None:
+                raise ValueError(f"the weights have no {layer}.{part}; the file is incomplete or of another architecture.")
+            content = tensor.float().numpy().astype("<f4").tobytes() if part == "bias" else str(tuple(tensor.shape)).encode()
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def load_checked(module: nn.Module, state: State) -> None:
+    """`load_state_dict` that says in one sentence what does not fit."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for name in sorted(expected.keys() | state.keys()):
+        found = tuple(state[name].shape) if name in state else None
+        if found != expected.get(name):
+            raise ValueError(
+                f"the weights do not fit the architecture: {name} is {found or 'missing'}"
+                f" where {expected.get(name) or 'nothing'} is expected."
+            )
+        if not torch.isfinite(state[name]).all():
+            raise ValueError(f"the weights hold values that are not finite in {name}; the file is damaged.")
+    module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+ENCODERS: dict[str, type[Encoder]] = {cls.architecture: cls for cls in (VGGEncoder, PyramidEncoder)}

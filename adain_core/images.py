@@ -1,0 +1,159 @@
+"""Picture files in and out; sizes."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageCms, ImageOps
+from torch import Tensor
+
+from .color import luma
+from .files import replacing
+
+log = logging.getLogger(__name__)
+
+SAVE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+IMAGE_EXTENSIONS = frozenset({*SAVE_FORMATS, ".bmp", ".gif", ".ppm", ".pgm"})
+
+
+def load_image(path: str | Path) -> Tensor:
+    """A picture file as float32 `(1, 3, H, W)`, or `(1, 4, H, W)` where it is not opaque, sRGB in [0, 1].
+
+    EXIF orientation is applied; greyscale, palette, 16-bit, floating-point in [0, 1], CMYK and ICC-tagged files are
+    converted. Raises FileNotFoundError, or ValueError for a file that is no whole picture or larger than Pillow's limit.
+    """
+    with _opened(path) as image:
+        if image.mode.startswith("I") or image.mode == "F":
+            grey = np.asarray(image, dtype=np.float32) / (1 if image.mode == "F" else 65535)
+            if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
+                raise ValueError(f"{path} holds values outside its format's usual range; save it with 8 or 16 bits.")
+            return torch.from_numpy(grey).expand(1, 3, -1, -1).contiguous()
+        pixels = torch.from_numpy(np.array(_to_srgb(image))).permute(2, 0, 1)[None].float() / 255
+    return pixels[:, :3].contiguous() if pixels.shape[1] == 4 and pixels[:, 3].min() == 1 else pixels.contiguous()
+
+
+def load_mask(path: str | Path) -> Tensor:
+    """A mask file as float32 `(H, W)` in [0, 1]: its alpha channel if it is not opaque, else its luminance."""
+    image = load_image(path)
+    return image[0, 3] if image.shape[1] == 4 else luma(image)[0, 0].clamp(0, 1)
+
+
+def save_image(image: Tensor, path: str | Path, quality: int = 95) -> None:
+    """Write a picture `(3 or 4, H, W)` or `(1, 3 or 4, H, W)` in [0, 1] as PNG, JPEG, WebP or TIFF by its extension.
+
+    Values are clamped and rounded to 8 bits; JPEG has no alpha and is composited on white. The file is written beside
+    and renamed. Raises ValueError for another extension and FileNotFoundError for a folder that does not exist.
+    """
+    kind = save_format(path)
+    picture = _to_pil(image)
+    options = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
+    if kind == "JPEG":
+        options["subsampling"] = "4:4:4"
+        if picture.mode == "RGBA":
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    with replacing(path) as temporary:
+        picture.save(temporary, kind, **options)
+
+
+def save_format(path: str | Path) -> str:
+    """Pillow's name of the format of `path`, by its extension. Raises ValueError for one that is not written."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SAVE_FORMATS:
+        raise ValueError(f"{path} has no extension of a picture that can be written; use one of {', '.join(SAVE_FORMATS)}.")
+    return SAVE_FORMATS[suffix]
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Picture files in `folder` and below, sorted; hidden ones are skipped. Raises FileNotFoundError for no folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}.")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_EXTENSIONS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def resize(images: Tensor, smallest_side: int) -> Tensor:
+    """Resize pictures `(B, C, H, W)` so that the smallest side is `smallest_side` pixels, aspect kept; 0 keeps the size.
+
+    Bicubic with antialiasing, clamped to [0, 1]. Raises ValueError for a negative size.
+    """
+    if smallest_side < 0:
+        raise ValueError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
+    shortest = min(images.shape[2:])
+    if smallest_side in (0, shortest):
+        return images
+    size = [max(1, round(side * smallest_side / shortest)) for side in images.shape[2:]]
+    return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def thumbnail_jpeg(image: Tensor, side: int = 96) -> bytes:
+    """A small JPEG of a picture `(1, 3, H, W)` in [0, 1], its longest side `side` pixels."""
+    picture = _to_pil(image)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _opened(path: str | Path) -> Image.Image:
+    """The picture of a file, read whole and upright."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    try:
+        image = Image.open(path)
+        profile = image.info.get("icc_profile")
+        image = ImageOps.exif_transpose(image)
+        image.load()
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
+        ) from None
+    except (OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
+        raise ValueError(f"{path} is not a whole picture that can be read ({error}).") from None
+    if profile:
+        image.info["icc_profile"] = profile
+    return image
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """RGBA in sRGB, by the embedded ICC profile if there is a usable one."""
+    # alpha and palettes are beside the profile's colour space, and are put aside
+    if image.mode in ("P", "PA", "LA", "La", "1") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB", "RGBA", "CMYK", "LAB"):
+        image = image.convert("RGB")
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    colours = image.convert("RGB") if alpha else image
+    profile = image.info.get("icc_profile")
+    if profile or colours.mode == "LAB":
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
+            colours = ImageCms.profileToProfile(
+                colours, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                outputMode="RGB", flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )  # fmt: skip
+        except (ImageCms.PyCMSError, OSError) as error:
+            log.warning("a colour profile that does not fit its picture is ignored (%s)", error)
+    colours = colours.convert("RGB").convert("RGBA")
+    if alpha:
+        colours.putalpha(alpha)
+    return colours
+
+
+def _to_pil(image: Tensor) -> Image.Image:
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.ndim != 3 or image.shape[0] not in (3, 4):
+        raise ValueError(f"a picture to write must be of shape (3 or 4, H, W), not {tuple(image.shape)}.")
+    pixels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,60 @@
+"""The layouts in which AdaIN's PyTorch networks are passed around: `nn.Sequential` state dicts, numbered by layer."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from .decoder import VGGDecoder
+from .encoder import State, VGGEncoder
+from .files import read_safetensors
+
+ENCODER_LAYERS = (0, 2, 5, 9, 12, 16, 19, 22, 25, 29)
+DECODER_LAYERS = (1, 5, 8, 11, 14, 18, 21, 25, 28)
+# The public decoders carry no mark of their encoder: all read the paper's normalised VGG-19.
+PAPER_ENCODER = "a8657bd8b7ab519605a4521717a943cb25eab91e4d8f1c901d0ef419cc490bea"
+
+
+def read_state(path: str | Path) -> State:
+    """The state dict of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file, on the CPU.
+
+    PyTorch files are read with `weights_only=True`, which runs no code. Raises FileNotFoundError, or ValueError for a
+    file that is damaged, holds code or holds anything but named tensors.
+    """
+    if Path(path).suffix.lower() == ".safetensors":
+        return read_safetensors(path)[0]
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(f"{path} is no PyTorch weight file, or holds more than tensors; it is not run.") from None
+    except Exception as error:  # torch.load raises whatever a damaged file leads it to
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged or no PyTorch weight file ({reason}); download it again.") from None
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ValueError(f"{path} holds no state dict of named tensors; save one with torch.save(net.state_dict(), ...).")
+    return state
+
+
+def rename(state: State) -> tuple[str, State]:
+    """Role ("encoder" or "decoder") and state in this project's names, of a public state dict.
+
+    Encoder layers above relu4_1 are left out. Raises ValueError for any other layout.
+    """
+    if "0.weight" in state:
+        layers, names, role = ENCODER_LAYERS, VGGEncoder({}).layer_names(), "encoder"
+    elif state.keys() == {f"{layer}.{part}" for layer in DECODER_LAYERS for part in ("weight", "bias")}:
+        layers, names, role = DECODER_LAYERS, [name for name, _, _ in VGGDecoder.layers], "decoder"
+    else:
+        raise ValueError("the weights are of no known layout; AdaIN's public VGG-19 encoder and decoder are understood.")
+    try:
+        return role, {
+            f"{name}.{part}": state[f"{layer}.{part}"]
+            for layer, name in zip(layers, names, strict=True)
+            for part in ("weight", "bias")
+        }
+    except KeyError as error:
+        raise ValueError(f"the weights have no {error.args[0]}; the file is incomplete or of another architecture.") from None

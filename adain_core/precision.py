@@ -1,0 +1,31 @@
+"""Number types: which one a network runs in, and float32 that means float32."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A torch.dtype from "auto" (float32), a name in `DTYPES`, or a torch.dtype."""
+    if dtype == "auto":
+        return torch.float32
+    resolved = DTYPES.get(dtype, dtype)
+    if resolved not in DTYPES.values():
+        raise ValueError(f"{dtype!r} is no number type for a network; choose auto, {', '.join(DTYPES)}.")
+    return resolved
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Turn TF32 off for the convolutions inside (10 bits of mantissa are not float32), and back to what it was after."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -1,0 +1,110 @@
+"""Channel statistics and adaptive instance normalization, the paper's equation 8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EPS = 1e-5  # under the root, as in the paper's code
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Count, mean and sum of squared deviations (M2) of each sample's channels, in float32 or better.
+
+    `count` is `(B, 1)`, `mean` and `m2` are `(B, C)`. Kept in this form, the statistics of parts merge exactly
+    (Chan, Golub and LeVeque 1979).
+    """
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+
+    @property
+    def batch(self) -> int:
+        return self.mean.shape[0]
+
+    @property
+    def std(self) -> Tensor:
+        """`sqrt(M2 / count + EPS)`, biased, `(B, C)`."""
+        return (self.m2 / self.count.clamp_min(EPS) + EPS).sqrt()
+
+    def merge(self, other: ChannelStatistics) -> ChannelStatistics:
+        """Statistics of both parts together. Batches must be equal, or one of them 1."""
+        count = self.count + other.count
+        share = other.count / count.clamp_min(EPS)  # two empty parts stay empty
+        delta = other.mean - self.mean
+        return ChannelStatistics(count, self.mean + delta * share, self.m2 + other.m2 + delta**2 * self.count * share)
+
+    def pool(self) -> ChannelStatistics:
+        """Statistics of all samples together, batch 1."""
+        count = self.count.sum(0, keepdim=True)
+        mean = (self.mean * self.count).sum(0, keepdim=True) / count.clamp_min(EPS)
+        m2 = (self.m2 + self.count * (self.mean - mean) ** 2).sum(0, keepdim=True)
+        return ChannelStatistics(count, mean, m2)
+
+    def running(self, half_life: float) -> ChannelStatistics:
+        """Statistics smoothed along the batch: a sample's weight halves every `half_life` samples after it."""
+        if not half_life > 0:
+            raise ValueError(f"half_life is {half_life}; it is a number of frames and must be above 0.")
+        decay = 0.5 ** (1.0 / half_life)
+        smoothed = [self[0]]
+        for index in range(1, self.batch):
+            past = smoothed[-1]
+            smoothed.append(ChannelStatistics(past.count * decay, past.mean, past.m2 * decay).merge(self[index]))
+        return ChannelStatistics.concatenate(smoothed)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> ChannelStatistics:
+        """The same function applied to count, mean and M2."""
+        return ChannelStatistics(function(self.count), function(self.mean), function(self.m2))
+
+    def __getitem__(self, index: int) -> ChannelStatistics:
+        return self.map(lambda part: part[index : index + 1])
+
+    @staticmethod
+    def concatenate(parts: list[ChannelStatistics]) -> ChannelStatistics:
+        """Parts side by side along the batch."""
+        return ChannelStatistics(*(torch.cat([getattr(p, name) for p in parts]) for name in ("count", "mean", "m2")))
+
+
+def channel_statistics(x: Tensor, weights: Tensor | None = None) -> ChannelStatistics:
+    """Statistics of features `x` `(B, C, H, W)` over H and W, per sample and channel.
+
+    `weights` `(B or 1, 1, H, W)`, at least 0, count each position by its weight. 16-bit features are summed in float32.
+    """
+    x = _at_least_float32(x)
+    if weights is None:
+        count = x.new_full((x.shape[0], 1), x.shape[2] * x.shape[3])
+        variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
+        return ChannelStatistics(count, mean, variance * count)
+    weights = weights.to(x).expand(x.shape[0], -1, -1, -1)
+    count = weights.sum((2, 3))
+    mean = (x * weights).sum((2, 3)) / count.clamp_min(EPS)
+    m2 = ((x - mean[:, :, None, None]) ** 2 * weights).sum((2, 3))
+    return ChannelStatistics(count, mean, m2)
+
+
+def affine_pair(content: ChannelStatistics, style: ChannelStatistics) -> tuple[Tensor, Tensor]:
+    """Scale and shift `(B, C)` of AdaIN as an affine map: `adain(x) = scale * x + shift`."""
+    scale = style.std / content.std
+    return scale, style.mean - scale * content.mean
+
+
+def adain(
+    x: Tensor, statistics: ChannelStatistics, alpha: float = 1.0, content: ChannelStatistics | None = None
+) -> Tensor:
+    """Adaptive instance normalization: `alpha * (sigma(y) (x - mu(x)) / sigma(x) + mu(y)) + (1 - alpha) * x`.
+
+    `x` is `(B, C, H, W)`, `statistics` are the style's, of batch B or 1; `content` replaces the statistics of `x` itself.
+    Computed in float32 or better, returned in the type of `x`. Source: Huang and Belongie 2017, equations 8 and 14.
+    """
+    scale, shift = affine_pair(channel_statistics(x) if content is None else content, statistics)
+    scale, shift = 1 + alpha * (scale - 1), alpha * shift
+    return torch.addcmul(shift[:, :, None, None], _at_least_float32(x), scale[:, :, None, None]).to(x.dtype)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

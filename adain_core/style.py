@@ -1,0 +1,252 @@
+"""Styles: the channel statistics of pictures, weighted, mixed and masked, and their files."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor
+
+from .encoder import Encoder
+from .files import read_safetensors, replacing
+from .images import resize, thumbnail_jpeg
+from .precision import exact_float32
+from .statistics import ChannelStatistics, channel_statistics
+
+FORMAT = "adain-style-1"
+MASK_SIDE = 512  # masks are stored at most this large
+
+
+@dataclass(frozen=True)
+class Component:
+    """One style of a mix: `weight` `(B,)`, statistics of each level, and where it applies, `(B or 1, 1, H, W)` or None."""
+
+    weight: Tensor
+    levels: tuple[ChannelStatistics, ...]
+    mask: Tensor | None = None
+
+    @property
+    def batch(self) -> int:
+        return max(len(self.weight), self.levels[0].batch, 1 if self.mask is None else len(self.mask))
+
+
+@dataclass(frozen=True)
+class Style:
+    """What AdaIN needs of one or more style pictures, made by `encode_style`, `mix_styles` or `load_style`.
+
+    `encoder_fingerprint` and `encoder_name` say by which encoder; `thumbnail` is a small JPEG; `source` and `licence`
+    belong to the picture. A style with a batch above 1 has one style for each content.
+    """
+
+    components: tuple[Component, ...]
+    encoder_fingerprint: str
+    encoder_name: str
+    name: str = ""
+    thumbnail: bytes = b""
+    source: str = ""
+    licence: str = ""
+
+    @property
+    def batch(self) -> int:
+        return max(component.batch for component in self.components)
+
+    def masked(self, mask: Tensor) -> Style:
+        """The style confined to `mask`, `(H, W)` or `(B, 1, H, W)` in [0, 1], of any size; masks of masks multiply.
+
+        Raises ValueError for a mask of another shape or range, or one that is zero everywhere.
+        """
+        mask = check_mask(mask)
+
+        def confine(component: Component) -> Component:
+            if component.mask is None:
+                return dataclasses.replace(component, mask=mask)
+            return dataclasses.replace(component, mask=component.mask * resize_mask(mask, component.mask.shape[2:]))
+
+        return dataclasses.replace(self, components=tuple(map(confine, self.components)))
+
+    def to(self, device: str | torch.device) -> Style:
+        """The style with its tensors on `device`."""
+
+        def move(part: Component) -> Component:
+            levels = tuple(level.map(lambda tensor: tensor.to(device)) for level in part.levels)
+            return Component(part.weight.to(device), levels, None if part.mask is None else part.mask.to(device))
+
+        return dataclasses.replace(self, components=tuple(map(move, self.components)))
+
+    def save(self, path: str | Path) -> None:
+        """Write a style file (safetensors), beside `path` first and then renamed."""
+        path = Path(path)
+        tensors = {}
+        for k, component in enumerate(self.components):
+            tensors[f"component.{k}.weight"] = component.weight
+            for i, level in enumerate(component.levels):
+                tensors |= {f"component.{k}.level.{i}.{n}": getattr(level, n) for n in ("mean", "m2", "count")}
+            if component.mask is not None:
+                mask = component.mask
+                size = [min(side, MASK_SIDE) for side in mask.shape[2:]]
+                tensors[f"component.{k}.mask"] = (resize_mask(mask, size) * 255).round().to(torch.uint8)
+        metadata = {
+            "format": FORMAT,
+            "role": "style",
+            "encoder_fingerprint": self.encoder_fingerprint,
+            "encoder_name": self.encoder_name,
+            "name": self.name or path.stem,
+            "thumbnail": base64.b64encode(self.thumbnail).decode(),
+            "source": self.source,
+            "licence": self.licence,
+        }
+        with replacing(path) as temporary:
+            temporary.write_bytes(save({k: v.cpu().contiguous() for k, v in tensors.items()}, metadata))
+
+
+def load_style(path: str | Path) -> Style:
+    """Read a style file. Raises FileNotFoundError, or ValueError where it is no style file or damaged."""
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} is no style file of this format ({FORMAT}); make one with `adain style make`.")
+    components = []
+    try:
+        while f"component.{len(components)}.weight" in tensors:
+            prefix = f"component.{len(components)}"
+            levels = []
+            while f"{prefix}.level.{len(levels)}.mean" in tensors:
+                parts = (tensors[f"{prefix}.level.{len(levels)}.{name}"] for name in ("count", "mean", "m2"))
+                levels.append(ChannelStatistics(*parts))
+            mask = tensors.get(f"{prefix}.mask")
+            mask = None if mask is None else mask.float() / 255
+            components.append(Component(tensors[f"{prefix}.weight"], tuple(levels), mask))
+        _check_components(components)
+        thumbnail = base64.b64decode(metadata.get("thumbnail", ""), validate=True)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); make the style again.") from None
+    texts = {key: metadata.get(key, "") for key in ("encoder_fingerprint", "encoder_name", "name", "source", "licence")}
+    return Style(tuple(components), thumbnail=thumbnail, **texts)
+
+
+def encode_style(
+    encoder: Encoder, images: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None
+) -> Style:
+    """The style of pictures `images` `(B, 3, H, W)` in [0, 1].
+
+    `size`: smallest side in pixels they are resized to, which sets the scale of the strokes; 0 keeps their own.
+    `combine`: "pool", one style from all pictures' pixels, or "each", one per picture. `mask`, `(H, W)` or
+    `(B, 1, H, W)` in [0, 1]: which part of the pictures counts. Raises ValueError for anything else.
+    """
+    if combine not in ("pool", "each"):
+        raise ValueError(f'combine is {combine!r}; choose "pool" (one style) or "each" (one per picture).')
+    images = check_pictures(images, "style")[:, :3]
+    pictures = resize(images, size)
+    if mask is not None:
+        mask = check_mask(mask)
+        if len(mask) not in (1, len(images)):
+            raise ValueError(f"{len(mask)} masks do not fit {len(images)} style pictures; give one, or one for each.")
+    device = next(encoder.parameters()).device
+    with torch.no_grad(), exact_float32():
+        features = encoder(pictures.to(device))
+        levels = []
+        for x in features:
+            weights = None if mask is None else resize_mask(mask.to(device), x.shape[2:])
+            statistics = channel_statistics(x, weights)
+            levels.append(statistics.pool() if combine == "pool" else statistics)
+    weight = torch.ones(levels[0].batch, device=device)
+    return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail_jpeg(images[:1]))
+
+
+def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None = None) -> Style:
+    """The convex sum of styles; weights (default equal) are normalised to a sum of 1.
+
+    A weight may be `(N,)`: then the mix has N styles, one for each content. Raises ValueError for negative or all-zero
+    weights, for a wrong number of them and for styles of different encoders.
+    """
+    if not styles:
+        raise ValueError("there is no style to mix; give at least one.")
+    weights = [1.0] * len(styles) if weights is None else weights
+    if len(weights) != len(styles):
+        raise ValueError(f"{len(weights)} weights do not fit {len(styles)} styles; give one weight for each.")
+    for style in styles[1:]:
+        check_same_encoder(style, styles[0].encoder_fingerprint, styles[0].encoder_name, "the first style")
+    device = styles[0].components[0].weight.device
+    table = torch.stack(
+        torch.broadcast_tensors(*(torch.as_tensor(w, dtype=torch.float32, device=device).reshape(-1) for w in weights))
+    )
+    if not torch.isfinite(table).all() or (table < 0).any() or (table.sum(0) == 0).any():
+        raise ValueError("the weights of a mix must be at least 0 and not all 0.")
+    table = table / table.sum(0)
+    components = tuple(
+        dataclasses.replace(component, weight=component.weight.to(device) * share)
+        for style, share in zip(styles, table, strict=True)
+        for component in style.to(device).components
+    )
+    batches = sorted({component.batch for component in components} - {1})
+    if len(batches) > 1:
+        raise ValueError(f"styles of {batches[0]} and {batches[1]} pictures cannot be mixed; the numbers must agree or be 1.")
+    return dataclasses.replace(
+        styles[0], components=components, name=" + ".join(s.name for s in styles if s.name), source="", licence=""
+    )
+
+
+def check_same_encoder(style: Style, fingerprint: str, name: str, what: str) -> None:
+    """Raise ValueError unless `style` was made by the encoder with this fingerprint."""
+    if style.encoder_fingerprint != fingerprint:
+        raise ValueError(
+            f"the style was made by the encoder {style.encoder_name!r}, {what} is of {name!r};"
+            f" encode the style again with {name!r}."
+        )
+
+
+def check_pictures(images: Tensor, what: str) -> Tensor:
+    """`images` if they are finite `(B, 3 or 4, H, W)` floats, else ValueError."""
+    if images.ndim != 4 or images.shape[1] not in (3, 4) or not images.is_floating_point() or 0 in images.shape:
+        raise ValueError(f"{what} pictures must be floats of shape (B, 3, H, W), not {images.dtype} of {tuple(images.shape)}.")
+    if not torch.isfinite(images).all():
+        raise ValueError(f"the {what} picture holds NaN or infinite pixels; find the step before that makes them.")
+    return images
+
+
+def check_mask(mask: Tensor) -> Tensor:
+    """A mask as float32 `(B, 1, H, W)`; ValueError unless it is `(H, W)` or `(B, 1, H, W)`, in [0, 1] and not all zero."""
+    mask = mask[None, None] if mask.ndim == 2 else mask
+    if mask.ndim != 4 or mask.shape[1] != 1 or 0 in mask.shape:
+        raise ValueError(f"a mask must be of shape (H, W) or (B, 1, H, W), not {tuple(mask.shape)}.")
+    mask = mask.float()
+    if not (mask.min() >= 0 and mask.max() <= 1):
+        raise ValueError("a mask must hold values from 0 to 1.")
+    if not mask.any():
+        raise ValueError("the mask is empty (0 everywhere); paint where the style is to apply.")
+    return mask
+
+
+def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Area-resize a mask `(B, 1, H, W)` to `size`; enlarging repeats pixels."""
+    return F.adaptive_avg_pool2d(mask, tuple(size))
+
+
+def _check_components(components: list[Component]) -> None:
+    if not components:
+        raise ValueError("it holds no component")
+    shapes = [tuple(level.mean.shape[1:]) for level in components[0].levels]
+    for component in components:
+        tensors = [component.weight] + [t for level in component.levels for t in (level.count, level.mean, level.m2)]
+        if not all(t.is_floating_point() and torch.isfinite(t).all() and t.numel() for t in tensors):
+            raise ValueError("its statistics are not finite numbers")
+        if component.weight.ndim != 1 or not component.levels or any(t.ndim != 2 for t in tensors[1:]):
+            raise ValueError("its tensors have the wrong shapes")
+        if [tuple(level.mean.shape[1:]) for level in component.levels] != shapes:
+            raise ValueError("its components have different levels")
+        for level in component.levels:
+            if level.m2.shape != level.mean.shape or level.count.shape != (level.batch, 1):
+                raise ValueError("its tensors have the wrong shapes")
+            if (level.m2 < 0).any() or (level.count <= 0).any():
+                raise ValueError("its statistics are impossible")
+        if component.mask is not None and (component.mask.ndim != 4 or component.mask.shape[1] != 1):
+            raise ValueError("its mask has the wrong shape")
+        if (component.weight < 0).any():
+            raise ValueError("its weights are negative")
+        if len({len(component.weight), component.levels[0].batch, component.batch} - {1}) > 1:
+            raise ValueError("its batches do not agree")
