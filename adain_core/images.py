@@ -27,13 +27,13 @@ def load_image(path: str | Path) -> Tensor:
     EXIF orientation is applied; greyscale, palette, 16-bit, floating-point in [0, 1], CMYK and ICC-tagged files are
     converted. Raises FileNotFoundError, or ValueError for a file that is no whole picture or larger than Pillow's limit.
     """
-    with _opened(path) as image:
-        if image.mode.startswith("I") or image.mode == "F":
-            grey = np.asarray(image, dtype=np.float32) / (1 if image.mode == "F" else 65535)
-            if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
-                raise ValueError(f"{path} holds values outside its format's usual range; save it with 8 or 16 bits.")
-            return torch.from_numpy(grey).expand(1, 3, -1, -1).contiguous()
-        pixels = torch.from_numpy(np.array(_to_srgb(image))).permute(2, 0, 1)[None].float() / 255
+    image = _read(path)
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, dtype=np.float32) / (1 if image.mode == "F" else 65535)
+        if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
+            raise ValueError(f"{path} holds values outside its format's usual range; save it with 8 or 16 bits.")
+        return torch.from_numpy(grey).expand(1, 3, -1, -1).contiguous()
+    pixels = torch.from_numpy(np.array(_to_srgb(image))).permute(2, 0, 1)[None].float() / 255
     return pixels[:, :3].contiguous() if pixels.shape[1] == 4 and pixels[:, 3].min() == 1 else pixels.contiguous()
 
 
@@ -105,15 +105,15 @@ def thumbnail_jpeg(image: Tensor, side: int = 96) -> bytes:
     return buffer.getvalue()
 
 
-def _opened(path: str | Path) -> Image.Image:
+def _read(path: str | Path) -> Image.Image:
     """The picture of a file, read whole and upright."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     try:
-        image = Image.open(path)
-        profile = image.info.get("icc_profile")
-        image = ImageOps.exif_transpose(image)
-        image.load()
+        with Image.open(path) as file:
+            profile = file.info.get("icc_profile")
+            image = ImageOps.exif_transpose(file)
+            image.load()
     except Image.DecompressionBombError:
         raise ValueError(
             f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
@@ -133,7 +133,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     elif image.mode not in ("L", "RGB", "RGBA", "CMYK", "LAB"):
         image = image.convert("RGB")
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    colours = image.convert("RGB") if alpha else image
+    colours = image if alpha is None else image.convert("RGB")
     profile = image.info.get("icc_profile")
     if profile or colours.mode == "LAB":
         try:
@@ -145,7 +145,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         except (ImageCms.PyCMSError, OSError) as error:
             log.warning("a colour profile that does not fit its picture is ignored (%s)", error)
     colours = colours.convert("RGB").convert("RGBA")
-    if alpha:
+    if alpha is not None:
         colours.putalpha(alpha)
     return colours
 

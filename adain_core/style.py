@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
+from .devices import exact_float32
 from .encoder import Encoder
 from .files import read_safetensors, replacing
 from .images import resize, thumbnail_jpeg
-from .precision import exact_float32
 from .statistics import ChannelStatistics, channel_statistics
 
 FORMAT = "adain-style-1"
@@ -132,7 +132,7 @@ def load_style(path: str | Path) -> Style:
 def encode_style(
     encoder: Encoder, images: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None
 ) -> Style:
-    """The style of pictures `images` `(B, 3, H, W)` in [0, 1].
+    """The style of pictures `images` `(B, 3, H, W)`, or `(B, 4, H, W)` whose transparent parts do not count, in [0, 1].
 
     `size`: smallest side in pixels they are resized to, which sets the scale of the strokes; 0 keeps their own.
     `combine`: "pool", one style from all pictures' pixels, or "each", one per picture. `mask`, `(H, W)` or
@@ -140,12 +140,16 @@ def encode_style(
     """
     if combine not in ("pool", "each"):
         raise ValueError(f'combine is {combine!r}; choose "pool" (one style) or "each" (one per picture).')
-    images = check_pictures(images, "style")[:, :3]
-    pictures = resize(images, size)
+    images = check_pictures(images, "style")
     if mask is not None:
         mask = check_mask(mask)
         if len(mask) not in (1, len(images)):
             raise ValueError(f"{len(mask)} masks do not fit {len(images)} style pictures; give one, or one for each.")
+    if images.shape[1] == 4:
+        opaque = images[:, 3:].clamp(0, 1).cpu()
+        mask = check_mask(opaque if mask is None else opaque * resize_mask(mask.cpu(), opaque.shape[2:]))
+    images = images[:, :3]
+    pictures = resize(images, size)
     device = next(encoder.parameters()).device
     with torch.no_grad(), exact_float32():
         features = encoder(pictures.to(device))
@@ -156,6 +160,17 @@ def encode_style(
             levels.append(statistics.pool() if combine == "pool" else statistics)
     weight = torch.ones(levels[0].batch, device=device)
     return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail_jpeg(images[:1]))
+
+
+def pool_styles(styles: Sequence[Style]) -> Style:
+    """One style from the pixels of several single ones, which were made by one encoder and are neither mixed nor masked.
+
+    Where `encode_style` pools pictures of one size, this pools pictures of any size.
+    """
+    parts = zip(*(style.components[0].levels for style in styles), strict=True)
+    levels = tuple(ChannelStatistics.concatenate(list(level)).pool() for level in parts)
+    component = Component(styles[0].components[0].weight, levels)
+    return dataclasses.replace(styles[0], components=(component,))
 
 
 def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None = None) -> Style:

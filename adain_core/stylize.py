@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .decoder import Decoder
+from .devices import exact_float32
 from .encoder import Encoder
-from .precision import exact_float32
 from .statistics import ChannelStatistics, affine_pair, channel_statistics
 from .style import Component, Style, check_pictures, check_same_encoder, resize_mask
 

@@ -11,9 +11,9 @@ from safetensors.torch import save
 
 from . import legacy
 from .decoder import DECODERS, Decoder
+from .devices import resolve_dtype
 from .encoder import ENCODERS, Encoder, State
 from .files import read_safetensors, replacing
-from .precision import resolve_dtype
 
 FORMAT = "adain-network-1"
 _HERE = Path(__file__).resolve().parent
@@ -38,8 +38,8 @@ class NetworkFile:
     recipe: dict = field(default_factory=dict)
     licence: str = ""
 
-    def build(self) -> Encoder | Decoder:
-        """The network in float32 on the CPU, frozen. Raises ValueError where weights and architecture do not fit."""
+    def build(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Encoder | Decoder:
+        """The network, frozen, for use. Raises ValueError where weights and architecture do not fit."""
         kinds = {"encoder": ENCODERS, "decoder": DECODERS}.get(self.role, {})
         if self.architecture not in kinds:
             raise ValueError(f"the {self.role} architecture {self.architecture!r} is not known; update ComfyUI-AdaIN.")
@@ -50,7 +50,7 @@ class NetworkFile:
             network.name = self.name
             if self.role == "decoder":
                 network.encoder_name, network.encoder_fingerprint = self.encoder_name, self.encoder_fingerprint
-            return network.eval().requires_grad_(False)
+            return network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
 
 
 def load_encoder(name: str = "lite", device: str | torch.device = "cpu", dtype: str | torch.dtype = "auto") -> Encoder:
@@ -120,5 +120,6 @@ def _load(name: str, role: str, device: str | torch.device, dtype: str | torch.d
         raise FileNotFoundError(f"there is no {role} {name!r}: it is no file, and no bundled name (there are: {names}).")
     network = read_network(path)
     if network.role != role:
-        raise ValueError(f"{path} holds a {network.role}, not a{'n' if role == 'encoder' else ''} {role}.")
-    return network.build().to(device, dtype, memory_format=torch.channels_last)
+        articles = {"encoder": "an encoder", "decoder": "a decoder"}
+        raise ValueError(f"{path} holds {articles[network.role]}, not {articles[role]}.")
+    return network.build(device, dtype)

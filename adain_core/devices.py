@@ -1,4 +1,4 @@
-"""Number types: which one a network runs in, and float32 that means float32."""
+"""Devices and number types: which there are, which one a network runs in, and float32 that means float32."""
 
 from __future__ import annotations
 
@@ -8,6 +8,24 @@ from collections.abc import Iterator
 import torch
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def available_devices() -> list[str]:
+    """Kinds of device that PyTorch finds here, the fastest first; the CPU is always the last."""
+    kinds = [kind for kind in ("cuda", "xpu", "mps") if getattr(torch, kind, None) and getattr(torch, kind).is_available()]
+    return [*kinds, "cpu"]
+
+
+def resolve_device(device: str) -> torch.device:
+    """A torch.device from "auto" (the fastest kind found) or a name such as "cuda:1". Raises ValueError for any other."""
+    found = available_devices()
+    try:
+        resolved = torch.device(found[0] if device == "auto" else device)
+    except RuntimeError:
+        resolved = None
+    if resolved is None or resolved.type not in found:
+        raise ValueError(f"there is no device {device!r} here; choose auto or one of {', '.join(found)}.")
+    return resolved
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:

@@ -1,0 +1,32 @@
+"""The `adain` command; each subcommand is a module with `add_parser(subparsers)`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import convert, info, style, stylize
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status: 0, 1 where a part of many failed, 2 for an error (one line on stderr)."""
+    parser = _Parser(prog="adain", description="Arbitrary style transfer by adaptive instance normalization.")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in (stylize, style, convert, info):
+        command.add_parser(subparsers)
+    arguments = parser.parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"adain: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("adain: stopped.", file=sys.stderr)
+        return 130

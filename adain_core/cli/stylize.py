@@ -1,0 +1,136 @@
+"""`adain stylize`: pictures in the style of others."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from ..color import keep_colors, match_colors
+from ..devices import resolve_device
+from ..encoder import Encoder
+from ..images import SAVE_FORMATS, list_images, load_image, load_mask, resize, save_format, save_image
+from ..style import Style, encode_style, load_style, mix_styles
+from ..stylize import CONTENT_STATISTICS, stylize
+from ..weights import load_decoder, load_encoder
+from . import options
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("stylize", help="stylise a picture or a folder of pictures")
+    parser.add_argument("content", type=Path, metavar="CONTENT", help="a picture, or a folder of pictures")
+    parser.add_argument("styles", type=Path, nargs="+", metavar="STYLE", help="pictures or style files; several are mixed")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a picture, or a folder for a folder")
+    options.add_encoder(parser)
+    parser.add_argument("--decoder", default="lite", metavar="NAME", help="a bundled name or a file (default: %(default)s)")
+    parser.add_argument("--alpha", type=float, default=1.0, help="strength of the style, from 0 to 1 (default: 1)")
+    options.add_weights(parser)
+    parser.add_argument(
+        "--mask", nargs="+", metavar="FILE", help="where each style applies (white), one for each STYLE; - for everywhere"
+    )
+    parser.add_argument(
+        "--size", type=int, default=0, metavar="PIXELS", help="smallest side the content is resized to; 0 keeps (default: 0)"
+    )
+    options.add_style_size(parser, "--style-size")
+    parser.add_argument("--match-colors", action="store_true", help="give style pictures the content's colours first")
+    parser.add_argument("--keep-colors", action="store_true", help="give the result the content's colours")
+    parser.add_argument(
+        "--content-statistics", choices=[mode for mode in CONTENT_STATISTICS if mode in ("image", "region")], default="image",
+        help="normalise the content by its own statistics, or by those inside each style's mask (default: image)",
+    )  # fmt: skip
+    options.add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    pairs = _pairs(arguments.content, arguments.output)
+    style_pictures = [path for path in arguments.styles if not _is_style_file(path)]
+    if arguments.match_colors and len(style_pictures) < len(arguments.styles):
+        raise ValueError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
+    masks = _masks(arguments)
+    device = resolve_device(arguments.device)
+    encoder = load_encoder(arguments.encoder, device, arguments.dtype)
+    decoder = load_decoder(arguments.decoder, device, arguments.dtype)
+
+    pictures = {path: load_image(path) for path in style_pictures}
+    style_of = _style_maker(arguments, encoder, pictures, masks)
+
+    failures = []
+    for source, target in tqdm(pairs, unit="picture", disable=True if len(pairs) == 1 else None):
+        try:
+            content = resize(load_image(source), arguments.size)
+        except (ValueError, OSError) as error:
+            if not arguments.content.is_dir():
+                raise
+            failures.append(str(error))
+            continue
+        statistics = arguments.content_statistics
+        result = stylize(encoder, decoder, content, style_of(content), arguments.alpha, statistics)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
+    if failures:
+        print(f"adain: {len(failures)} of {len(pairs)} pictures could not be read:", *failures, sep="\n  ", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Each content with the file it is written to. Raises before any work where that cannot be."""
+    if content.is_dir():
+        if output.exists() and (not output.is_dir() or output.samefile(content)):
+            raise ValueError(f"{output} cannot take the results of a folder; name another folder.")
+        sources = list_images(content)
+        if not sources:
+            raise ValueError(f"the folder {content} holds no pictures.")
+        return [(source, output / _writable(source.relative_to(content))) for source in sources]
+    if not content.is_file():
+        raise FileNotFoundError(f"there is no picture or folder {content}.")
+    target = output / _writable(Path(content.name)) if output.is_dir() else output
+    save_format(target)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder {target.parent} does not exist; create it first.")
+    if target.exists() and target.samefile(content):
+        raise ValueError(f"{target} is the content itself; name another file for the result.")
+    return [(content, target)]
+
+
+def _writable(path: Path) -> Path:
+    """`path`, or where its format is only read, with `.png` behind it."""
+    return path if path.suffix.lower() in SAVE_FORMATS else path.with_name(path.name + ".png")
+
+
+def _is_style_file(path: Path) -> bool:
+    return path.suffix.lower() == ".safetensors"
+
+
+def _masks(arguments: argparse.Namespace) -> list[Tensor | None]:
+    names = arguments.mask or ["-"] * len(arguments.styles)
+    if len(names) != len(arguments.styles):
+        raise ValueError(f"{len(names)} masks do not fit {len(arguments.styles)} styles; give one for each, - for everywhere.")
+    return [None if name == "-" else load_mask(name) for name in names]
+
+
+def _style_maker(
+    arguments: argparse.Namespace, encoder: Encoder, pictures: dict[Path, Tensor], masks: list[Tensor | None]
+) -> Callable[[Tensor], Style]:
+    """The style for a content: encoded once, unless its colours follow the content's."""
+
+    def make(content: Tensor | None) -> Style:
+        styles = []
+        for path, mask in zip(arguments.styles, masks, strict=True):
+            if path in pictures:
+                picture = pictures[path]
+                picture = picture if content is None else match_colors(picture, content)
+                style = encode_style(encoder, picture, arguments.style_size)
+            else:
+                style = load_style(path).to(next(encoder.parameters()).device)
+            styles.append(style if mask is None else style.masked(mask))
+        return mix_styles(styles, arguments.weights)
+
+    if arguments.match_colors:
+        return make
+    style = make(None)
+    return lambda content: style

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adain_core.decoder import PyramidDecoder
+from adain_core.devices import available_devices
+from adain_core.encoder import Encoder, Level, PyramidEncoder
+from adain_core.weights import NetworkFile, load_decoder, load_encoder, read_network, write_network
+
+CHANNELS = [4, 6, 8]
+
+
+@pytest.fixture(params=available_devices())
+def device(request) -> str:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    folder = Path(__file__).resolve().parents[2] / "shared" / "reference"
+    if not (folder / "vgg_normalised.safetensors").is_file():
+        pytest.skip("the reference weights are not here")
+    return folder
+
+
+class IdentityEncoder(Encoder):
+    """Features are the pixels, so that results can be worked out by hand."""
+
+    architecture = "identity"
+    levels = (Level("pixels", 3, 1),)
+
+    def __init__(self):
+        super().__init__({})
+        self.anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+        self.fingerprint = "identity"
+
+    def forward(self, images, layers=None):
+        return [images]
+
+
+@pytest.fixture
+def identity() -> IdentityEncoder:
+    return IdentityEncoder()
+
+
+@pytest.fixture(scope="session")
+def small_files(tmp_path_factory) -> tuple[Path, Path]:
+    """Files of a small encoder and decoder with random weights."""
+    folder = tmp_path_factory.mktemp("networks")
+    torch.manual_seed(1)
+    paths = folder / "small-encoder.safetensors", folder / "small-decoder.safetensors"
+    state = PyramidEncoder({"channels": CHANNELS}).state_dict()
+    write_network(NetworkFile("encoder", "pyramid", {"channels": CHANNELS}, state, "small"), paths[0])
+    fingerprint = read_network(paths[0]).encoder_fingerprint
+    config = {"channels": CHANNELS, "blocks": [1, 1]}
+    state = PyramidDecoder(config).state_dict()
+    write_network(NetworkFile("decoder", "pyramid", config, state, "small", "small", fingerprint), paths[1])
+    return paths
+
+
+@pytest.fixture
+def small(small_files, device):
+    return load_encoder(str(small_files[0]), device), load_decoder(str(small_files[1]), device)

@@ -1,0 +1,122 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from adain_core import encode_style, keep_colors, load_encoder, load_style, match_colors, mix_styles, stylize
+from adain_core.cli import main
+from adain_core.images import load_image, resize, save_image
+from adain_core.weights import load_decoder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, small_files):
+    """A folder to stand in, with pictures and a small network."""
+    monkeypatch.chdir(tmp_path)
+    for name, shape in (("photo.png", (24, 30)), ("red.png", (20, 20)), ("blue.png", (16, 22)), ("mask.png", (8, 8))):
+        save_image(torch.rand(3, *shape), tmp_path / name)
+    for role, path in zip(("encoder", "decoder"), small_files, strict=True):
+        (tmp_path / f"{role}.safetensors").write_bytes(path.read_bytes())
+    return tmp_path
+
+
+NETWORKS = ["--encoder", "encoder.safetensors", "--decoder", "decoder.safetensors", "--device", "cpu"]
+
+
+def run(*arguments: str) -> int:
+    return main([str(a) for a in arguments])
+
+
+def expected(content, style, **options):
+    return stylize(load_encoder("encoder.safetensors"), load_decoder("decoder.safetensors"), content, style, **options)
+
+
+def style_of(name, size=512):
+    return encode_style(load_encoder("encoder.safetensors"), load_image(name), size)
+
+
+def same(path, picture) -> bool:
+    return (load_image(path) - picture).abs().max().item() < 0.51 / 255
+
+
+def test_one_picture_in_one_style(folder):
+    assert run("stylize", "photo.png", "red.png", "-o", "out.png", *NETWORKS) == 0
+    assert same("out.png", expected(load_image("photo.png"), style_of("red.png")))
+
+
+def test_sizes_alpha_mix_mask_and_style_files(folder):
+    assert run("style", "make", "red.png", "-o", "red.safetensors", "--size", "9", "--encoder", "encoder.safetensors") == 0
+    arguments = ["--alpha", "0.7", "--weights", "1", "3", "--mask", "mask.png", "-", "--size", "12", "--style-size", "11"]
+    assert run("stylize", "photo.png", "red.safetensors", "blue.png", "-o", "out.png", *arguments, *NETWORKS) == 0
+    mask = (load_image("mask.png")[0] * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
+    style = mix_styles([style_of("red.png", 9).masked(mask), style_of("blue.png", 11)], [1, 3])
+    assert same("out.png", expected(resize(load_image("photo.png"), 12), style, alpha=0.7))
+
+
+def test_colours(folder):
+    content = load_image("photo.png")
+    assert run("stylize", "photo.png", "red.png", "-o", "keep.png", "--keep-colors", *NETWORKS) == 0
+    assert same("keep.png", keep_colors(expected(content, style_of("red.png")), content))
+    assert run("stylize", "photo.png", "red.png", "-o", "match.png", "--match-colors", *NETWORKS) == 0
+    matched = encode_style(load_encoder("encoder.safetensors"), match_colors(load_image("red.png"), content))
+    assert same("match.png", expected(content, matched))
+
+
+def test_a_folder_goes_on_past_a_broken_picture(folder, capsys):
+    (folder / "in" / "sub").mkdir(parents=True)
+    (folder / "photo.png").rename("in/sub/photo.png")
+    save_image(torch.rand(3, 9, 9), "in/a.jpg")
+    (folder / "in" / "broken.png").write_text("not a picture")
+    assert run("stylize", "in", "red.png", "-o", "out", *NETWORKS) == 1
+    assert sorted(p.relative_to(folder / "out").as_posix() for p in (folder / "out").rglob("*.*")) == ["a.jpg", "sub/photo.png"]
+    assert "1 of 3" in (err := capsys.readouterr().err) and "broken.png" in err
+
+
+def test_style_files_are_made_mixed_and_shown(folder, capsys):
+    make = ["style", "make", "--encoder", "encoder.safetensors"]
+    assert run(*make, "red.png", "blue.png", "-o", "pool.safetensors", "--name", "both", "--licence", "CC0") == 0
+    assert run(*make, "red.png", "-o", "red.safetensors") == 0
+    styles = [load_style("pool.safetensors"), style_of("red.png"), style_of("blue.png")]
+    pooled, *parts = (style.components[0].levels[0] for style in styles)
+    torch.testing.assert_close(pooled.mean, parts[0].merge(parts[1]).mean)
+    assert run("style", "mix", "pool.safetensors", "red.safetensors", "--weights", "1", "3", "-o", "mix.safetensors") == 0
+    capsys.readouterr()
+    assert run("style", "show", "mix.safetensors", "pool.safetensors") == 0
+    shown = capsys.readouterr().out
+    assert "both + red" in shown and "0.75" in shown and "CC0" in shown and "small" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["none.png", "red.png", "-o", "o.png"], "none.png"),
+        (["photo.png", "none.png", "-o", "o.png"], "none.png"),
+        (["photo.png", "red.png", "-o", "o.gif"], "extension"),
+        (["photo.png", "red.png", "-o", "none/o.png"], "create it first"),
+        (["photo.png", "red.png", "-o", "photo.png"], "content itself"),
+        (["photo.png", "red.png", "-o", "o.png", "--weights", "1", "2"], "2 weights"),
+        (["photo.png", "red.png", "-o", "o.png", "--mask", "mask.png", "mask.png"], "2 masks"),
+        (["photo.png", "red.png", "-o", "o.png", "--alpha", "2"], "alpha"),
+        (["photo.png", "red.png", "-o", "o.png", "--device", "abacus"], "abacus"),
+        (["photo.png", "red.png", "-o", "o.png", "--encoder", "decoder.safetensors"], "holds a decoder"),
+        (["photo.png", "encoder.safetensors", "-o", "o.png"], "no style file"),
+        (["photo.png", "s.safetensors", "-o", "o.png", "--match-colors"], "--keep-colors"),
+        (["photo.png", "red.png", "-o", "o.png", "--content-statistics", "region"], "mask"),
+        (["photo.png"], "required"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(folder, capsys, arguments, reason):
+    networks = [] if len(arguments) < 3 else NETWORKS
+    try:
+        status = run("stylize", *networks, *arguments)
+    except SystemExit as stopped:
+        status = stopped.code
+    err = capsys.readouterr().err
+    assert status == 2 and reason in err and err.count("\n") == 1
+    assert not (folder / "o.png").exists()
+
+
+def test_info_and_the_module_run(small_files):
+    found = subprocess.run([sys.executable, "-m", "adain_core", "info"], capture_output=True, text=True, check=True)
+    assert torch.__version__.split("+")[0] in found.stdout and "cpu" in found.stdout

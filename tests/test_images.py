@@ -1,0 +1,175 @@
+import io
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from adain_core.files import replacing
+from adain_core.images import list_images, load_image, load_mask, resize, save_image, thumbnail_jpeg
+
+
+def pixels(path) -> list:
+    return [round(v * 255) for v in load_image(path)[0, :, 0, 0].tolist()]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    upright = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    # what a camera stores so that the orientation's turn brings it upright
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T,
+        6: np.rot90(upright), 7: upright[::-1, ::-1].T, 8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "turned.png", exif=exif)
+    assert (load_image(tmp_path / "turned.png")[0, 0] * 255).round().tolist() == upright.tolist()
+
+
+def test_grey_palette_and_one_bit(tmp_path):
+    Image.new("L", (2, 2), 80).save(tmp_path / "grey.png")
+    assert pixels(tmp_path / "grey.png") == [80, 80, 80]
+    Image.new("1", (2, 2), 1).save(tmp_path / "bit.png")
+    assert pixels(tmp_path / "bit.png") == [255, 255, 255]
+    Image.new("RGB", (2, 2), (10, 200, 30)).quantize(4).save(tmp_path / "palette.png")
+    assert pixels(tmp_path / "palette.png") == [10, 200, 30]
+
+
+def test_sixteen_bits_and_floats_are_not_clipped(tmp_path):
+    Image.fromarray(np.full((2, 2), 40000, np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(np.full((2, 2), 40000, np.uint16)).save(tmp_path / "deep.tiff")
+    Image.fromarray(np.full((2, 2), 0.25, np.float32)).save(tmp_path / "float.tiff")
+    for name, value in (("deep.png", 40000 / 65535), ("deep.tiff", 40000 / 65535), ("float.tiff", 0.25)):
+        assert load_image(tmp_path / name).shape == (1, 3, 2, 2)
+        assert load_image(tmp_path / name).flatten().tolist() == pytest.approx([value] * 12)
+    Image.fromarray(np.full((2, 2), 7.0, np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(ValueError, match="outside"):
+        load_image(tmp_path / "float.tiff")
+
+
+@pytest.mark.parametrize("name", ["ink.jpg", "ink.tiff"])
+def test_cmyk(tmp_path, name):
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / name)
+    red, green, blue = pixels(tmp_path / name)
+    assert red > 225 and green < 45 and blue < 45
+
+
+def swapped_profile() -> bytes:
+    """sRGB with red and green exchanged."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    (count,) = struct.unpack_from(">I", profile, 128)
+    entries = {bytes(profile[132 + 12 * i : 136 + 12 * i]): 132 + 12 * i for i in range(count)}
+    r, g = entries[b"rXYZ"] + 4, entries[b"gXYZ"] + 4
+    profile[r : r + 8], profile[g : g + 8] = profile[g : g + 8], profile[r : r + 8]
+    return bytes(profile)
+
+
+def test_icc_profiles_are_converted_to_srgb(tmp_path):
+    Image.new("RGB", (4, 4), (250, 20, 30)).save(tmp_path / "tagged.png", icc_profile=swapped_profile())
+    assert pixels(tmp_path / "tagged.png") == pytest.approx([20, 250, 30], abs=3)
+    image = Image.new("RGBA", (4, 4), (250, 20, 30, 128))
+    image.save(tmp_path / "clear.png", icc_profile=swapped_profile())
+    assert pixels(tmp_path / "clear.png") == pytest.approx([20, 250, 30, 128], abs=3)
+
+
+def test_broken_profiles_are_ignored_aloud(tmp_path, caplog):
+    Image.new("RGB", (4, 4), (250, 20, 30)).save(tmp_path / "tagged.png", icc_profile=b"nonsense")
+    assert pixels(tmp_path / "tagged.png") == [250, 20, 30] and "profile" in caplog.text
+
+
+def test_transparency(tmp_path):
+    Image.new("RGBA", (2, 2), (1, 2, 3, 255)).save(tmp_path / "opaque.png")
+    assert load_image(tmp_path / "opaque.png").shape[1] == 3
+    Image.new("LA", (2, 2), (50, 100)).save(tmp_path / "la.png")
+    assert pixels(tmp_path / "la.png") == [50, 50, 50, 100]
+    palette = Image.new("P", (2, 2), 0)
+    palette.putpalette([9, 8, 7] * 256)
+    palette.save(tmp_path / "p.png", transparency=0)
+    assert pixels(tmp_path / "p.png") == [9, 8, 7, 0]
+
+
+def test_masks_are_luminance_or_alpha(tmp_path):
+    Image.new("RGB", (2, 3), (255, 0, 0)).save(tmp_path / "red.png")
+    assert load_mask(tmp_path / "red.png").shape == (3, 2)
+    assert load_mask(tmp_path / "red.png")[0, 0].item() == pytest.approx(0.299)
+    Image.new("RGBA", (2, 3), (255, 255, 255, 51)).save(tmp_path / "alpha.png")
+    assert load_mask(tmp_path / "alpha.png")[0, 0].item() == pytest.approx(0.2)
+
+
+def test_files_that_are_no_pictures(tmp_path, monkeypatch):
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(ValueError, match="text.png"):
+        load_image(tmp_path / "text.png")
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(buffer, "PNG")
+    (tmp_path / "short.png").write_bytes(buffer.getvalue()[:-1000])
+    with pytest.raises(ValueError, match="short.png"):
+        load_image(tmp_path / "short.png")
+    with pytest.raises(FileNotFoundError, match="none.png"):
+        load_image(tmp_path / "none.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.new("L", (64, 64)).save(tmp_path / "huge.png")
+    with pytest.raises(ValueError, match="MAX_IMAGE_PIXELS"):
+        load_image(tmp_path / "huge.png")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.tiff", "a.JPG", "a.jpeg"])
+def test_pictures_come_back(tmp_path, name):
+    ramp = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)
+    save_image(ramp, tmp_path / name)
+    assert (load_image(tmp_path / name) - ramp).abs().max() < (0.5001 / 255 if name.endswith(("png", "f")) else 0.03)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_transparency_out(tmp_path):
+    clear = torch.zeros(4, 8, 8)
+    for name in ("a.png", "a.webp", "a.tiff"):
+        save_image(clear, tmp_path / name)
+        assert load_image(tmp_path / name).shape == (1, 4, 8, 8)
+    save_image(clear, tmp_path / "a.jpg")
+    assert pixels(tmp_path / "a.jpg") == [255, 255, 255]
+
+
+def test_what_cannot_be_written(tmp_path):
+    with pytest.raises(ValueError, match=".png, .jpg"):
+        save_image(torch.rand(3, 4, 4), tmp_path / "a.gif")
+    with pytest.raises(FileNotFoundError, match="create it first"):
+        save_image(torch.rand(3, 4, 4), tmp_path / "none" / "a.png")
+    with pytest.raises(ValueError, match="shape"):
+        save_image(torch.rand(2, 3, 4, 4), tmp_path / "a.png")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_resize_keeps_the_aspect():
+    assert resize(torch.rand(2, 3, 30, 45), 10).shape == (2, 3, 10, 15)
+    assert resize(torch.rand(1, 3, 30, 45), 60).shape == (1, 3, 60, 90)
+    assert resize(torch.rand(1, 3, 1, 500), 0).shape == (1, 3, 1, 500)
+    checker = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float().expand(1, 3, 64, 64)
+    assert (resize(checker, 16)[:, :, 2:-2, 2:-2] - 0.5).abs().max() < 0.02  # no aliasing
+    with pytest.raises(ValueError, match="size"):
+        resize(checker, -1)
+
+
+def test_listing(tmp_path):
+    for name in ("b.PNG", "a.jpg", "sub/c.webp", ".hidden/d.png", "notes.txt", ".e.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == ["a.jpg", "b.PNG", "sub/c.webp"]
+    with pytest.raises(FileNotFoundError, match="folder"):
+        list_images(tmp_path / "none")
+
+
+def test_thumbnails_fit():
+    assert Image.open(io.BytesIO(thumbnail_jpeg(torch.rand(1, 3, 50, 200)))).size == (96, 24)

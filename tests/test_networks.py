@@ -1,0 +1,116 @@
+"""Encoder, decoder and the whole way, against the plain implementation."""
+
+import plain
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adain_core import decode, encode_style, load_decoder, load_encoder, mix_styles, stylize, transfer
+
+
+@pytest.fixture(scope="module", params=["random", "reference"])
+def states(request):
+    if request.param == "reference":
+        folder = request.getfixturevalue("reference")
+        return [
+            {name: tensor.float() for name, tensor in load_file(folder / f"{role}.safetensors").items()}
+            for role in ("vgg_normalised", "decoder")
+        ]
+    torch.manual_seed(3)
+    networks = plain.encoder(), plain.decoder()
+    for network in networks:
+        for module in network:
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight)
+    return [network.state_dict() for network in networks]
+
+
+@pytest.fixture(scope="module")
+def plain_networks(states):
+    networks = plain.encoder(), plain.decoder()
+    for network, state in zip(networks, states, strict=True):
+        network.load_state_dict(state)
+    return networks
+
+
+@pytest.fixture(scope="module")
+def files(states, tmp_path_factory):
+    paths = [tmp_path_factory.mktemp("public") / name for name in ("vgg.pth", "decoder.pth")]
+    for path, state in zip(paths, states, strict=True):
+        torch.save(state, path)
+    return [str(path) for path in paths]
+
+
+@pytest.fixture
+def networks(files, states, device):
+    encoder, decoder = load_encoder(files[0], device), load_decoder(files[1], device)
+    decoder.encoder_fingerprint = encoder.fingerprint  # random weights are not the paper's
+    return encoder, decoder
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    torch.manual_seed(4)
+    low = torch.nn.functional.interpolate(torch.rand(3, 3, 24, 30), (256, 320), mode="bicubic")
+    return (low + 0.1 * torch.randn_like(low)).clamp(0, 1)
+
+
+def test_features_equal_the_plain_ones(networks, plain_networks, pictures):
+    layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+    found = networks[0](pictures[:1].to(networks[0].conv1_1.weight), layers)
+    x, wanted = pictures[:1], {}
+    for index, module in enumerate(plain_networks[0]):
+        x = module(x)
+        wanted[index] = x
+    for features, index in zip(found, (3, 10, 17, 30), strict=True):
+        assert plain.relative_error(features.cpu(), wanted[index]) < 2e-5
+
+
+def test_stylising_alpha_and_mix_equal_the_plain_ones(networks, plain_networks, pictures):
+    encoder, decoder = networks
+    content, first, second = pictures.split(1)
+    f, g = plain_networks
+    fc, f1, f2 = f(content), f(first), f(second)
+    t1, t2 = plain.adain(fc, f1), plain.adain(fc, f2)
+    styles = [encode_style(encoder, picture, size=0) for picture in (first, second)]
+    mix = mix_styles(styles, [0.3, 0.7])
+    for style, alpha, target in ((styles[0], 1.0, t1), (styles[0], 0.5, 0.5 * t1 + 0.5 * fc), (mix, 1.0, 0.3 * t1 + 0.7 * t2)):
+        features = transfer(encoder, content, style, alpha)
+        assert plain.relative_error(features.levels[0].cpu(), target) < 2e-5
+        assert plain.relative_error(decode(decoder, features).cpu(), g(target).clamp(0, 1)) < 2e-5
+
+
+@pytest.mark.parametrize("size", [(97, 131), (1, 1), (16, 500), (33, 8)])
+def test_any_size_comes_back(networks, pictures, size):
+    style = encode_style(networks[0], pictures[:1], size=64)
+    result = stylize(*networks, torch.rand(1, 3, *size), style)
+    assert result.shape == (1, 3, *size) and result.isfinite().all()
+    assert result.min() >= 0 and result.max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (37, 50)])
+def test_any_size_comes_back_from_a_pyramid(small, size):
+    style = encode_style(small[0], torch.rand(1, 3, 40, 30), size=0)
+    result = stylize(*small, torch.rand(2, 3, *size), style)
+    assert result.shape == (2, 3, *size) and result.isfinite().all()
+
+
+def test_an_unknown_layer_is_named(networks):
+    with pytest.raises(ValueError, match="relu5_1"):
+        networks[0](torch.rand(1, 3, 16, 16, device=networks[0].conv1_1.weight.device), ["relu5_1"])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bits_stay_near_float32(files, states, dtype, device, pictures):
+    full, half = (load_encoder(files[0], device, d) for d in ("float32", dtype))
+    picture = pictures[:1, :, :64, :64].to(device)
+    assert half.dtype == getattr(torch, dtype) and half.fingerprint == full.fingerprint
+    assert plain.relative_error(half(picture)[0].float(), full(picture)[0]) < 0.02
+
+
+def test_tf32_is_as_before_after_a_call(small, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+    small[0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    encode_style(small[0], torch.rand(1, 3, 8, 8))
+    assert seen == [False] and torch.backends.cudnn.allow_tf32

@@ -1,0 +1,143 @@
+import dataclasses
+
+import pytest
+import torch
+
+from adain_core import channel_statistics, encode_style, load_style, mix_styles
+from adain_core.style import pool_styles
+
+
+def picture(*values: float) -> torch.Tensor:
+    """One row of grey pixels."""
+    return torch.tensor(values).expand(1, 3, 1, -1)
+
+
+def first(style):
+    return style.components[0].levels[0]
+
+
+def test_pool_and_each(identity):
+    images = torch.cat([picture(0.2, 0.4), picture(0.6, 0.8)])
+    pooled = encode_style(identity, images, size=0)
+    assert first(pooled).mean[0].tolist() == pytest.approx([0.5] * 3) and first(pooled).count.item() == 4
+    each = encode_style(identity, images, size=0, combine="each")
+    assert first(each).mean[:, 0].tolist() == pytest.approx([0.3, 0.7]) and each.batch == 2
+    with pytest.raises(ValueError, match="combine"):
+        encode_style(identity, images, combine="sum")
+
+
+def test_pictures_of_any_size_pool(identity):
+    styles = [encode_style(identity, picture(*values), size=0) for values in ((0.1, 0.2, 0.9), (0.4,))]
+    assert first(pool_styles(styles)).mean[0, 0].item() == pytest.approx(0.4)
+
+
+def test_size_is_the_smallest_side(identity):
+    style = encode_style(identity, torch.rand(1, 3, 20, 40), size=10)
+    assert first(style).count.item() == 10 * 20
+
+
+def test_only_the_masked_and_opaque_part_counts(identity):
+    image, mask = picture(0.2, 0.4, 0.9), torch.tensor([[1.0, 1.0, 0.0]])
+    assert first(encode_style(identity, image, size=0, mask=mask)).mean[0, 0].item() == pytest.approx(0.3)
+    transparent = torch.cat([image, mask[None, None]], dim=1)
+    assert first(encode_style(identity, transparent, size=0)).mean[0, 0].item() == pytest.approx(0.3)
+
+
+def test_weights_are_normalised_and_nest(identity):
+    a, b, c = (encode_style(identity, picture(v, v), size=0) for v in (0.1, 0.2, 0.3))
+    mix = mix_styles([mix_styles([a, b], [2, 6]), c], [3, 1])
+    assert [component.weight.item() for component in mix.components] == pytest.approx([3 / 16, 9 / 16, 1 / 4])
+
+
+def test_weights_along_a_batch(identity):
+    a, b = (encode_style(identity, picture(v, v), size=0) for v in (0.1, 0.2))
+    sweep = mix_styles([a, b], [torch.tensor([1.0, 0.5, 0.0]), torch.tensor([0.0, 0.5, 1.0])])
+    assert sweep.batch == 3 and sweep.components[1].weight.tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize("weights", [[-1, 2], [0, 0], [1], [float("nan"), 1]])
+def test_impossible_weights_are_refused(identity, weights):
+    style = encode_style(identity, picture(0.5, 0.1))
+    with pytest.raises(ValueError, match="weight"):
+        mix_styles([style, style], weights)
+
+
+def test_styles_of_two_encoders_do_not_mix(identity, small_files):
+    style = encode_style(identity, picture(0.5, 0.1))
+    other = dataclasses.replace(style, encoder_fingerprint="other", encoder_name="vgg19")
+    with pytest.raises(ValueError, match="'vgg19'.*'identity'"):
+        mix_styles([style, other])
+
+
+def test_masks_of_masks_multiply(identity):
+    style = encode_style(identity, picture(0.5, 0.1)).masked(torch.tensor([[1.0, 0.5]]))
+    again = style.masked(torch.tensor([[0.5, 0.5, 1.0, 1.0]]))
+    assert again.components[0].mask.flatten().tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        (torch.zeros(4, 4), "empty"),
+        (torch.full((4, 4), 2.0), "0 to 1"),
+        (torch.full((4, 4), float("nan")), "0 to 1"),
+        (torch.ones(4), "shape"),
+    ],
+)
+def test_impossible_masks_are_refused(identity, mask, reason):
+    with pytest.raises(ValueError, match=reason):
+        encode_style(identity, picture(0.5, 0.1)).masked(mask)
+
+
+@pytest.mark.parametrize(
+    "image", [torch.full((1, 3, 2, 2), float("nan")), torch.ones(3, 2, 2), torch.ones(1, 3, 2, 2, dtype=torch.uint8)]
+)
+def test_impossible_pictures_are_refused(identity, image):
+    with pytest.raises(ValueError, match="style picture"):
+        encode_style(identity, image)
+
+
+def test_a_saved_style_comes_back(identity, tmp_path):
+    a, b = (encode_style(identity, torch.rand(2, 3, 9, 7), combine="each") for _ in range(2))
+    mask = torch.rand(1, 1, 6, 5)
+    style = dataclasses.replace(mix_styles([a.masked(mask), b], [1, 3]), name="pair", source="a museum", licence="CC0")
+    style.save(tmp_path / "style.safetensors")
+    loaded = load_style(tmp_path / "style.safetensors")
+    assert (loaded.name, loaded.source, loaded.licence) == ("pair", "a museum", "CC0")
+    assert loaded.encoder_fingerprint == "identity"
+    assert loaded.thumbnail == style.thumbnail and loaded.thumbnail[:2] == b"\xff\xd8"
+    assert [c.weight.tolist() for c in loaded.components] == [[0.25, 0.25], [0.75, 0.75]]
+    torch.testing.assert_close(first(loaded).std, first(style).std)
+    torch.testing.assert_close(loaded.components[0].mask, mask, atol=0.002, rtol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["style.safetensors"]
+
+
+def test_large_masks_are_stored_small(identity, tmp_path):
+    style = encode_style(identity, picture(0.5, 0.1)).masked(torch.ones(700, 30))
+    style.save(tmp_path / "style.safetensors")
+    assert load_style(tmp_path / "style.safetensors").components[0].mask.shape == (1, 1, 512, 30)
+
+
+def test_damaged_style_files_are_refused(identity, tmp_path, small_files):
+    path = tmp_path / "style.safetensors"
+    encode_style(identity, picture(0.5, 0.1)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match="safetensors"):
+        load_style(path)
+    path.write_bytes(whole.replace(b"component.0.level.0.m2", b"component.0.level.0.mX"))
+    with pytest.raises(ValueError, match="damaged"):
+        load_style(path)
+    with pytest.raises(ValueError, match="no style file"):
+        load_style(small_files[0])
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load_style(tmp_path / "none.safetensors")
+
+
+def test_statistics_that_cannot_be_are_refused(identity, tmp_path):
+    style = encode_style(identity, picture(0.5, 0.1))
+    broken = channel_statistics(torch.full((1, 3, 2, 2), float("nan")))
+    component = dataclasses.replace(style.components[0], levels=(broken,))
+    dataclasses.replace(style, components=(component,)).save(tmp_path / "style.safetensors")
+    with pytest.raises(ValueError, match="not finite"):
+        load_style(tmp_path / "style.safetensors")

@@ -1,0 +1,162 @@
+import pytest
+import torch
+
+from adain_core import adain, channel_statistics, decode, encode_style, mix_styles, stylize, transfer
+
+
+@pytest.fixture
+def content():
+    return torch.rand(1, 3, 4, 6)
+
+
+@pytest.fixture
+def styles(identity):
+    return [encode_style(identity, torch.rand(1, 3, 5, 5) * scale, size=0) for scale in (1.0, 0.3)]
+
+
+def level(features):
+    return features.levels[0]
+
+
+def plain_adain(x, style, content=None):
+    return adain(x, style.components[0].levels[0], content=content)
+
+
+def test_a_hard_mask_confines_the_style(identity, content, styles):
+    mask = torch.zeros(4, 6)
+    mask[:, :3] = 1
+    found = level(transfer(identity, content, styles[0].masked(mask)))
+    torch.testing.assert_close(found[..., :3], plain_adain(content, styles[0])[..., :3])
+    assert found[..., 3:].equal(content[..., 3:])
+
+
+def test_soft_masks_and_weights_follow_the_formula(identity, content, styles):
+    masks = torch.rand(2, 4, 6)
+    weights = [0.25, 0.75]
+    mix = mix_styles([style.masked(mask) for style, mask in zip(styles, masks, strict=True)], weights)
+    alpha = 0.6
+    a = torch.stack([w * m for w, m in zip(weights, masks, strict=True)])
+    a = a / a.sum(0)
+    c = masks.sum(0).clamp(max=1)
+    t = (1 - c) * content + c * (a[0] * plain_adain(content, styles[0]) + a[1] * plain_adain(content, styles[1]))
+    torch.testing.assert_close(level(transfer(identity, content, mix, alpha)), alpha * t + (1 - alpha) * content)
+
+
+def test_an_unmasked_style_fills_the_rest(identity, content, styles):
+    mask = torch.zeros(4, 6)
+    mask[:2] = 1
+    mix = mix_styles([styles[0].masked(mask), styles[1]], [1, 0.0001])
+    found = level(transfer(identity, content, mix))
+    torch.testing.assert_close(found[:, :, 2:], plain_adain(content, styles[1])[:, :, 2:])
+    torch.testing.assert_close(found[:, :, :2], plain_adain(content, styles[0])[:, :, :2], atol=1e-3, rtol=0)
+
+
+def test_a_style_of_weight_zero_has_no_say(identity, content, styles):
+    mask = torch.zeros(4, 6)
+    mask[:2] = 1
+    found = level(transfer(identity, content, mix_styles([styles[0], styles[1].masked(mask)], [0, 1])))
+    assert found[:, :, 2:].equal(content[:, :, 2:]) and found.isfinite().all()
+
+
+def test_masks_of_another_size_are_area_resized(identity, styles):
+    content = torch.rand(1, 3, 2, 2)
+    mask = torch.tensor([[1.0, 0.0, 0.0, 0.0]] * 2)  # half of the left column
+    found = level(transfer(identity, content, styles[0].masked(mask)))
+    expected = (plain_adain(content, styles[0]) + content) / 2
+    torch.testing.assert_close(found[..., 0], expected[..., 0])
+    assert found[..., 1].equal(content[..., 1])
+
+
+def test_region_statistics_come_from_inside_the_mask(identity, content, styles):
+    mask = torch.zeros(4, 6)
+    mask[:, :2] = 1
+    mix = mix_styles([styles[0].masked(mask), styles[1].masked(1 - mask)])
+    found = level(transfer(identity, content, mix, content_statistics="region"))
+    torch.testing.assert_close(found[..., :2], plain_adain(content[..., :2], styles[0]))
+    torch.testing.assert_close(found[..., 2:], plain_adain(content[..., 2:], styles[1]))
+
+
+def test_a_region_too_small_for_statistics_takes_the_picture(identity, content, styles):
+    mask = torch.zeros(4, 6)
+    mask[0, 0] = 0.5
+    found = level(transfer(identity, content, styles[0].masked(mask), content_statistics="region"))
+    torch.testing.assert_close(found, level(transfer(identity, content, styles[0].masked(mask))))
+
+
+def test_batch_statistics_are_pooled_and_running_ones_follow(identity, styles):
+    contents = torch.rand(3, 3, 4, 4) * torch.tensor([0.2, 0.6, 1.0]).view(3, 1, 1, 1)
+    statistics = channel_statistics(contents)
+    for mode, content in (("batch", statistics.pool()), ("running", statistics.running(2.0)), ("image", statistics)):
+        found = level(transfer(identity, contents, styles[0], content_statistics=mode, half_life=2.0))
+        torch.testing.assert_close(found, plain_adain(contents, styles[0], content))
+
+
+def test_one_style_for_each_content(small):
+    contents, pictures = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 12, 12)
+    each = encode_style(small[0], pictures, size=0, combine="each")
+    together = stylize(*small, contents, each)
+    for index in range(2):
+        alone = stylize(*small, contents[index : index + 1], encode_style(small[0], pictures[index : index + 1], size=0))
+        torch.testing.assert_close(together[index : index + 1], alone)
+    assert stylize(*small, contents[:1], each).shape[0] == 2
+
+
+def test_alpha_zero_is_the_plain_reconstruction(small):
+    content = torch.rand(1, 3, 10, 10)
+    style = encode_style(small[0], torch.rand(1, 3, 12, 12))
+    features = small[0](content.to(next(small[0].parameters())))
+    assert all(map(torch.equal, transfer(small[0], content, style, alpha=0.0).levels, features))
+
+
+def test_transparency_is_kept_and_has_no_influence(small):
+    content = torch.rand(1, 3, 9, 7)
+    alpha = torch.rand(1, 1, 9, 7)
+    style = encode_style(small[0], torch.rand(1, 3, 12, 12))
+    result = stylize(*small, torch.cat([content, alpha], 1), style).cpu()
+    assert result[:, 3:].equal(alpha)
+    torch.testing.assert_close(result[:, :3], stylize(*small, content, style).cpu())
+
+
+def test_nothing_given_is_changed(small):
+    content, picture = torch.rand(1, 3, 9, 7), torch.rand(1, 3, 9, 7)
+    before = content.clone(), picture.clone()
+    stylize(*small, content, encode_style(small[0], picture, size=0))
+    assert content.equal(before[0]) and picture.equal(before[1])
+
+
+def test_networks_loaded_and_run_in_inference_mode_can_be_trained_through(small_files):
+    from adain_core import load_encoder
+
+    with torch.inference_mode():
+        encoder = load_encoder(str(small_files[0]))
+        encode_style(encoder, torch.rand(1, 3, 8, 8))
+    x = torch.rand(1, 3, 8, 8, requires_grad=True)
+    encoder(x)[-1].sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"alpha": 1.5}, "alpha"),
+        ({"content_statistics": "frame"}, "content_statistics"),
+        ({"content_statistics": "region"}, "mask"),
+        ({"content": torch.full((1, 3, 2, 2), float("inf"))}, "NaN or infinite"),
+    ],
+)
+def test_impossible_requests_are_refused(identity, content, styles, options, reason):
+    with pytest.raises(ValueError, match=reason):
+        transfer(identity, **({"content": content, "style": styles[0]} | options))
+
+
+def test_batches_that_do_not_fit_are_refused(identity, content):
+    style = encode_style(identity, torch.rand(2, 3, 4, 4), combine="each")
+    with pytest.raises(ValueError, match="2 styles do not fit 3 contents"):
+        transfer(identity, content.expand(3, -1, -1, -1), style)
+
+
+def test_strangers_are_named(identity, small, content, styles):
+    with pytest.raises(ValueError, match="'identity'.*'small'"):
+        transfer(small[0], content, styles[0])
+    with pytest.raises(ValueError, match="'small'.*'identity'"):
+        decode(small[1], transfer(identity, content, styles[0]))

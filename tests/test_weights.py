@@ -1,0 +1,121 @@
+import hashlib
+import pickle
+
+import plain
+import pytest
+import torch
+
+from adain_core.cli import main
+from adain_core.legacy import PAPER_ENCODER
+from adain_core.weights import load_decoder, load_encoder, read_network, write_network
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("public")
+    torch.manual_seed(5)
+    torch.save(plain.encoder().state_dict(), folder / "vgg.pth")
+    torch.save(plain.decoder().state_dict(), folder / "decoder.pth")
+    return folder
+
+
+def test_fingerprint_is_the_hash_of_biases_and_shapes(public):
+    state = torch.load(public / "vgg.pth", weights_only=True)
+    layers = sorted({int(name.split(".")[0]) for name in state})
+    digest = hashlib.sha256(b"".join(state[f"{layer}.bias"].numpy().tobytes() for layer in layers))
+    digest.update("".join(str(tuple(state[f"{layer}.weight"].shape)) for layer in layers).encode())
+    assert load_encoder(str(public / "vgg.pth")).fingerprint == digest.hexdigest()
+
+
+def test_the_reference_has_the_fingerprint_that_public_decoders_ask_for(reference):
+    assert load_encoder(str(reference / "vgg_normalised.safetensors")).fingerprint == PAPER_ENCODER
+    assert load_decoder(str(reference / "decoder.safetensors")).encoder_fingerprint == PAPER_ENCODER
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_convert_keeps_the_network_and_its_fingerprint(public, tmp_path, dtype, capsys):
+    out = tmp_path / "vgg.safetensors"
+    assert main(["convert", str(public / "vgg.pth"), "-o", str(out), "--dtype", dtype, "--licence", "MIT"]) == 0
+    assert "encoder vgg19" in capsys.readouterr().out
+    before, after = (read_network(path) for path in (public / "vgg.pth", out))
+    assert after.licence == "MIT" and after.name == "vgg"
+    assert after.encoder_fingerprint == before.encoder_fingerprint
+    for name, tensor in before.state.items():
+        assert after.state[name].float().equal(tensor if name.endswith("bias") or dtype == "float32" else tensor.half().float())
+
+
+def test_layers_above_relu4_1_are_left_out(public, tmp_path):
+    state = torch.load(public / "vgg.pth", weights_only=True)
+    torch.save(state | {"32.weight": torch.rand(512, 512, 3, 3), "32.bias": torch.rand(512)}, tmp_path / "long.pth")
+    assert load_encoder(str(tmp_path / "long.pth")).fingerprint == load_encoder(str(public / "vgg.pth")).fingerprint
+
+
+def test_preprocessing_is_folded_exactly_at_the_border(public):
+    state = torch.load(public / "vgg.pth", weights_only=True)
+    network = plain.encoder()
+    network.load_state_dict(state)
+    picture = torch.rand(1, 3, 9, 11)
+    found = load_encoder(str(public / "vgg.pth"))(picture, ["relu1_1"])[0]
+    torch.testing.assert_close(found, network[:4](picture), rtol=1e-4, atol=1e-6)
+
+
+class Code:
+    def __reduce__(self):
+        return (open, ("stolen", "w"))
+
+
+def test_pickles_with_code_are_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, save in (("new.pth", torch.save), ("raw.pth", lambda thing, path: path.write_bytes(pickle.dumps(thing)))):
+        save({"0.weight": Code()}, tmp_path / name)
+        with pytest.raises(ValueError, match="not run|damaged"):
+            load_encoder(name)
+    assert not (tmp_path / "stolen").exists()
+
+
+def damaged(public, change):
+    state = torch.load(public / "vgg.pth", weights_only=True)
+    change(state)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: s.pop("29.weight"), "29.weight"),
+        (lambda s: s.update({"5.weight": torch.rand(64, 32, 3, 3)}), "conv1_2.weight is .64, 32, 3, 3."),
+        (lambda s: s["9.weight"].fill_(float("nan")), "not finite"),
+        (lambda s: s.clear(), "no known layout"),
+        (lambda s: s.update({"note": "text"}), "state dict"),
+    ],
+)
+def test_wrong_weights_are_refused(public, tmp_path, change, reason):
+    torch.save(damaged(public, change), tmp_path / "wrong.pth")
+    with pytest.raises(ValueError, match=reason):
+        load_encoder(str(tmp_path / "wrong.pth"))
+
+
+def test_truncated_files_are_refused(public, tmp_path, small_files):
+    for source, name in ((public / "decoder.pth", "short.pth"), (small_files[1], "short.safetensors")):
+        (tmp_path / name).write_bytes(source.read_bytes()[:-100])
+        with pytest.raises(ValueError, match="short"):
+            load_decoder(str(tmp_path / name))
+
+
+def test_roles_and_names_are_checked(public, small_files, tmp_path):
+    with pytest.raises(ValueError, match="holds a decoder, not an encoder"):
+        load_encoder(str(public / "decoder.pth"))
+    with pytest.raises(ValueError, match="holds an encoder, not a decoder"):
+        load_decoder(str(small_files[0]))
+    with pytest.raises(FileNotFoundError, match="'nobody'"):
+        load_encoder("nobody")
+    with pytest.raises(ValueError, match="number type"):
+        load_encoder(str(small_files[0]), dtype="float8")
+
+
+def test_recipes_travel_with_the_file(small_files, tmp_path):
+    import dataclasses
+
+    network = dataclasses.replace(read_network(small_files[1]), recipe={"steps": 3, "loss": 1.5})
+    write_network(network, tmp_path / "again.safetensors", "float16")
+    assert read_network(tmp_path / "again.safetensors").recipe == {"steps": 3, "loss": 1.5}
