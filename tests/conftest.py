@@ -47,8 +47,8 @@ class IdentityEncoder(Encoder):
 
 
 @pytest.fixture
-def identity() -> IdentityEncoder:
-    return IdentityEncoder()
+def identity(device) -> IdentityEncoder:
+    return IdentityEncoder().to(device)
 
 
 @pytest.fixture(scope="session")

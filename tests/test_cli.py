@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch, small_files):
     return tmp_path
 
 
-NETWORKS = ["--encoder", "encoder.safetensors", "--decoder", "decoder.safetensors", "--device", "cpu"]
+NETWORKS = ["--encoder", "encoder.safetensors", "--decoder", "decoder.safetensors"]
 
 
 def run(*arguments: str) -> int:
@@ -37,11 +37,12 @@ def style_of(name, size=512):
 
 
 def same(path, picture) -> bool:
-    return (load_image(path) - picture).abs().max().item() < 0.51 / 255
+    # rounding to 8 bits, and what one device differs from another
+    return (load_image(path) - picture).abs().max().item() < 0.55 / 255
 
 
-def test_one_picture_in_one_style(folder):
-    assert run("stylize", "photo.png", "red.png", "-o", "out.png", *NETWORKS) == 0
+def test_one_picture_in_one_style(folder, device):
+    assert run("stylize", "photo.png", "red.png", "-o", "out.png", "--device", device, *NETWORKS) == 0
     assert same("out.png", expected(load_image("photo.png"), style_of("red.png")))
 
 

@@ -4,11 +4,11 @@ import torch
 from adain_core.layers import ReflectionConv2d, UpsampleConv2d, reflection_pad
 
 
-def test_reflection_where_there_is_room_and_replication_where_not():
-    assert reflection_pad(torch.tensor([[[[1.0, 2.0, 3.0]] * 2]]), 1)[0, 0, 0].tolist() == [2, 1, 2, 3, 2]
-    row = reflection_pad(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 1)[0, 0]
+def test_reflection_where_there_is_room_and_replication_where_not(device):
+    assert reflection_pad(torch.tensor([[[[1.0, 2.0, 3.0]] * 2]], device=device), 1)[0, 0, 0].tolist() == [2, 1, 2, 3, 2]
+    row = reflection_pad(torch.tensor([[[[1.0, 2.0, 3.0]]]], device=device), 1)[0, 0]
     assert row.tolist() == [[2, 1, 2, 3, 2]] * 3
-    assert reflection_pad(torch.full((1, 1, 1, 1), 7.0), 1).flatten().tolist() == [7.0] * 9
+    assert reflection_pad(torch.full((1, 1, 1, 1), 7.0, device=device), 1).flatten().tolist() == [7.0] * 9
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 8)])
@@ -18,10 +18,10 @@ def test_strides_round_up_and_upsampling_doubles(size, device):
     assert UpsampleConv2d(3, 4).to(device)(x).shape[2:] == tuple(2 * side for side in size)
 
 
-def test_upsampling_repeats_pixels_before_the_convolution():
-    layer = UpsampleConv2d(1, 1)
+def test_upsampling_repeats_pixels_before_the_convolution(device):
+    layer = UpsampleConv2d(1, 1).to(device)
     with torch.no_grad():
         layer.weight.fill_(1.0)
         layer.bias.fill_(0.5)
     # upsampled: 1 1 2 2 in both rows; reflected: 1 1 1 2 2 2 in four rows
-    assert layer(torch.tensor([[[[1.0, 2.0]]]]))[0, 0].tolist() == [[9.5, 12.5, 15.5, 18.5]] * 2
+    assert layer(torch.tensor([[[[1.0, 2.0]]]], device=device))[0, 0].tolist() == [[9.5, 12.5, 15.5, 18.5]] * 2

@@ -10,8 +10,8 @@ def test_statistics_of_four_numbers(device):
     assert s.std.item() == pytest.approx((1.25 + 1e-5) ** 0.5)
 
 
-def test_weights_count_positions():
-    x = torch.tensor([[[[1.0, 2.0, 9.0]]]])
+def test_weights_count_positions(device):
+    x = torch.tensor([[[[1.0, 2.0, 9.0]]]], device=device)
     s = channel_statistics(x, torch.tensor([[[[1.0, 3.0, 0.0]]]]))
     assert (s.count.item(), s.mean.item(), s.m2.item()) == (4, 1.75, 0.75)
 
@@ -32,8 +32,8 @@ def test_merged_parts_equal_the_whole(device):
         torch.testing.assert_close(getattr(merged, name), getattr(whole, name), rtol=1e-4, atol=0)
 
 
-def test_merging_an_empty_part_changes_nothing():
-    s = channel_statistics(torch.rand(1, 3, 4, 4))
+def test_merging_an_empty_part_changes_nothing(device):
+    s = channel_statistics(torch.rand(1, 3, 4, 4, device=device))
     empty = s.map(torch.zeros_like)
     for merged in (s.merge(empty), empty.merge(s)):
         torch.testing.assert_close(merged.mean, s.mean)
@@ -41,17 +41,17 @@ def test_merging_an_empty_part_changes_nothing():
     assert empty.merge(empty).count.item() == 0 and empty.merge(empty).mean.isfinite().all()
 
 
-def test_pool_is_the_statistics_of_all_pixels():
-    x = torch.rand(3, 4, 6, 5)
+def test_pool_is_the_statistics_of_all_pixels(device):
+    x = torch.rand(3, 4, 6, 5, device=device)
     together = channel_statistics(x.transpose(0, 1).reshape(1, 4, 18, 5))
     pooled = channel_statistics(x).pool()
     torch.testing.assert_close(pooled.mean, together.mean)
     torch.testing.assert_close(pooled.m2, together.m2)
 
 
-def test_running_statistics_halve_the_past():
-    one = torch.ones(3, 1)
-    s = ChannelStatistics(one, torch.tensor([[0.0], [1.0], [1.0]]), one * 0).running(half_life=1.0)
+def test_running_statistics_halve_the_past(device):
+    one = torch.ones(3, 1, device=device)
+    s = ChannelStatistics(one, torch.tensor([[0.0], [1.0], [1.0]], device=device), one * 0).running(half_life=1.0)
     # (0.5 * 0 + 1) / 1.5, then (0.75 * 2/3 + 1) / 1.75
     assert s.mean.flatten().tolist() == pytest.approx([0, 2 / 3, 6 / 7])
     assert s.m2[1].item() == pytest.approx(1 * 0.5 / 1.5)
@@ -68,11 +68,11 @@ def test_adain_by_hand(device):
     assert adain(x, y, alpha=0.0).equal(x)
 
 
-def test_adain_of_a_flat_channel_is_the_style_mean():
-    y = channel_statistics(torch.tensor([[[[8.0, 12.0]]]]))
-    assert adain(torch.full((1, 1, 2, 2), 7.0), y).flatten().tolist() == pytest.approx([10.0] * 4, abs=1e-3)
+def test_adain_of_a_flat_channel_is_the_style_mean(device):
+    y = channel_statistics(torch.tensor([[[[8.0, 12.0]]]], device=device))
+    assert adain(torch.full((1, 1, 2, 2), 7.0, device=device), y).flatten().tolist() == pytest.approx([10.0] * 4, abs=1e-3)
 
 
-def test_adain_keeps_the_type_of_its_features():
-    y = channel_statistics(torch.rand(1, 3, 4, 4))
-    assert adain(torch.rand(1, 3, 4, 4).bfloat16(), y).dtype == torch.bfloat16
+def test_adain_keeps_the_type_of_its_features(device):
+    y = channel_statistics(torch.rand(1, 3, 4, 4, device=device))
+    assert adain(torch.rand(1, 3, 4, 4, device=device).bfloat16(), y).dtype == torch.bfloat16
