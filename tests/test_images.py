@@ -1,5 +1,6 @@
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -48,6 +49,17 @@ def test_sixteen_bits_and_floats_are_not_clipped(tmp_path):
     Image.fromarray(np.full((2, 2), 7.0, np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(ValueError, match="outside"):
         load_image(tmp_path / "float.tiff")
+
+
+def test_sixteen_bit_colour(tmp_path):
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    row = chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">HHH", 65535, 40000, 1000)))
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + row + chunk(b"IEND", b""))
+    expected = [1, 40000 / 65535, 1000 / 65535]
+    assert load_image(tmp_path / "deep.png").flatten().tolist() == pytest.approx(expected, abs=1 / 255)
 
 
 @pytest.mark.parametrize("name", ["ink.jpg", "ink.tiff"])
