@@ -45,7 +45,7 @@ class PictureFolder(Dataset):
         self.folder, self.crop_size, self.augment, self.flip, self.seed = Path(folder), crop_size, augment, flip, seed
         smallest, largest = (resize, resize) if isinstance(resize, int) else resize
         if crop_size < 1 or not 1 <= smallest <= largest:
-            raise ValueError(f"no crop of {crop_size} pixels at sizes from {smallest} to {largest}; give positive, rising sizes.")
+            raise ValueError(f"a crop of {crop_size} pixels at sizes {smallest} to {largest} is none; give positive sizes.")
         self.sizes = max(smallest, crop_size), max(largest, crop_size)
         self.files = list_images(folder)
         if not self.files:
