@@ -1,0 +1,83 @@
+"""`adain train`: train a decoder, or a small encoder and decoder."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..training import PRESETS, TrainingConfig, train
+
+SETTINGS = {field.name: field for field in dataclasses.fields(TrainingConfig)}
+HELP = {
+    "contents": "folder of content pictures, with its sub-folders",
+    "styles": "folder of style pictures, with its sub-folders",
+    "output": "folder for networks, checkpoint, sample sheet and loss curve; a training found there goes on",
+    "loss_encoder": "the VGG-19 whose features the losses compare: a name or a file",
+    "encoder": "the fixed encoder to train a decoder for (default: the loss encoder)",
+    "channels": "channels of a pyramid at strides 1, 2, 4, ...; trains its encoder too",
+    "blocks": "its residual blocks at strides 2, 4, ...",
+    "resize_content": "smallest side contents are resized to, or from what to what",
+    "resize_style": "the same for styles, which sets the scale of the strokes",
+}
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("train", help="train a decoder, or a small encoder and decoder")
+    parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="where the other defaults come from")
+    for name, field in SETTINGS.items():
+        required = field.default is dataclasses.MISSING
+        options = {"required": required, "default": argparse.SUPPRESS, "help": HELP.get(name)}
+        if isinstance(field.default, bool):
+            options["action"] = argparse.BooleanOptionalAction
+        elif isinstance(field.default, tuple):
+            options |= {"type": int, "nargs": "+", "metavar": "N"}
+        elif required:
+            options |= {"type": str if name == "loss_encoder" else Path, "metavar": "NAME" if name == "loss_encoder" else "DIR"}
+        else:
+            options |= {"type": type(field.default), "metavar": name.rpartition("_")[2].upper()}
+        parser.add_argument("--" + name.replace("_", "-"), **options)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    given = {key: value for key, value in vars(arguments).items() if key in SETTINGS}
+    for key, value in given.items():
+        if isinstance(value, list):
+            given[key] = tuple(value * 2 if key.startswith("resize_") and len(value) == 1 else value)
+    config = TrainingConfig(**PRESETS[arguments.preset] | given)
+    _keep_freed_memory()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with logging_redirect_tqdm(), tqdm(total=config.steps * config.batch_size, unit="picture", disable=None) as bar:
+
+        def progress(step: int, losses: dict[str, float]) -> None:
+            pictures = step * config.batch_size
+            if not bar.n:
+                bar.initial = bar.n = pictures - config.batch_size  # a training that goes on is not faster for it
+            bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
+            bar.update(pictures - bar.n)
+
+        try:
+            result = train(config, progress)
+        except FloatingPointError as error:
+            print(f"adain: {error}", file=sys.stderr)
+            return 2
+    print(f"{result.decoder}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
+    return 0
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep large blocks: given back and fetched anew at every layer they cost half of a step on a CPU."""
+    mmap_max, trim_threshold = -4, -1  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return  # another C library
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)

@@ -1,0 +1,87 @@
+"""The losses networks are trained and compared by, as functions of features or pictures.
+
+The paper writes Euclidean norms; its published code, and everyone's since, takes mean squared errors. So does this file.
+Features may be 16-bit; every loss is summed in float32 or better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .statistics import ChannelStatistics, channel_statistics
+
+LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+
+
+def content_loss(features: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of features `(B, C, H, W)` to the AdaIN target, or to the content's features, of equal shape.
+
+    Source: Huang and Belongie 2017, equation 12.
+    """
+    return F.mse_loss(features.float(), target.float())
+
+
+def style_loss(
+    features: Sequence[Tensor], statistics: Sequence[ChannelStatistics], weights: Sequence[float] | None = None
+) -> Tensor:
+    """Sum over layers of `mse(mu, mu_s) + mse(sigma, sigma_s)`, each layer times its weight (default 1).
+
+    `features` are `(B, C, H, W)` of each layer, `statistics` those of the style, of batch B or 1. Raises ValueError where
+    the numbers of layers differ. Source: Huang and Belongie 2017, equation 13.
+    """
+    parts = []
+    for x, wanted in zip(features, statistics, strict=True):
+        found = channel_statistics(x)
+        parts.append(_mean_square(found.mean - wanted.mean) + _mean_square(found.std - wanted.std))
+    return _weighted_sum(parts, weights)
+
+
+def gram_matrix(x: Tensor) -> Tensor:
+    """Mean product of every two channels of `x` `(B, C, H, W)` over its positions, `(B, C, C)`.
+
+    The mean, not the sum, so that pictures of different sizes compare. Source: Gatys, Ecker and Bethge 2016, equation 3.
+    """
+    flat = x.float().flatten(2)
+    return flat @ flat.mT / flat.shape[2]
+
+
+def gram_loss(features: Sequence[Tensor], grams: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """Sum over layers of the mean squared error of Gram matrices, each layer times its weight (default 1).
+
+    `features` are `(B, C, H, W)` of each layer, `grams` the style's `gram_matrix` of each. Raises ValueError where the
+    numbers of layers differ. Source: Gatys, Ecker and Bethge 2016, equations 4 and 5.
+    """
+    return _weighted_sum([_mean_square(gram_matrix(x) - gram) for x, gram in zip(features, grams, strict=True)], weights)
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean absolute difference of vertical neighbours plus that of horizontal ones, of pictures `(B, C, H, W)`."""
+    images = images.float()
+    return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
+
+
+def consistency_loss(images: Tensor, shifted: Tensor, offset: tuple[int, int] = (0, 0)) -> Tensor:
+    """Mean squared error where two results overlap: `shifted` begins `offset` = (down, right) pixels into `images`.
+
+    Both are `(B, C, H, W)`, of any H and W. An offset of (0, 0) compares two results of the same place, such as of a
+    picture and its noised copy. Raises ValueError where nothing overlaps.
+    """
+    (top, left), (mirrored_top, mirrored_left) = [max(0, o) for o in offset], [max(0, -o) for o in offset]
+    images, shifted = images[:, :, top:, left:], shifted[:, :, mirrored_top:, mirrored_left:]
+    height, width = (min(a, b) for a, b in zip(images.shape[2:], shifted.shape[2:], strict=True))
+    if 0 in (height, width):
+        raise ValueError(f"nothing overlaps at the offset {offset}; give one smaller than the pictures.")
+    return F.mse_loss(shifted[:, :, :height, :width].float(), images[:, :, :height, :width].float())
+
+
+def _mean_square(difference: Tensor) -> Tensor:
+    return difference.square().mean()
+
+
+def _weighted_sum(parts: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
+    weights = [1.0] * len(parts) if weights is None else weights
+    return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()

@@ -1,0 +1,34 @@
+"""Checkpoints: all of a training's state in one file that is always whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..files import replacing
+
+FORMAT = "adain-training-1"
+
+
+def save_checkpoint(path: Path, recipe: dict, state: dict) -> None:
+    """Write `state` (tensors and plain values) with its recipe; beside `path` first, and then renamed."""
+    with replacing(path) as temporary:
+        torch.save({"format": FORMAT, "recipe": recipe, **state}, temporary)
+
+
+def load_checkpoint(path: Path, recipe: dict) -> dict:
+    """The state that was saved. Raises ValueError for a file that is none or is of another recipe."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["recipe"] if state["format"] == FORMAT else None
+    except Exception:  # torch.load raises whatever a damaged file leads it to
+        found = None
+    if found is None:
+        raise ValueError(f"{path} is no checkpoint of a training; remove it to begin anew.")
+    changed = sorted(key for key in recipe.keys() | found.keys() if recipe.get(key) != found.get(key))
+    if changed:
+        raise ValueError(
+            f"{path} is of another recipe ({', '.join(changed)} differ); give the same options, or another output folder."
+        )
+    return state

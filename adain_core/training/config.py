@@ -1,0 +1,104 @@
+"""What a training is: its pictures, its networks, its recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+# Where pictures and results lie, and how the work is done, are no part of the recipe; nor is where it ends.
+NOT_RECIPE = (
+    "contents", "styles", "output", "name", "licence", "loss_encoder", "encoder", "steps", "workers", "device",
+    "log_every", "save_minutes", "report_minutes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Pictures in `contents` and `styles`, results in the folder `output` under `name`; the defaults are the paper's recipe.
+
+    `loss_encoder` is the VGG-19 (a name or a file) whose features the losses compare. With `channels` empty a decoder for
+    the fixed `encoder` (default: the loss encoder) is trained; else a pyramid encoder and decoder with these channels at
+    strides 1, 2, 4, ... and `blocks` residual blocks at strides 2, 4, ..., jointly. Sizes are in pixels; a `resize` of
+    (from, to) draws the smallest side anew for each crop. `schedule`: "published" is `lr / (1 + 5e-5 step)`; "cosine" rises
+    over `warmup` steps, and falls along a cosine over the last third. `ema` 0 keeps no average. Every
+    `consistency_every`-th step (0: none) a shifted and noised crop must give the shifted result. `precision` "auto" is
+    bfloat16 where the device multiplies it fast, else float32. Raises ValueError for what cannot be.
+    """
+
+    contents: Path
+    styles: Path
+    output: Path
+    loss_encoder: str
+    name: str = "decoder"
+    encoder: str = ""
+    channels: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+    steps: int = 160_000
+    batch_size: int = 8
+    crop_size: int = 256
+    resize_content: tuple[int, int] = (512, 512)
+    resize_style: tuple[int, int] = (512, 512)
+    augment: bool = False
+    learning_rate: float = 1e-4
+    schedule: str = "published"
+    warmup: int = 0
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    content_weight: float = 1.0
+    style_weight: float = 10.0
+    consistency_weight: float = 0.0
+    consistency_every: int = 0
+    precision: str = "auto"
+    seed: int = 0
+    licence: str = ""
+    workers: int = 1
+    device: str = "auto"
+    log_every: int = 100
+    save_minutes: float = 5.0
+    report_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.channels and (len(self.blocks) != len(self.channels) - 1 or self.encoder):
+            raise ValueError("a pyramid needs one number of blocks for each of its channels but the first, and no encoder.")
+        if min(self.steps, self.batch_size, self.crop_size, self.log_every) < 1:
+            raise ValueError("steps, batch_size, crop_size and log_every must be at least 1.")
+        if self.schedule not in ("published", "cosine"):
+            raise ValueError(f"the schedule is {self.schedule!r}; choose published or cosine.")
+        if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
+            raise ValueError("the learning rate must be above 0 and below 1, ema at least 0 and below 1.")
+
+    def recipe(self) -> dict:
+        """What must agree for a training to go on, as JSON has it."""
+        recipe = {key: value for key, value in dataclasses.asdict(self).items() if key not in NOT_RECIPE}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.items()}
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        if self.schedule == "published":
+            return self.learning_rate / (1 + 5e-5 * step)
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        fall = max(0.0, 1 - (self.steps - step) / (self.steps / 3))
+        return self.learning_rate * rise * (0.51 + 0.49 * math.cos(math.pi * fall))
+
+
+PRESETS: dict[str, dict] = {
+    "paper": {},
+    "lite": {
+        "name": "lite",
+        "channels": (16, 32, 64, 128),
+        "blocks": (1, 1, 3),
+        "crop_size": 128,
+        "resize_content": (160, 512),
+        "resize_style": (160, 512),
+        "augment": True,
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "warmup": 500,
+        "clip_norm": 10.0,
+        "ema": 0.999,
+        "consistency_weight": 20.0,
+        "consistency_every": 4,
+    },
+}

@@ -1,0 +1,91 @@
+"""The networks of a training: new ones, the frozen one that measures, and their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..decoder import Decoder, PyramidDecoder, VGGDecoder
+from ..devices import resolve_dtype
+from ..encoder import Encoder, PyramidEncoder, State, VGGEncoder, fingerprint
+from ..layers import ResidualBlock
+from ..weights import NetworkFile, load_encoder, write_network
+from .config import TrainingConfig
+
+
+def fast_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The number type of `precision`; "auto" is bfloat16 where the device has instructions for it, else float32."""
+    if precision != "auto":
+        return resolve_dtype(precision)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # No public question exists; a PyTorch without these answers float32.
+        asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        fast = device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_loss_network(name: str, device: torch.device, dtype: torch.dtype) -> VGGEncoder:
+    """The frozen VGG-19. Raises ValueError for another architecture."""
+    network = load_encoder(name, device, dtype)
+    if not isinstance(network, VGGEncoder):
+        raise ValueError(f"the loss network {name} is a {network.architecture}; give a VGG-19.")
+    return network
+
+
+def new_networks(config: TrainingConfig, loss_network: VGGEncoder, device: torch.device) -> tuple[Encoder, Decoder]:
+    """The encoder, fixed or new, and a new decoder, in float32 with weights drawn from the seed."""
+    if config.channels:
+        encoder = PyramidEncoder({"channels": list(config.channels)})
+        decoder = PyramidDecoder({"channels": list(config.channels), "blocks": list(config.blocks)})
+        initialize(encoder, config.seed)
+    else:
+        encoder = load_encoder(config.encoder, device) if config.encoder else loss_network
+        if not isinstance(encoder, VGGEncoder):
+            raise ValueError(f"the encoder {encoder.name} is a {encoder.architecture}; a decoder is trained for a VGG-19.")
+        decoder = VGGDecoder({})
+    initialize(decoder, config.seed + 1)
+    return tuple(network.to(device, memory_format=torch.channels_last) for network in (encoder, decoder))
+
+
+def initialize(network: nn.Module, seed: int) -> None:
+    """He-normal kernels; residual blocks begin near the identity, a decoder's pictures around mid-grey."""
+    generator = torch.Generator().manual_seed(seed)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    for convolution in convolutions:
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu", generator=generator)
+        nn.init.zeros_(convolution.bias)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, ResidualBlock):
+                module.conv2.weight.mul_(0.1)
+        if isinstance(network, Decoder):
+            convolutions[-1].weight.mul_(0.1)
+            convolutions[-1].bias.fill_(0.5)
+
+
+def network_file(config: TrainingConfig, role: str) -> Path:
+    """Where the "encoder" or "decoder" of a training is written."""
+    return Path(config.output) / f"{config.name}-{role}.safetensors"
+
+
+def write_networks(config: TrainingConfig, encoder: Encoder, decoder: Decoder, recipe: dict) -> None:
+    """Write the decoder, and the encoder if it was trained, with kernels in float16 and the recipe in the metadata."""
+    name, mark = encoder.name, encoder.fingerprint
+    files = [(decoder, "decoder")]
+    if config.channels:
+        name, mark = config.name, fingerprint(_on_cpu(encoder), encoder.layer_names())
+        files.append((encoder, "encoder"))
+    for network, role in files:
+        state = _on_cpu(network)
+        file = NetworkFile(
+            role, network.architecture, network.config, state, config.name, name, mark, recipe, config.licence
+        )  # fmt: skip
+        write_network(file, network_file(config, role), "float16")
+
+
+def _on_cpu(network: nn.Module) -> State:
+    return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}

@@ -1,0 +1,207 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..devices import exact_float32, resolve_device
+from ..files import replacing
+from ..images import save_image
+from .augmentation import augment_style
+from .checkpoints import load_checkpoint, save_checkpoint
+from .config import TrainingConfig
+from .data import PictureFolder, stream
+from .networks import fast_dtype, load_loss_network, network_file, new_networks, write_networks
+from .objective import Objective
+from .report import loss_curve, sample_sheet
+
+log = logging.getLogger(__name__)
+
+PERSISTENT = 20  # steps in a row without a finite loss
+SAMPLES = 8
+
+Progress = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Files of the networks (`encoder` None where it was fixed), mean losses up to each logged step, and what was skipped.
+
+    A loss that no step before a logged one had is None there.
+    """
+
+    encoder: Path | None
+    decoder: Path
+    steps: list[int]
+    losses: dict[str, list[float | None]]
+    skipped_steps: int
+    broken_files: int
+
+
+def train(config: TrainingConfig, progress: Progress | None = None) -> TrainingResult:
+    """Train by `config`, or go on from the checkpoint in its output folder; `progress` is called after every step.
+
+    While it runs, the networks, `samples.png` and `losses.png` are renewed in the folder. Raises ValueError for folders
+    without pictures or a checkpoint of another recipe, and FloatingPointError where losses stay non-finite.
+    """
+    trainer = Trainer(config)
+    with exact_float32():
+        trainer.run(progress)
+    return trainer.result()
+
+
+class Trainer:
+    """A training's state. Whatever is random is a function of the seed and the step, so the step alone says where it is."""
+
+    def __init__(self, config: TrainingConfig):
+        self.config, self.output = config, Path(config.output)
+        self.device = resolve_device(config.device)
+        dtype = fast_dtype(config.precision, self.device)
+        loss_network = load_loss_network(config.loss_encoder, self.device, dtype)
+        self.encoder, self.decoder = new_networks(config, loss_network, self.device)
+        self.recipe = config.recipe() | {
+            "loss_network": loss_network.fingerprint,
+            "encoder": "" if config.channels else self.encoder.fingerprint,
+        }
+        self.objective = Objective(config, loss_network, self.encoder, self.decoder, dtype)
+        networks = [self.encoder, self.decoder] if config.channels else [self.decoder]
+        self.parameters = [p.requires_grad_(True) for network in networks for p in network.parameters()]
+        self.average = [p.detach().clone() for p in self.parameters] if config.ema else self.parameters
+        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate)
+        augment = augment_style if config.augment else None
+        self.folders = (
+            PictureFolder(config.contents, config.crop_size, config.resize_content, seed=config.seed),
+            PictureFolder(config.styles, config.crop_size, config.resize_style, augment, seed=config.seed + 1),
+        )
+        self.step, self.skipped = 0, 0
+        self.steps: list[int] = []
+        self.losses: dict[str, list[float | None]] = {}
+        self.recent: list[dict[str, float]] = []
+        self.output.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = self.output / "checkpoint.pt"
+        if self.checkpoint.exists():
+            self._restore()
+
+    def run(self, progress: Progress | None) -> None:
+        config = self.config
+        saved = reported = time.monotonic()
+        in_a_row = 0
+        pictures = stream(self.folders, config.batch_size, self.step * config.batch_size, workers=config.workers)
+        while self.step < config.steps:
+            losses = self.train_step(*map(self._to_device, next(pictures)))
+            in_a_row = 0 if losses else in_a_row + 1
+            if in_a_row == PERSISTENT:
+                raise FloatingPointError(
+                    f"the losses of {PERSISTENT} steps in a row were not finite, up to step {self.step}; lower the"
+                    " learning rate or train in float32."
+                )
+            if progress:
+                progress(self.step, losses)
+            if self.step % config.log_every == 0:
+                self._log()
+            if time.monotonic() - saved > 60 * config.save_minutes:
+                self._save()
+                saved = time.monotonic()
+            if time.monotonic() - reported > 60 * config.report_minutes:
+                self._report()
+                reported = time.monotonic()
+        self._save()
+        self._report()
+
+    def train_step(self, content: Tensor, style: Tensor) -> dict[str, float]:
+        """One step; its losses, or nothing where they were not finite and the step was skipped."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate(self.step)
+        total, losses = self.objective(content, style, self.step)
+        self.optimizer.zero_grad()
+        total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or math.inf)
+        self.step += 1
+        if not math.isfinite(total.item() + norm.item()):
+            self.skipped += 1
+            log.warning("step %d is skipped: its loss or gradient is not finite", self.step)
+            return {}
+        self.optimizer.step()
+        if self.config.ema:
+            decay = min(self.config.ema, self.step / (self.step + 10))  # a young average forgets its beginning
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+        values = {name: loss.item() for name, loss in losses.items()}
+        self.recent.append(values)
+        return values
+
+    def result(self) -> TrainingResult:
+        broken = sum(len(folder.broken) for folder in self.folders)
+        encoder = network_file(self.config, "encoder") if self.config.channels else None
+        return TrainingResult(encoder, network_file(self.config, "decoder"), self.steps, self.losses, self.skipped, broken)
+
+    def _to_device(self, pictures: Tensor) -> Tensor:
+        return pictures.to(self.device).contiguous(memory_format=torch.channels_last).float() / 255
+
+    def _log(self) -> None:
+        if not self.recent:
+            return
+        names = sorted({name for values in self.recent for name in values})
+        means = {name: _mean([values[name] for values in self.recent if name in values]) for name in names}
+        for name in self.losses.keys() | means.keys():
+            self.losses.setdefault(name, [None] * len(self.steps)).append(means.get(name))
+        self.steps.append(self.step)
+        self.recent = []
+        log.info("step %d: %s", self.step, ", ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
+
+    def _save(self) -> None:
+        state = {"step": self.step, "skipped": self.skipped, "optimizer": self.optimizer.state_dict()}
+        state |= {"parameters": [p.detach() for p in self.parameters], "average": [p.detach() for p in self.average]}
+        state |= {"steps": self.steps, "losses": self.losses, "recent": self.recent}
+        save_checkpoint(self.checkpoint, self.recipe, state)
+
+    def _restore(self) -> None:
+        state = load_checkpoint(self.checkpoint, self.recipe)
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, state["parameters"])
+            torch._foreach_copy_(self.average, state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("step", "skipped", "steps", "losses", "recent"):
+            setattr(self, name, state[name])
+        log.info("going on from step %d of %s", self.step, self.checkpoint)
+
+    def _report(self) -> None:
+        """Write the averaged networks, the sample sheet and the loss curve."""
+        with self._averaged():
+            recipe = self.recipe | {"steps": self.step, "skipped_steps": self.skipped}
+            write_networks(self.config, self.encoder, self.decoder, recipe)
+            samples = [self._to_device(torch.stack([folder[index] for index in range(SAMPLES)])) for folder in self.folders]
+            with torch.no_grad():
+                results = self.objective.stylize(*samples)
+        save_image(sample_sheet(*samples, results.float()), self.output / "samples.png")
+        if self.steps:
+            with replacing(self.output / "losses.png") as temporary:
+                loss_curve(self.steps, self.losses).save(temporary, "PNG")
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The networks with the averaged weights."""
+        if not self.config.ema:
+            yield
+            return
+        own = [p.detach().clone() for p in self.parameters]
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self.average)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, own)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

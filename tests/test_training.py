@@ -1,0 +1,195 @@
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import signal
+import sys
+
+import numpy as np
+import plain
+import pytest
+import torch
+from PIL import Image
+
+from adain_core import encode_style, load_decoder, load_encoder, stylize
+from adain_core.cli import train as command
+from adain_core.encoder import VGGEncoder
+from adain_core.training import PRESETS, TrainingConfig, train
+from adain_core.training.networks import initialize
+from adain_core.training.objective import Objective
+from adain_core.weights import read_network
+
+SMALL = dict(channels=(4, 6, 8), blocks=(1, 1), crop_size=32, resize_content=(32, 40), resize_style=(32, 40), batch_size=2,
+             learning_rate=3e-3, clip_norm=10.0, ema=0.9, consistency_weight=1.0, consistency_every=2, workers=0,
+             log_every=2, save_minutes=0, precision="float32", device="cpu")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Contents, styles and a loss network with random weights."""
+    folder = tmp_path_factory.mktemp("training")
+    rng = np.random.default_rng(0)
+    for name in ("contents", "styles"):
+        (folder / name).mkdir()
+        for k in range(4):
+            pixels = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((60, 50)).save(folder / name / f"{k}.png")
+    network = plain.encoder()
+    vgg = VGGEncoder({})
+    initialize(vgg, 0)
+    own = dict(vgg.named_modules())
+    numbers = [n for n, module in network.named_children() if isinstance(module, torch.nn.Conv2d)]
+    network[0].weight.copy_(torch.eye(3)[:, :, None, None])
+    network[0].bias.zero_()
+    for number, name in zip(numbers[1:], vgg.layer_names()[1:], strict=True):
+        network[int(number)].load_state_dict(own[name].state_dict())
+    torch.save(network.state_dict(), folder / "vgg.pth")
+    return folder
+
+
+@pytest.fixture
+def config(folders, tmp_path):
+    return TrainingConfig(
+        folders / "contents", folders / "styles", tmp_path / "out", str(folders / "vgg.pth"), "tiny", steps=6, **SMALL
+    )
+
+
+def test_a_small_model_learns_and_its_files_work(config):
+    result = train(dataclasses.replace(config, steps=40, learning_rate=1e-2))
+    assert result.steps[-1] == 40 and result.skipped_steps == 0
+    assert sum(result.losses["style"][-4:]) < 0.7 * sum(result.losses["style"][:4])
+    encoder, decoder = load_encoder(str(result.encoder)), load_decoder(str(result.decoder))
+    picture = torch.rand(1, 3, 45, 37)
+    assert stylize(encoder, decoder, picture, encode_style(encoder, torch.rand(1, 3, 40, 40), 0)).shape == picture.shape
+    recipe = read_network(result.decoder).recipe
+    assert (recipe["steps"], recipe["style_weight"], recipe["channels"]) == (40, 10.0, [4, 6, 8])
+    for name in ("samples.png", "losses.png"):
+        Image.open(config.output / name).load()
+
+
+def test_a_decoder_for_a_fixed_encoder(config):
+    changed = dict(channels=(), blocks=(), ema=0.0, steps=4, learning_rate=1e-3)
+    result = train(dataclasses.replace(config, **changed))
+    assert result.encoder is None
+    encoder, decoder = load_encoder(config.loss_encoder), load_decoder(str(result.decoder))
+    assert decoder.encoder_fingerprint == encoder.fingerprint
+    assert not list(config.output.glob("*-encoder.safetensors"))
+
+
+def kill(config, at):
+    def progress(step, losses):
+        if step == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(config, progress)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_killed_run_goes_on_to_the_same_losses(config, tmp_path, precision):
+    config = dataclasses.replace(config, precision=precision, ema=0.9, augment=True)
+    whole = train(config)
+    broken_off = dataclasses.replace(config, output=tmp_path / "killed")
+    process = multiprocessing.get_context("spawn").Process(target=kill, args=(broken_off, 4))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    seen = []
+    resumed = train(broken_off, lambda step, losses: seen.append(step))
+    assert seen == [4, 5, 6]  # the third step's checkpoint was the last
+    assert (resumed.steps, resumed.losses) == (whole.steps, whole.losses)
+    for file, wanted in ((resumed.encoder, whole.encoder), (resumed.decoder, whole.decoder)):
+        torch.testing.assert_close(read_network(file).state, read_network(wanted).state, rtol=0, atol=0)
+
+
+def test_the_number_of_workers_changes_nothing(config, tmp_path):
+    losses = [train(dataclasses.replace(config, output=tmp_path / str(n), workers=n)).losses for n in (0, 2)]
+    assert losses[0] == losses[1]
+
+
+def test_another_recipe_does_not_go_on(config):
+    train(config)
+    with pytest.raises(ValueError, match="style_weight"):
+        train(dataclasses.replace(config, style_weight=5.0))
+    train(dataclasses.replace(config, steps=8, log_every=1))
+
+
+def test_a_damaged_checkpoint_is_named(config):
+    config.output.mkdir()
+    (config.output / "checkpoint.pt").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="checkpoint.pt"):
+        train(config)
+
+
+def poison(monkeypatch, is_bad):
+    whole = Objective.__call__
+
+    def call(self, content, style, step):
+        total, losses = whole(self, content, style, step)
+        return (total * float("nan") if is_bad(step) else total), losses
+
+    monkeypatch.setattr(Objective, "__call__", call)
+
+
+def test_steps_without_a_finite_loss_are_skipped(config, monkeypatch):
+    poison(monkeypatch, lambda step: step in (1, 2, 4))
+    result = train(config)
+    assert result.skipped_steps == 3
+    for tensor in read_network(result.decoder).state.values():
+        assert tensor.isfinite().all()
+
+
+def test_losses_that_stay_non_finite_end_the_training(config, monkeypatch):
+    poison(monkeypatch, lambda step: step >= 2)
+    with pytest.raises(FloatingPointError, match="20 steps in a row"):
+        train(dataclasses.replace(config, steps=100))
+
+
+def test_broken_files_are_counted_and_empty_folders_refused(config, folders, tmp_path):
+    styles = tmp_path / "styles"
+    styles.mkdir()
+    with pytest.raises(ValueError, match="styles"):
+        train(dataclasses.replace(config, styles=styles))
+    (styles / "a.png").write_bytes((folders / "styles" / "0.png").read_bytes())
+    (styles / "b.png").write_bytes((folders / "styles" / "1.png").read_bytes()[:60])
+    assert train(dataclasses.replace(config, styles=styles)).broken_files == 1
+
+
+def test_the_loss_network_must_be_a_vgg(config, small_files):
+    with pytest.raises(ValueError, match="VGG-19"):
+        train(dataclasses.replace(config, loss_encoder=str(small_files[0])))
+
+
+def test_the_paper_is_the_default(config):
+    paper = TrainingConfig(config.contents, config.styles, config.output, config.loss_encoder, **PRESETS["paper"])
+    assert (paper.batch_size, paper.crop_size, paper.style_weight, paper.steps) == (8, 256, 10.0, 160_000)
+    assert paper.rate(0) == 1e-4
+    assert paper.rate(20_000) == pytest.approx(5e-5)
+
+
+def test_the_cosine_schedule_rises_stays_and_falls(config):
+    config = dataclasses.replace(config, schedule="cosine", learning_rate=0.1, warmup=9, steps=90)
+    assert config.rate(0) == pytest.approx(0.01)
+    assert config.rate(9) == config.rate(60) == pytest.approx(0.1)
+    assert config.rate(75) == pytest.approx(0.051)
+    assert config.rate(90) == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize("wrong", [dict(blocks=(1,)), dict(steps=0), dict(schedule="linear"), dict(ema=1.0)])
+def test_a_configuration_that_cannot_be_is_refused(config, wrong):
+    with pytest.raises(ValueError):
+        dataclasses.replace(config, **wrong)
+
+
+def test_the_command_trains_and_goes_on(config, capsys):
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    paths = [f"--contents={config.contents}", f"--styles={config.styles}", f"--output={config.output}"]
+    options = "--crop-size 32 --resize-content 40 --resize-style 32 40 --batch-size 2 --channels 4 6 8 --blocks 1 1".split()
+    options += ["--workers=0", "--device=cpu", "--precision=float32", "--no-augment", "--preset=lite", "--name=tiny"]
+    for steps in (2, 3):
+        arguments = parser.parse_args(["train", *paths, f"--loss-encoder={config.loss_encoder}", *options, f"--steps={steps}"])
+        assert arguments.run(arguments) == 0
+        assert f"{steps} steps, 0 skipped, 0 files unreadable" in capsys.readouterr().out
+    recipe = read_network(config.output / "tiny-decoder.safetensors").recipe
+    assert (recipe["resize_content"], recipe["learning_rate"], recipe["augment"]) == ([40, 40], 1e-3, False)
