@@ -1,0 +1,37 @@
+"""The nodes for ComfyUI: sockets, tooltips and calls into adain_core."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import host
+from .latent import LatentAdaIN, ModelAdaIN
+from .networks import LoadDecoder, LoadEncoder
+from .styles import EncodeStyle, LoadStyle, MaskStyle, SaveStyle, StyleMix, StyleSweep
+from .stylize import AdaIN, Decode, StyleTransfer
+
+NODES: list[type[io.ComfyNode]] = [
+    StyleTransfer,
+    LoadEncoder,
+    LoadDecoder,
+    EncodeStyle,
+    StyleMix,
+    MaskStyle,
+    StyleSweep,
+    SaveStyle,
+    LoadStyle,
+    AdaIN,
+    Decode,
+    LatentAdaIN,
+    ModelAdaIN,
+]
+
+
+class AdaINExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> AdaINExtension:
+    host.register_folders()
+    return AdaINExtension()

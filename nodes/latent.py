@@ -1,0 +1,161 @@
+"""Nodes that apply AdaIN to latents: between generations, and inside of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..adain_core import ChannelStatistics, adain, channel_statistics
+from .sockets import schema
+
+STATISTICS = ["image", "batch"]
+
+
+class LatentAdaIN(io.ComfyNode):
+    """AdaIN on a latent."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINLatent",
+            display_name="Latent AdaIN (AdaIN)",
+            description="Gives a latent the mean and contrast of another, per channel: colours and mood change, shapes stay.",
+            search_aliases=["latent color match", "latent statistics", "match latent"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="The latent to change."),
+                io.Latent.Input("reference", tooltip="Whose statistics it gets; of the same kind of VAE, of any size."),
+                _alpha(1.0),
+                io.Combo.Input(
+                    "statistics",
+                    options=STATISTICS,
+                    default="image",
+                    tooltip="image: each latent by itself (a video latent is one). batch: all of a batch together.",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The changed latent.")],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict, reference: dict, alpha: float = 1.0, statistics: str = "image") -> io.NodeOutput:
+        if statistics not in STATISTICS:
+            raise ValueError(f"statistics is {statistics!r}; choose one of {', '.join(STATISTICS)}.")
+        samples, target = latent["samples"], latent_statistics(reference["samples"])
+        content = None
+        if statistics == "batch":
+            content, target = latent_statistics(samples).pool(), target.pool()
+        result = adain_latent(samples, target, alpha, content)
+        changed = {**latent, "samples": result}
+        if len(result) != len(samples):
+            changed.pop("batch_index", None)  # it numbers the latents there were
+        return io.NodeOutput(changed)
+
+
+class ModelAdaIN(io.ComfyNode):
+    """AdaIN at each step of sampling."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINModel",
+            display_name="Model AdaIN (AdaIN)",
+            description="Steers a generation towards the colours and mood of a reference: at each step, the model's picture"
+            " so far gets the reference latent's mean and contrast per channel.",
+            search_aliases=["color guidance", "reference guidance", "latent guidance"],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model; connect the result to KSampler."),
+                io.Latent.Input("reference", tooltip="From VAE Encode of a picture with the wanted mood; the model's own VAE."),
+                _alpha(0.5),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="From which part of sampling on; 0: the start.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=0.6,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Up to which part of sampling; the steps after it are free to add details.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The steered model; the given one is not changed.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, reference: dict, alpha: float = 0.5, start_percent: float = 0.0, end_percent: float = 0.6
+    ) -> io.NodeOutput:
+        if start_percent > end_percent:
+            raise ValueError(f"start_percent {start_percent} is after end_percent {end_percent}; exchange them.")
+        sampling = model.get_model_object("model_sampling")
+        sigmas = [float(sampling.percent_to_sigma(percent)) for percent in (start_percent, end_percent)]
+        samples = model.get_model_object("latent_format").process_in(check_latent(reference["samples"]))
+        steered = model.clone()
+        steered.set_model_sampler_post_cfg_function(steer(latent_statistics(samples), alpha, *sigmas))
+        return io.NodeOutput(steered)
+
+
+def steer(target: ChannelStatistics, alpha: float, first_sigma: float, last_sigma: float) -> Callable[[dict], Tensor]:
+    """What a sampler calls with each denoised latent: AdaIN while sigma is from `first_sigma` down to `last_sigma`."""
+
+    def after_guidance(step: dict) -> Tensor:
+        denoised = step["denoised"]
+        if not last_sigma <= float(step["sigma"].max()) <= first_sigma:
+            return denoised
+        if target.batch not in (1, len(denoised)):
+            raise ValueError(f"{target.batch} references do not fit a batch of {len(denoised)}; give one, or one for each.")
+        return adain_latent(denoised, target, alpha)
+
+    return after_guidance
+
+
+def adain_latent(samples: Tensor, target: ChannelStatistics, alpha: float, content: ChannelStatistics | None = None) -> Tensor:
+    """AdaIN of latents `(B, C, ...)` in their own shape; batch 1 broadcasts. Raises ValueError where the two do not fit."""
+    flat = _flat(samples)
+    if flat.shape[1] != target.mean.shape[1]:
+        raise ValueError(
+            f"the latents have {flat.shape[1]} and {target.mean.shape[1]} channels; both must come from the same kind of VAE."
+        )
+    if len(flat) != target.batch and 1 not in (len(flat), target.batch):
+        raise ValueError(f"{len(flat)} latents and {target.batch} references do not fit; give one, or one for each.")
+    target = target.map(lambda part: part.to(flat.device))
+    result = adain(flat, target, alpha, content)
+    return result.reshape(len(result), *samples.shape[1:])
+
+
+def latent_statistics(samples: Tensor) -> ChannelStatistics:
+    """Channel statistics of latents `(B, C, ...)`; a clip counts as one picture, so that it does not flicker."""
+    return channel_statistics(_flat(check_latent(samples)))
+
+
+def check_latent(samples: Tensor) -> Tensor:
+    """Latents that are one tensor of finite numbers, else ValueError."""
+    if not isinstance(samples, Tensor) or samples.ndim < 3 or 0 in samples.shape:
+        raise ValueError("this kind of latent is not supported; use one of pictures or of video.")
+    if not torch.isfinite(samples).all():
+        raise ValueError("the latent holds NaN or infinite values; find the step before that makes them.")
+    return samples
+
+
+def _flat(samples: Tensor) -> Tensor:
+    """`(B, C, ...)` to `(B, C, N, 1)`."""
+    return samples.flatten(2).unsqueeze(-1)
+
+
+def _alpha(default: float) -> io.Float.Input:
+    return io.Float.Input(
+        "alpha",
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="Strength: 0 changes nothing, 1 takes the reference's statistics over in full.",
+    )

@@ -1,0 +1,154 @@
+"""Nodes that load networks."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..adain_core import load_decoder, load_encoder
+from . import host
+from .sockets import DecoderSocket, EncoderSocket, schema
+
+DTYPES = ["auto", "float32", "float16", "bfloat16"]
+NOTHING_THERE = "(none found: see the tooltip)"
+WHERE = (
+    "Bundled networks, and files in models/adain: NAME-encoder.safetensors and NAME-decoder.safetensors are listed as NAME,"
+    " public .pth or .safetensors files by their file name. Press R to refresh the list."
+)
+_LOADERS = {"encoder": load_encoder, "decoder": load_decoder}
+
+
+def network_names(role: str) -> list[str]:
+    """Names to choose a network of `role` ("encoder" or "decoder") from."""
+    other = next(key for key in _LOADERS if key != role)
+    files = [file for file in host.list_files(host.NETWORKS) if Path(file).parts[0] != "styles"]
+    public = [f for f in files if not f.endswith(f"-{role}.safetensors") and not Path(f).stem.lower().endswith(other)]
+    return _named(role) + public
+
+
+def model_names() -> list[str]:
+    """Names of which there are both an encoder and a decoder."""
+    return [name for name in _named("encoder") if name in _named("decoder")]
+
+
+def load_network(role: str, name: str, dtype: str = "auto") -> ModelPatcher:
+    """A listed network in ComfyUI's care. Raises FileNotFoundError for one that is not there."""
+    path = _find(role, name)
+    if path is None:
+        raise FileNotFoundError(
+            f"there is no {role} {name!r}; choose another, or put {name}-{role}.safetensors into models/adain and press R."
+            if name != NOTHING_THERE
+            else f"there is no {role} yet; put NAME-{role}.safetensors into models/adain and press R."
+        )
+    return _load(role, str(path), _version(path), host.network_dtype(dtype))
+
+
+def network_version(role: str, name: str) -> str:
+    """Differs when the file behind a name has changed."""
+    path = _find(role, name)
+    return name if path is None else f"{path} {_version(path)}"
+
+
+class LoadEncoder(io.ComfyNode):
+    """Loads an encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINLoadEncoder",
+            display_name="Load Encoder (AdaIN)",
+            description="Loads the network that turns pictures into features. Content and styles must use the same encoder.",
+            search_aliases=["adain encoder", "vgg", "style transfer model"],
+            inputs=_inputs("encoder"),
+            outputs=[EncoderSocket.Output(display_name="encoder", tooltip="For Encode Style and Apply Style.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str, dtype: str = "auto", hub_file: str = "") -> str:
+        return network_version("encoder", name)
+
+    @classmethod
+    def execute(cls, name: str, dtype: str = "auto", hub_file: str = "") -> io.NodeOutput:
+        _refuse_hub(hub_file)
+        return io.NodeOutput(load_network("encoder", name, dtype))
+
+
+class LoadDecoder(io.ComfyNode):
+    """Loads a decoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINLoadDecoder",
+            display_name="Load Decoder (AdaIN)",
+            description="Loads the network that turns features back into a picture. It belongs to the encoder of its name.",
+            search_aliases=["adain decoder", "style transfer model"],
+            inputs=_inputs("decoder"),
+            outputs=[DecoderSocket.Output(display_name="decoder", tooltip="For Decode.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str, dtype: str = "auto", hub_file: str = "") -> str:
+        return network_version("decoder", name)
+
+    @classmethod
+    def execute(cls, name: str, dtype: str = "auto", hub_file: str = "") -> io.NodeOutput:
+        _refuse_hub(hub_file)
+        return io.NodeOutput(load_network("decoder", name, dtype))
+
+
+def combo(identifier: str, names: list[str], tooltip: str, default: str | None = None) -> io.Combo.Input:
+    """A list of names found in folders, which may be empty."""
+    names = names or [NOTHING_THERE]
+    return io.Combo.Input(identifier, options=names, default=default if default in names else names[0], tooltip=tooltip)
+
+
+def _inputs(role: str) -> list[io.Input]:
+    return [
+        combo("name", network_names(role), f"Which {role} to load. {WHERE}", default="lite"),
+        io.Combo.Input(
+            "dtype",
+            options=DTYPES,
+            default="auto",
+            tooltip="Number type to compute in. auto: 16 bits (half the memory, faster) on a GPU that is good at it, else"
+            " 32 bits.",
+        ),
+        io.String.Input(
+            "hub_file",
+            default="",
+            optional=True,
+            tooltip="For a file on the Hugging Face Hub. This version cannot fetch one: leave it empty, and put downloaded"
+            " files into models/adain.",
+        ),
+    ]
+
+
+def _refuse_hub(hub_file: str) -> None:
+    if hub_file.strip():
+        raise ValueError(
+            "hub_file: this version cannot fetch files from the Hugging Face Hub; download the file into models/adain and"
+            " choose it by its name."
+        )
+
+
+def _named(role: str) -> list[str]:
+    ending = f"-{role}.safetensors"
+    return [file.removesuffix(ending) for file in host.list_files(host.NETWORKS) if file.endswith(ending)]
+
+
+def _find(role: str, name: str) -> Path | None:
+    return host.find_file(host.NETWORKS, f"{name}-{role}.safetensors") or host.find_file(host.NETWORKS, name)
+
+
+def _version(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=4)
+def _load(role: str, path: str, version: tuple[int, int], dtype: str) -> ModelPatcher:
+    # shared by all nodes that name the same file, so that it is in memory once
+    return host.managed(_LOADERS[role](path, dtype=dtype))

@@ -1,0 +1,41 @@
+"""What travels between nodes: socket types, and the layout of ComfyUI's pictures and masks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from . import host
+
+EncoderSocket = io.Custom("ADAIN_ENCODER")
+DecoderSocket = io.Custom("ADAIN_DECODER")
+StyleSocket = io.Custom("ADAIN_STYLE")
+FeaturesSocket = io.Custom("ADAIN_FEATURES")
+
+
+def schema(**fields: Any) -> io.Schema:
+    """A node's schema in this project's category, with the fields that this ComfyUI knows."""
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    return io.Schema(category="AdaIN", **{name: value for name, value in fields.items() if name in known})
+
+
+def to_pictures(image: Tensor) -> Tensor:
+    """IMAGE `(B, H, W, C)` to float32 `(B, 3 or 4, H, W)`; grey is repeated, channels after alpha are left out."""
+    if not isinstance(image, Tensor) or image.ndim != 4 or 0 in image.shape:
+        raise ValueError("the image is empty or of an unknown kind; connect an IMAGE of at least one picture.")
+    pictures = image[..., :4].movedim(-1, 1).float()
+    return pictures if pictures.shape[1] >= 3 else pictures[:, :1].expand(-1, 3, -1, -1)
+
+
+def to_image(pictures: Tensor) -> Tensor:
+    """Pictures `(B, C, H, W)` to IMAGE, where ComfyUI keeps its results."""
+    return pictures.movedim(1, -1).to(host.intermediate_device(), host.intermediate_dtype(), copy=True).contiguous()
+
+
+def to_mask(mask: Tensor) -> Tensor:
+    """MASK `(B, H, W)` or `(H, W)` to `(B, 1, H, W)`."""
+    return mask.reshape(-1, 1, *mask.shape[-2:]).to(torch.float32)

@@ -1,0 +1,273 @@
+"""Nodes that make, mix, mask and keep styles."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..adain_core import Style, encode_style, load_style, match_colors, mix_styles
+from ..adain_core.images import thumbnail_jpeg
+from . import host
+from .batches import ChunkedEncoder
+from .networks import combo
+from .sockets import EncoderSocket, StyleSocket, schema, to_mask, to_pictures
+
+STYLE_LIST = (
+    "Bundled styles, files in models/adain_styles, and what Save Style wrote (output/adain_styles). Press R to refresh."
+)
+MIXED = 6  # inputs of StyleMix
+CURVES = {"linear": lambda t: t, "smooth": lambda t: t * t * (3 - 2 * t)}
+
+
+def style_names() -> list[str]:
+    """Names of the style files there are."""
+    ending = ".safetensors"
+    return [file.removesuffix(ending) for file in host.list_files(host.STYLES) if file.endswith(ending)]
+
+
+def find_style(name: str) -> Path | None:
+    """The file of a listed style."""
+    return host.find_file(host.STYLES, f"{name}.safetensors")
+
+
+def style_version(name: str) -> str:
+    """Differs when the file behind a name has changed."""
+    path = find_style(name)
+    return name if path is None else f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}"
+
+
+def read_style(name: str) -> Style:
+    """A listed style. Raises FileNotFoundError for one that is not there."""
+    path = find_style(name)
+    if path is None:
+        raise FileNotFoundError(f"there is no style {name!r}; choose another, or make one with Encode Style and Save Style.")
+    return load_style(path)
+
+
+def encode_pictures(
+    patcher: ModelPatcher, pictures: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None
+) -> Style:
+    """adain_core's `encode_style` with a managed encoder; styles stay on the CPU, they are small."""
+    encoder = ChunkedEncoder(patcher, host.Progress(len(pictures)))
+    return encode_style(encoder, pictures, size, combine, mask).to("cpu")
+
+
+class EncodeStyle(io.ComfyNode):
+    """Makes a style from pictures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINEncodeStyle",
+            display_name="Encode Style (AdaIN)",
+            description="Makes a style from a picture: its brush strokes, textures and colours, as statistics of its features.",
+            search_aliases=["style picture", "style image", "adain style"],
+            inputs=[
+                EncoderSocket.Input("encoder", tooltip="From Load Encoder; the same one as for the content."),
+                io.Image.Input("image", tooltip="The style picture, such as a painting. Several make one style, or one each."),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=0,
+                    max=4096,
+                    step=64,
+                    tooltip="The picture's smaller side is resized to this many pixels first. Larger: finer, smaller strokes"
+                    " seen from farther away; smaller: fewer details. 0 keeps the picture's own size.",
+                ),
+                io.Combo.Input(
+                    "combine",
+                    options=["pool", "each"],
+                    default="pool",
+                    tooltip="For several pictures. pool: one style from all of them. each: one style per picture, the first"
+                    " for the first content and so on.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Which part of the style picture counts (white); all of it when not connected.",
+                ),
+                io.Image.Input(
+                    "match_colors_of",
+                    optional=True,
+                    tooltip="Gives the style picture the colours of this one first (usually the content), so that only its"
+                    " strokes are taken over.",
+                ),
+            ],
+            outputs=[StyleSocket.Output(display_name="style", tooltip="For Apply Style, Style Mix, Mask Style or Save Style.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        encoder: ModelPatcher,
+        image: Tensor,
+        size: int = 512,
+        combine: str = "pool",
+        mask: Tensor | None = None,
+        match_colors_of: Tensor | None = None,
+    ) -> io.NodeOutput:
+        pictures = to_pictures(image)
+        if match_colors_of is not None:
+            matched = match_colors(pictures, to_pictures(match_colors_of))
+            pictures = torch.cat([matched, pictures[:, 3:].expand(len(matched), -1, -1, -1)], dim=1)
+        return io.NodeOutput(encode_pictures(encoder, pictures, size, combine, None if mask is None else to_mask(mask)))
+
+
+class StyleMix(io.ComfyNode):
+    """Mixes styles by weights."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs = []
+        for index in range(1, MIXED + 1):
+            optional = index > 2
+            inputs += [
+                StyleSocket.Input(
+                    f"style_{index}", optional=optional, tooltip=f"Style {index}{', if wanted' if optional else ''}."
+                ),
+                io.Float.Input(
+                    f"weight_{index}",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    optional=optional,
+                    tooltip=f"Share of style {index}. Only the proportions count: 1 and 1 is the same as 2 and 2."
+                    " 0 leaves it out.",
+                ),
+            ]
+        return schema(
+            node_id="AdaINStyleMix",
+            display_name="Style Mix (AdaIN)",
+            description="Mixes two to six styles into one, by weight. Masked styles keep their regions.",
+            search_aliases=["blend styles", "interpolate styles", "combine styles"],
+            inputs=inputs,
+            outputs=[StyleSocket.Output(display_name="style", tooltip="The mix, a style like any other.")],
+        )
+
+    @classmethod
+    def execute(cls, **inputs: Style | float) -> io.NodeOutput:
+        used = [index for index in range(1, MIXED + 1) if inputs.get(f"style_{index}") is not None]
+        weights = [inputs.get(f"weight_{index}", 1.0) for index in used]
+        return io.NodeOutput(mix_styles([inputs[f"style_{index}"] for index in used], weights))
+
+
+class MaskStyle(io.ComfyNode):
+    """Confines a style to a region."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINMaskStyle",
+            display_name="Mask Style (AdaIN)",
+            description="Confines a style to a region of the content. Mix several masked styles with Style Mix; what no mask"
+            " covers keeps the content's look.",
+            search_aliases=["regional style", "style region"],
+            inputs=[
+                StyleSocket.Input("style", tooltip="The style to confine."),
+                io.Mask.Input("mask", tooltip="White: the style applies here. Stretched to the content's size."),
+            ],
+            outputs=[StyleSocket.Output(display_name="style", tooltip="The style, in that region only.")],
+        )
+
+    @classmethod
+    def execute(cls, style: Style, mask: Tensor) -> io.NodeOutput:
+        return io.NodeOutput(style.masked(to_mask(mask).cpu()))
+
+
+class StyleSweep(io.ComfyNode):
+    """From one style to another, one mix per frame."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINStyleSweep",
+            display_name="Style Sweep (AdaIN)",
+            description="Goes from one style to another, one mix per frame: for a clip of as many pictures, or for one"
+            " picture, which then becomes a clip.",
+            search_aliases=["animate style", "style interpolation", "style transition"],
+            inputs=[
+                StyleSocket.Input("style_from", tooltip="The style of the first frame."),
+                StyleSocket.Input("style_to", tooltip="The style of the last frame."),
+                io.Int.Input(
+                    "frames", default=16, min=2, max=4096, tooltip="How many; as many as the content has, if it has several."
+                ),
+                io.Combo.Input(
+                    "curve",
+                    options=list(CURVES),
+                    default="linear",
+                    tooltip="linear: at an even pace. smooth: slowly at both ends, faster between.",
+                ),
+            ],
+            outputs=[StyleSocket.Output(display_name="style", tooltip="One style per frame, for Apply Style.")],
+        )
+
+    @classmethod
+    def execute(cls, style_from: Style, style_to: Style, frames: int = 16, curve: str = "linear") -> io.NodeOutput:
+        if curve not in CURVES:
+            raise ValueError(f"curve is {curve!r}; choose one of {', '.join(CURVES)}.")
+        share = CURVES[curve](torch.linspace(0, 1, frames))
+        return io.NodeOutput(mix_styles([style_from, style_to], [1 - share, share]))
+
+
+class SaveStyle(io.ComfyNode):
+    """Writes a style file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINSaveStyle",
+            display_name="Save Style (AdaIN)",
+            description="Writes a style, a few kilobytes, to output/adain_styles, where Load Style and Style Transfer find it.",
+            search_aliases=["export style", "style file"],
+            is_output_node=True,
+            inputs=[
+                StyleSocket.Input("style", tooltip="The style to keep."),
+                io.String.Input(
+                    "name", default="my-style", tooltip="Its name. A style that was saved under this name before is replaced."
+                ),
+                io.Image.Input(
+                    "thumbnail",
+                    optional=True,
+                    tooltip="A picture to show for it, made small; the style picture when not connected.",
+                ),
+            ],
+            outputs=[StyleSocket.Output(display_name="style", tooltip="The same style, to go on with.")],
+        )
+
+    @classmethod
+    def execute(cls, style: Style, name: str, thumbnail: Tensor | None = None) -> io.NodeOutput:
+        path = host.new_style_path(name)
+        style = dataclasses.replace(style, name=path.stem)
+        if thumbnail is not None:
+            style = dataclasses.replace(style, thumbnail=thumbnail_jpeg(to_pictures(thumbnail)[:1, :3]))
+        style.save(path)
+        return io.NodeOutput(style)
+
+
+class LoadStyle(io.ComfyNode):
+    """Reads a style file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINLoadStyle",
+            display_name="Load Style (AdaIN)",
+            description="Loads a style that is bundled or was saved; no style picture is needed.",
+            search_aliases=["style file", "style gallery"],
+            inputs=[combo("name", style_names(), f"Which style to load. {STYLE_LIST}")],
+            outputs=[StyleSocket.Output(display_name="style", tooltip="For Apply Style, Style Mix or Mask Style.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> str:
+        return style_version(name)
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        return io.NodeOutput(read_style(name))

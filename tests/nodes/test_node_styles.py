@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def levels(style):
+    return style.components[0].levels
+
+
+def test_a_style_lies_on_the_cpu_and_is_the_librarys(run, encoder, painting, part):
+    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+    expected = part("adain_core").encode_style(encoder.model, painting.movedim(-1, 1), size=0)
+    assert levels(style)[0].mean.device.type == "cpu"
+    torch.testing.assert_close(levels(style)[1].mean, levels(expected)[1].mean)
+
+
+def test_each_makes_a_style_per_picture(run, encoder):
+    style = run("EncodeStyle", encoder=encoder, image=torch.rand(3, 32, 32, 3), size=0, combine="each")
+    assert style.batch == 3
+
+
+def test_transparent_parts_of_a_style_do_not_count(run, encoder, painting):
+    see_through = torch.cat([painting, torch.ones_like(painting[..., :1])], dim=-1)
+    see_through[:, :, 16:] = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    with_hole = run("EncodeStyle", encoder=encoder, image=see_through, size=0)
+    opaque = run("EncodeStyle", encoder=encoder, image=see_through[..., :3], size=0)
+    assert levels(with_hole)[0].count < levels(opaque)[0].count
+
+
+def test_matched_colours_change_the_style_and_leave_the_picture(run, encoder, painting, photo):
+    before = painting.clone()
+    plain = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+    matched = run("EncodeStyle", encoder=encoder, image=painting, size=0, match_colors_of=photo)
+    assert not torch.allclose(levels(plain)[0].mean, levels(matched)[0].mean)
+    assert torch.equal(painting, before)
+
+
+def test_a_mix_is_by_weight_with_left_out_styles_left_out(run, encoder, painting, photo):
+    a = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+    b = run("EncodeStyle", encoder=encoder, image=photo, size=0)
+    mix = run("StyleMix", style_1=a, weight_1=1.0, style_2=b, weight_2=1.0, style_4=a, weight_4=2.0, weight_3=5.0)
+    assert [float(component.weight) for component in mix.components] == [0.25, 0.25, 0.5]
+
+
+def test_weights_that_are_all_zero_are_refused(run, encoder, painting):
+    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+    with pytest.raises(ValueError, match="not all 0"):
+        run("StyleMix", style_1=style, weight_1=0.0, style_2=style, weight_2=0.0)
+
+
+def test_an_empty_mask_is_refused(run, encoder, painting):
+    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+    with pytest.raises(ValueError, match="mask is empty"):
+        run("MaskStyle", style=style, mask=torch.zeros(1, 64, 64))
+
+
+@pytest.mark.parametrize(("curve", "quarter"), [("linear", 0.25), ("smooth", 0.15625)])
+def test_a_sweep_goes_from_one_style_to_the_other(run, encoder, painting, photo, curve, quarter):
+    a = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+    b = run("EncodeStyle", encoder=encoder, image=photo, size=0)
+    sweep = run("StyleSweep", style_from=a, style_to=b, frames=5, curve=curve)
+    assert sweep.batch == 5
+    weight = sweep.components[1].weight
+    assert weight[[0, 1, 2, 4]].tolist() == [0, quarter, 0.5, 1]
+
+
+def test_a_saved_style_is_listed_and_loads_the_same(run, encoder, painting, part, folders):
+    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+    run("SaveStyle", style=style, name="sea/waves", thumbnail=painting)
+    node = part("nodes.styles").LoadStyle
+    assert node.define_schema().inputs[0].options == ["sea/waves"]
+    loaded = run("LoadStyle", name="sea/waves")
+    assert loaded.name == "waves" and torch.equal(levels(loaded)[0].mean, levels(style)[0].mean)
+
+
+def test_a_changed_style_file_runs_again(run, encoder, painting, photo, part):
+    node = part("nodes.styles").LoadStyle
+    run("SaveStyle", style=run("EncodeStyle", encoder=encoder, image=painting, size=0), name="one")
+    first = node.fingerprint_inputs(name="one")
+    assert node.fingerprint_inputs(name="one") == first
+    run("SaveStyle", style=run("EncodeStyle", encoder=encoder, image=photo, size=0), name="one")
+    assert node.fingerprint_inputs(name="one") != first
+
+
+@pytest.mark.parametrize("name", ["", "  ", "..", "../escape", "/etc/escape", "a/../../escape", "sub/", "x:y", "nul\0"])
+def test_a_style_is_saved_nowhere_else(run, encoder, painting, folders, name):
+    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+    with pytest.raises(ValueError, match="is no name for a style"):
+        run("SaveStyle", style=style, name=name)
+    assert not list(folders.rglob("*escape*"))
+
+
+def test_a_style_that_is_not_there_is_one_sentence(run):
+    with pytest.raises(FileNotFoundError, match="there is no style 'gone'; choose another"):
+        run("LoadStyle", name="gone")

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def style(run, encoder, painting):
+    return run("EncodeStyle", encoder=encoder, image=painting, size=0)
+
+
+@pytest.fixture
+def stylize(run, encoder, decoder):
+    def through_both_nodes(content, style, keep_colors_of=None, **options):
+        features = run("AdaIN", encoder=encoder, content=content, style=style, **options)
+        return run("Decode", decoder=decoder, features=features, keep_colors_of=keep_colors_of)
+
+    return through_both_nodes
+
+
+def library(part, encoder, decoder, content, style, **options):
+    with torch.inference_mode():
+        pictures = part("adain_core").stylize(encoder.model, decoder.model, content.movedim(-1, 1).float(), style, **options)
+    return pictures.movedim(1, -1)
+
+
+@pytest.mark.parametrize("mode", ["image", "batch", "running"])
+def test_a_clip_in_chunks_is_the_librarys_result_in_one_go(stylize, style, part, encoder, decoder, mode):
+    clip = torch.rand(5, 37, 45, 3)
+    before = clip.clone()
+    image = stylize(clip, style, content_statistics=mode, half_life=2.0, alpha=0.7)
+    expected = library(part, encoder, decoder, clip, style, content_statistics=mode, half_life=2.0, alpha=0.7)
+    torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(clip, before)
+
+
+def test_each_frame_meets_its_style_and_its_region(run, stylize, encoder, decoder, part, style):
+    clip = torch.rand(3, 37, 45, 3)
+    styles = run("EncodeStyle", encoder=encoder, image=torch.rand(3, 32, 32, 3), size=0, combine="each")
+    mask = torch.zeros(3, 20, 20)
+    mask[:, :, 8:] = torch.rand(3, 1, 1)
+    masked = run("MaskStyle", style=styles, mask=mask)
+    mix = run("StyleMix", style_1=masked, weight_1=1.0, style_2=style, weight_2=2.0)
+    image = stylize(clip, mix, content_statistics="region")
+    expected = library(part, encoder, decoder, clip, mix, content_statistics="region")
+    torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_picture_in_a_sweep_is_a_clip(run, stylize, encoder, photo, style):
+    other = run("EncodeStyle", encoder=encoder, image=photo, size=0)
+    sweep = run("StyleSweep", style_from=style, style_to=other, frames=4)
+    image = stylize(photo, sweep)
+    assert image.shape == (4, 37, 45, 3)
+    torch.testing.assert_close(image[:1], stylize(photo, style), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(image[3:], stylize(photo, other), rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_that_do_not_fit_are_refused(run, stylize, encoder):
+    styles = run("EncodeStyle", encoder=encoder, image=torch.rand(2, 32, 32, 3), size=0, combine="each")
+    with pytest.raises(ValueError, match="2 styles do not fit 3 contents"):
+        stylize(torch.rand(3, 32, 32, 3), styles)
+
+
+def test_transparency_is_carried_over(stylize, photo, style):
+    alpha = torch.rand(1, 37, 45, 1)
+    image = stylize(torch.cat([photo, alpha], dim=-1), style)
+    torch.testing.assert_close(image[..., 3:], alpha)
+    torch.testing.assert_close(image[..., :3], stylize(photo, style))
+
+
+def test_half_precision_pictures_are_taken(stylize, photo, style):
+    torch.testing.assert_close(stylize(photo.half(), style), stylize(photo, style), atol=0.02, rtol=0)
+
+
+def test_results_have_the_hosts_number_type(stylize, photo, style, part, monkeypatch):
+    assert stylize(photo, style).dtype == torch.float32
+    monkeypatch.setattr(part("nodes.host").model_management, "intermediate_dtype", lambda: torch.float16)
+    image = stylize(photo, style)
+    assert image.dtype == torch.float16 and image.is_contiguous()
+
+
+def test_colours_are_kept_frame_by_frame(stylize, style, part):
+    clip = torch.rand(3, 37, 45, 3)
+    image = stylize(clip, style, keep_colors_of=clip)
+    plain = stylize(clip, style)
+    expected = part("adain_core").keep_colors(plain.movedim(-1, 1), clip.movedim(-1, 1)).movedim(1, -1)
+    torch.testing.assert_close(image, expected)
+
+
+def test_colours_of_a_wrong_number_of_pictures_are_refused(stylize, style):
+    clip = torch.rand(3, 32, 32, 3)
+    with pytest.raises(ValueError, match="3 and 2 pictures cannot be paired"):
+        stylize(clip, style, keep_colors_of=clip[:2])
+
+
+def test_another_encoders_style_and_features_are_refused(run, encoder, decoder, photo, style):
+    foreign = dataclasses.replace(style, encoder_fingerprint="other", encoder_name="other")
+    with pytest.raises(ValueError, match="made by the encoder 'other', the content's encoder is of 'small'"):
+        run("AdaIN", encoder=encoder, content=photo, style=foreign)
+    features = run("AdaIN", encoder=encoder, content=photo, style=style)
+    foreign = dataclasses.replace(features, encoder_fingerprint="other", encoder_name="other")
+    with pytest.raises(ValueError, match="the decoder 'small' reads the encoder 'small', the features are of 'other'"):
+        run("Decode", decoder=decoder, features=foreign)
+
+
+def test_pixels_that_are_not_numbers_are_refused(run, encoder, photo, style):
+    photo[0, 3, 3, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        run("AdaIN", encoder=encoder, content=photo, style=style)
+
+
+def test_tiles_are_refused_as_long_as_there_are_none(run, encoder, photo, style):
+    with pytest.raises(ValueError, match="cannot work in tiles"):
+        run("AdaIN", encoder=encoder, content=photo, style=style, tile=256)
+
+
+def test_the_short_way_is_the_long_way(run, stylize, photo, painting, encoder):
+    run("SaveStyle", style=run("EncodeStyle", encoder=encoder, image=painting), name="painting")
+    long = stylize(photo, run("LoadStyle", name="painting"), keep_colors_of=photo, alpha=0.5)
+    short = run("StyleTransfer", content=photo, model="small", style="painting", alpha=0.5, keep_colors=True)
+    torch.testing.assert_close(short, long)
+    own = run("StyleTransfer", content=photo, model="small", style="", alpha=0.5, keep_colors=True, style_image=painting)
+    torch.testing.assert_close(own, long)
+
+
+def test_progress_counts_pictures_and_shows_them(stylize, style, monkeypatch):
+    import comfy.utils
+
+    seen = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *update, **_: seen.append(update))
+    stylize(torch.rand(3, 32, 32, 3), style)
+    encoding, decoding = [u for u in seen if u[2] is None], [u for u in seen if u[2] is not None]
+    assert encoding[-1][:2] == (3, 3) and [u[:2] for u in decoding] == [(1, 3), (2, 3), (3, 3)]
+    assert decoding[0][2][1].size == (32, 32)
+
+
+def test_cancelling_stops_after_the_picture_at_work(stylize, style, part, monkeypatch):
+    management = part("nodes.host").model_management
+
+    class Cancelled(Exception):
+        pass
+
+    checks = iter([None, None])
+
+    def cancelled():
+        if next(checks, "cancel") == "cancel":
+            raise Cancelled
+
+    monkeypatch.setattr(management, "throw_exception_if_processing_interrupted", cancelled)
+    counted = []
+    monkeypatch.setattr(part("nodes.host").Progress, "advance", lambda self, count, picture=None: counted.append(count))
+    with pytest.raises(Cancelled):
+        stylize(torch.rand(5, 32, 32, 3), style)
+    assert counted == [1, 1]
+
+
+@pytest.fixture
+def roomy(part, monkeypatch):
+    """A device that claims room for any number of pictures at once."""
+    management = part("nodes.host").model_management
+    monkeypatch.setattr(management, "is_device_cpu", lambda device: False)
+    monkeypatch.setattr(management, "get_free_memory", lambda device: 2**60)
+    return management
+
+
+def test_what_fits_is_worked_on_at_once(part, roomy, encoder):
+    host = part("nodes.host")
+    parts = host.in_chunks(encoder, 64, 1000, lambda part: part, lambda count, result: None)
+    assert parts == [slice(0, 64)]
+
+
+def test_memory_limits_how_many_are_worked_on_at_once(part, roomy, encoder, monkeypatch):
+    host = part("nodes.host")
+    monkeypatch.setattr(roomy, "get_free_memory", lambda device: 1000 * host.VALUES_PER_PIXEL * 4 * 20)
+    parts = host.in_chunks(encoder, 40, 1000, lambda part: part, lambda count, result: None)
+    assert parts == [slice(0, 16), slice(16, 32), slice(32, 40)]
+
+
+def test_out_of_memory_is_tried_again_with_fewer_pictures(part, roomy, encoder):
+    def run(part):
+        if part.stop - part.start > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return part
+
+    parts = part("nodes.host").in_chunks(encoder, 10, 1000, run, lambda count, result: None)
+    assert [(p.start, p.stop) for p in parts] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10)]
+
+
+def test_one_picture_that_does_not_fit_and_other_errors_go_through(part, roomy, encoder):
+    def out_of_memory(part):
+        raise RuntimeError("MPS backend out of memory")
+
+    def broken(part):
+        tried.append(part)
+        raise RuntimeError("broken")
+
+    tried = []
+    with pytest.raises(RuntimeError, match="out of memory"):
+        part("nodes.host").in_chunks(encoder, 4, 1000, out_of_memory, lambda count, result: None)
+    with pytest.raises(RuntimeError, match="broken"):
+        part("nodes.host").in_chunks(encoder, 4, 1000, broken, lambda count, result: None)
+    assert len(tried) == 1
