@@ -6,6 +6,7 @@ Pictures are RGB in [0, 1], float32, of shape `(B, 3, H, W)`; a fourth channel i
 from .color import keep_colors, match_colors
 from .decoder import Decoder
 from .encoder import Encoder
+from .evaluation import EvaluationConfig, Report, evaluate
 from .statistics import ChannelStatistics, adain, channel_statistics
 from .style import Style, encode_style, load_style, mix_styles
 from .stylize import Features, decode, stylize, transfer
@@ -15,12 +16,15 @@ __all__ = [
     "ChannelStatistics",
     "Decoder",
     "Encoder",
+    "EvaluationConfig",
     "Features",
+    "Report",
     "Style",
     "adain",
     "channel_statistics",
     "decode",
     "encode_style",
+    "evaluate",
     "keep_colors",
     "load_decoder",
     "load_encoder",

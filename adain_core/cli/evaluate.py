@@ -1,0 +1,74 @@
+"""`adain evaluate`: how good a model is."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..evaluation import EvaluationConfig, Report, evaluate
+from ..evaluation.boil import SIZE
+from . import options
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("evaluate", help="measure a model's losses and boil on folders of pictures")
+    parser.add_argument("--contents", type=Path, required=True, metavar="DIR", help="folder of content pictures")
+    parser.add_argument("--styles", type=Path, required=True, metavar="DIR", help="folder of style pictures")
+    parser.add_argument(
+        "--loss-encoder", required=True, metavar="NAME", help="the VGG-19 whose features the losses compare: a name or a file"
+    )
+    options.add_encoder(parser)
+    parser.add_argument("--decoder", default="lite", metavar="NAME", help="a bundled name or a file (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=512, metavar="PIXELS", help="side of the squares that pictures are cut to (default: 512)"
+    )
+    parser.add_argument("--pairs", type=int, default=0, metavar="N", help="draw N pairs; 0 takes all (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="under which the pairs are drawn (default: 0)")
+    parser.add_argument(
+        "--boil", type=int, default=4, metavar="N", dest="boil_pairs",
+        help="measure the boil of a panned still on N of the pairs; 0 leaves it out (default: 4)",
+    )  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the means and every pair as JSON")
+    options.add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    output = arguments.output
+    if output and (output.is_dir() or not output.parent.is_dir()):
+        raise FileNotFoundError(f"{output} cannot be written; name a file in a folder that exists.")
+    settings = [field.name for field in dataclasses.fields(EvaluationConfig)]
+    config = EvaluationConfig(**{name: getattr(arguments, name) for name in settings})
+    with tqdm(unit="pair", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = evaluate(config, progress)
+    if output:
+        report.save(output)
+    print(_table(report))
+    if report.skipped:
+        print(f"adain: {len(report.skipped)} pictures could not be read:", *report.skipped, sep="\n  ", file=sys.stderr)
+    return 1 if report.skipped else 0
+
+
+def _table(report: Report) -> str:
+    lines = [
+        f"encoder       {report.encoder} ({report.encoder_fingerprint[:12]})",
+        f"decoder       {report.decoder}",
+        f"loss network  {report.loss_encoder} ({report.loss_encoder_fingerprint[:12]})",
+        "",
+        f"{f'{len(report.pairs)} pairs, {report.config.size}x{report.config.size}':26}{'content loss':>14}{'style loss':>14}",
+    ]
+    for name, losses in (("the model", report.model), ("the untouched content", report.untouched)):
+        lines.append(f"  {name:24}{losses.content:14.4g}{losses.style:14.4g}")
+    if report.boils:
+        lines += ["", f"boil of {len(report.boils)} pairs, {SIZE}x{SIZE}"]
+        lines += [f"  {f'{step} pixels a frame':24}{value:14.4g}" for step, value in report.boil.items()]
+    return "\n".join(lines)

@@ -1,0 +1,41 @@
+"""What a finished picture loses of its content and of its style, by the features of a fixed network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..devices import exact_float32
+from ..encoder import Encoder
+from ..losses import LAYERS, content_loss, style_loss
+from ..statistics import ChannelStatistics, adain
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Content and style loss of a picture, or their means over several."""
+
+    content: float
+    style: float
+
+
+def layer_features(network: Encoder, pictures: Tensor) -> list[Tensor]:
+    """Features of pictures `(B, 3, H, W)` in [0, 1] at relu1_1 to relu4_1 of a VGG, on its device, without gradients."""
+    with torch.no_grad(), exact_float32():
+        return network(pictures.to(next(network.parameters()).device), LAYERS)
+
+
+def pair_losses(
+    result: Sequence[Tensor], content: Sequence[Tensor], style: Sequence[ChannelStatistics]
+) -> Losses:
+    """Losses of a result, given its `layer_features`, its content's, and the `channel_statistics` of its style's.
+
+    The content loss is the distance to the AdaIN target, `mse(f(result), adain(f(content), f(style)))` at the last layer;
+    the style loss the sum over layers of `mse(mu, mu_s) + mse(sigma, sigma_s)`. All of batch 1. Source: Huang and Belongie
+    2017, equations 12 and 13, squared as in their code.
+    """
+    target = adain(content[-1], style[-1])
+    return Losses(content_loss(result[-1], target).item(), style_loss(result, style).item())

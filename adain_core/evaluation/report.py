@@ -1,0 +1,242 @@
+"""The evaluation of a model on folders of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from ..devices import resolve_device
+from ..files import replacing
+from ..images import list_images, load_image, resize
+from ..statistics import ChannelStatistics, channel_statistics
+from ..style import Style, encode_style
+from ..stylize import stylize
+from ..training.networks import load_loss_network
+from ..weights import load_decoder, load_encoder
+from .boil import STEPS, boil
+from .losses import Losses, layer_features, pair_losses
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Pictures in the folders `contents` and `styles` and below, and the model of `encoder` and `decoder` (names or files).
+
+    `loss_encoder` is the VGG-19 (a name or a file) that measures. Pictures are squares of `size` pixels. `pairs`: how many
+    are drawn under `seed`, 0 for all; `boil_pairs`: on how many of them the boil is measured, 0 for none. Raises ValueError
+    for what cannot be.
+    """
+
+    contents: Path
+    styles: Path
+    loss_encoder: str
+    encoder: str = "lite"
+    decoder: str = "lite"
+    size: int = 512
+    pairs: int = 0
+    seed: int = 0
+    boil_pairs: int = 4
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"the size is {self.size}; give the side of the squares in pixels.")
+        if min(self.pairs, self.boil_pairs) < 0:
+            raise ValueError("a number of pairs is below 0; 0 takes all of them, and leaves the boil out.")
+
+
+@dataclass(frozen=True)
+class PairLosses:
+    """Losses of one content in one style: of the model's result, and of the untouched content as the yardstick."""
+
+    content: str
+    style: str
+    model: Losses
+    untouched: Losses
+
+
+@dataclass(frozen=True)
+class PairBoil:
+    """The boil of one content in one style, by pixels a frame."""
+
+    content: str
+    style: str
+    boil: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `evaluate` found by `config`. Fingerprints say which networks; `skipped` which files are no pictures, and why."""
+
+    config: EvaluationConfig
+    encoder: str
+    encoder_fingerprint: str
+    decoder: str
+    loss_encoder: str
+    loss_encoder_fingerprint: str
+    pairs: tuple[PairLosses, ...]
+    boils: tuple[PairBoil, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def model(self) -> Losses:
+        """The model's mean losses."""
+        return _mean([pair.model for pair in self.pairs])
+
+    @property
+    def untouched(self) -> Losses:
+        """The mean losses of the untouched contents."""
+        return _mean([pair.untouched for pair in self.pairs])
+
+    @property
+    def boil(self) -> dict[int, float]:
+        """The mean boil by pixels a frame; empty where it was left out."""
+        return {step: fmean(pair.boil[step] for pair in self.boils) for step in STEPS} if self.boils else {}
+
+    def save(self, path: str | Path) -> None:
+        """Write means and every pair as JSON, beside `path` first and then renamed."""
+        means = {"model": vars(self.model), "untouched": vars(self.untouched), "boil": self.boil}
+        text = json.dumps({"means": means} | dataclasses.asdict(self), indent=1, default=str)
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def evaluate(config: EvaluationConfig, progress: Progress | None = None) -> Report:
+    """Mean losses and boil of a model by `config`; `progress` is called with how many measurements are done, and of how many.
+
+    Pictures are composited on white, resized to a smallest side of `size` and cropped to their centres; the model runs at
+    alpha 1, the loss network in float32. Pictures that cannot be read are skipped with their pairs. Raises
+    FileNotFoundError for no folder, and ValueError for one without pictures and for losses that are not finite.
+    """
+    evaluation = _Evaluation(config)
+    pairs = draw_pairs(_files(config.contents), _files(config.styles), config.pairs, config.seed)
+    total = len(pairs) + min(config.boil_pairs, len(pairs))
+    losses: dict[tuple[Path, Path], PairLosses] = {}
+    for done, pair in enumerate(pairs, 1):
+        found = evaluation.losses(*pair)
+        if found:
+            losses[pair] = found
+        if progress:
+            progress(done, total)
+    boils = []
+    chosen = random.Random(config.seed).sample(list(losses), min(config.boil_pairs, len(losses)))
+    for pair in chosen:
+        boils.append(evaluation.boil(*pair))
+        if progress:
+            progress(len(pairs) + len(boils), total)
+    return evaluation.report(list(losses.values()), boils)
+
+
+def draw_pairs(contents: Sequence[Path], styles: Sequence[Path], number: int = 0, seed: int = 0) -> list[tuple[Path, Path]]:
+    """Every content with every style, or `number` of these pairs drawn under the seed; all, where there are no more."""
+    indices = range(len(contents) * len(styles))
+    if 0 < number < len(indices):
+        indices = sorted(random.Random(seed).sample(indices, number))  # a content's pairs stay together: it is encoded once
+    return [(contents[index // len(styles)], styles[index % len(styles)]) for index in indices]
+
+
+def square(picture: Tensor, size: int) -> Tensor:
+    """The centre `(1, 3, size, size)` of a picture `(1, 3, H, W)` resized to a smallest side of `size`."""
+    picture = resize(picture, size)
+    top, left = ((side - size) // 2 for side in picture.shape[2:])
+    return picture[:, :, top : top + size, left : left + size]
+
+
+class _Evaluation:
+    """The networks, and what they have seen of the styles and of the last content."""
+
+    def __init__(self, config: EvaluationConfig):
+        self.config = config
+        device = resolve_device(config.device)
+        self.loss_network = load_loss_network(config.loss_encoder, device, torch.float32)
+        self.encoder = load_encoder(config.encoder, device, config.dtype)
+        self.decoder = load_decoder(config.decoder, device, config.dtype)
+        self.styles: dict[Path, tuple[Style, list[ChannelStatistics]]] = {}
+        self.contents: dict[Path, tuple[Tensor, list[Tensor]]] = {}
+        self.unreadable: dict[Path, str] = {}
+
+    def losses(self, content: Path, style: Path) -> PairLosses | None:
+        """None where one of them cannot be read."""
+        if not (self._see_content(content) and self._see_style(style)):
+            return None
+        picture, features = self.contents[content]
+        model_style, wanted = self.styles[style]
+        result = layer_features(self.loss_network, self._stylise(picture, model_style))
+        model, untouched = (pair_losses(x, features, wanted) for x in (result, features))
+        if not math.isfinite(model.content + model.style):
+            raise ValueError(
+                f"the losses of {content} in the style of {style} are not finite; the model's weights are broken, or its"
+                " number type is too small."
+            )
+        return PairLosses(*self._names(content, style), model, untouched)
+
+    def boil(self, content: Path, style: Path) -> PairBoil:
+        """Of a pair that can be read."""
+        model_style, _ = self.styles[style]
+        still = _load(content)
+        found = {step: boil(lambda frame: self._stylise(frame, model_style), still, step) for step in STEPS}
+        return PairBoil(*self._names(content, style), found)
+
+    def report(self, pairs: Sequence[PairLosses], boils: Sequence[PairBoil]) -> Report:
+        if not pairs:
+            raise ValueError(f"no pair of pictures can be read: {next(iter(self.unreadable.values()))}")
+        return Report(
+            self.config, self.encoder.name, self.encoder.fingerprint, self.decoder.name,
+            self.loss_network.name, self.loss_network.fingerprint,
+            tuple(pairs), tuple(boils), tuple(self.unreadable.values()),
+        )  # fmt: skip
+
+    def _stylise(self, picture: Tensor, style: Style) -> Tensor:
+        return stylize(self.encoder, self.decoder, picture, style)
+
+    def _see_content(self, path: Path) -> bool:
+        if path not in self.contents and (picture := self._square(path)) is not None:
+            # only the last one is kept: its features take 125 MB at 512 pixels
+            self.contents = {path: (picture, layer_features(self.loss_network, picture))}
+        return path in self.contents
+
+    def _see_style(self, path: Path) -> bool:
+        if path not in self.styles and (picture := self._square(path)) is not None:
+            statistics = [channel_statistics(x) for x in layer_features(self.loss_network, picture)]
+            self.styles[path] = encode_style(self.encoder, picture, size=0), statistics
+        return path in self.styles
+
+    def _square(self, path: Path) -> Tensor | None:
+        if path in self.unreadable:
+            return None
+        try:
+            return square(_load(path), self.config.size)
+        except (ValueError, OSError) as error:
+            self.unreadable[path] = str(error)
+            return None
+
+    def _names(self, content: Path, style: Path) -> tuple[str, str]:
+        return content.relative_to(self.config.contents).as_posix(), style.relative_to(self.config.styles).as_posix()
+
+
+def _files(folder: str | Path) -> list[Path]:
+    files = list_images(folder)
+    if not files:
+        raise ValueError(f"the folder {folder} holds no pictures.")
+    return files
+
+
+def _load(path: Path) -> Tensor:
+    """A picture `(1, 3, H, W)`, what is transparent composited on white."""
+    picture = load_image(path)
+    return torch.lerp(torch.ones(()), picture[:, :3], picture[:, 3:]) if picture.shape[1] == 4 else picture
+
+
+def _mean(losses: Sequence[Losses]) -> Losses:
+    return Losses(fmean(each.content for each in losses), fmean(each.style for each in losses))

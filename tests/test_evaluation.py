@@ -1,0 +1,218 @@
+import json
+import math
+
+import pytest
+import torch
+
+from adain_core import EvaluationConfig, channel_statistics, encode_style, evaluate, load_decoder, load_encoder, stylize
+from adain_core.cli import main
+from adain_core.encoder import VGGEncoder
+from adain_core.evaluation import boil, layer_features, pair_losses
+from adain_core.evaluation.report import draw_pairs, square
+from adain_core.images import load_image, save_image
+from adain_core.weights import NetworkFile, read_network, write_network
+
+EPS = 1e-5
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory):
+    """The file of a VGG-19 with random weights."""
+    torch.manual_seed(2)
+    state = VGGEncoder({}).state_dict()
+    state |= {"preprocess.weight": torch.eye(3)[:, :, None, None], "preprocess.bias": torch.zeros(3)}
+    path = tmp_path_factory.mktemp("vgg") / "judge.safetensors"
+    write_network(NetworkFile("encoder", "vgg19", {}, state, "judge"), path)
+    return path
+
+
+@pytest.fixture
+def config(tmp_path, vgg, small_files):
+    """Two contents and two styles, one content in a sub-folder and with transparency."""
+    shapes = {"c/a.png": (3, 20, 30), "c/sub/b.png": (4, 24, 18), "s/x.png": (3, 17, 17), "s/y.png": (3, 9, 40)}
+    for name, shape in shapes.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save_image(torch.rand(shape), tmp_path / name)
+    files = {"loss_encoder": str(vgg), "encoder": str(small_files[0]), "decoder": str(small_files[1])}
+    return {"contents": tmp_path / "c", "styles": tmp_path / "s", "size": 16, "boil_pairs": 0, "device": "cpu", **files}
+
+
+def stripes(low, high):
+    return torch.tensor([low, high]).repeat(4).expand(1, 3, 8, 8)
+
+
+def test_losses_of_stripes(identity, device):
+    content, style = layer_features(identity, stripes(0.2, 0.4)), layer_features(identity, stripes(0.3, 0.9))
+    result = layer_features(identity, torch.full((1, 3, 8, 8), 0.5))
+    losses = pair_losses(result, content, [channel_statistics(style[0])])
+    assert result[0].device.type == device
+    # the target is the style's stripes: 0.2 below and 0.4 above the result, whose mean is 0.1 off and whose sigma is sqrt(eps)
+    assert losses.content == pytest.approx((0.2**2 + 0.4**2) / 2, rel=1e-3)
+    assert losses.style == pytest.approx(0.1**2 + (math.sqrt(0.3**2 + EPS) - math.sqrt(EPS)) ** 2, rel=1e-4)
+
+
+def test_more_noise_more_loss(identity):
+    content, style = stripes(0.2, 0.4).to(identity.anchor), stripes(0.3, 0.9).to(identity.anchor)
+    noise = torch.randn_like(style)
+    found = [pair_losses([style + k * noise], [content], [channel_statistics(style)]) for k in (0.0, 0.1, 0.3)]
+    assert found[0].content == pytest.approx(0, abs=1e-7) and found[0].style == pytest.approx(0, abs=1e-7)
+    assert found[0].content < found[1].content < found[2].content
+    assert found[0].style < found[1].style < found[2].style
+
+
+def test_noise_in_the_reference_decoder_is_told(reference):
+    encoder = load_encoder(str(reference / "vgg_normalised.safetensors"))
+    decoder = load_decoder(str(reference / "decoder.safetensors"))
+    smooth = torch.nn.functional.interpolate(torch.rand(2, 3, 8, 8), 64, mode="bicubic").clamp(0, 1)
+    content, style = layer_features(encoder, smooth[:1]), [channel_statistics(x) for x in layer_features(encoder, smooth[1:])]
+
+    def losses():
+        picture = stylize(encoder, decoder, smooth[:1], encode_style(encoder, smooth[1:], 0))
+        return pair_losses(layer_features(encoder, picture), content, style)
+
+    good = losses()
+    for parameter in decoder.parameters():
+        parameter += 0.3 * parameter.std() * torch.randn_like(parameter)
+    bad = losses()
+    assert good.content < bad.content and good.style < bad.style
+
+
+@pytest.mark.parametrize("step", [8, 3])
+def test_what_moves_with_the_picture_does_not_boil(step):
+    still = torch.rand(1, 3, 256 + 7 * step, 300 + 7 * step)
+    assert boil(lambda frame: 1 - frame, still, step) == 0
+
+
+@pytest.mark.parametrize("step", [8, 3])
+def test_what_stays_on_the_screen_boils(step):
+    ramp = torch.arange(256) * 0.001
+    assert boil(lambda frame: frame + ramp, torch.rand(1, 3, 400, 400), step) == pytest.approx(0.001 * step, rel=1e-3)
+
+
+def test_statistics_that_change_with_the_window_boil():
+    still = (torch.arange(64 + 3 * 2) * 0.01).expand(1, 3, 70, 70)
+    assert boil(lambda frame: frame - frame.mean(), still, 2, frames=4, size=64) == pytest.approx(0.02, rel=1e-4)
+
+
+def test_the_border_does_not_count():
+    def framed(frame):
+        frame = frame.clone()
+        frame[:, :, 16:-16, 16:-16] = 0
+        return frame
+
+    assert boil(framed, torch.rand(1, 3, 80, 80), 3, frames=2, size=64) == 0
+
+
+@pytest.mark.parametrize(("frames", "step", "size"), [(1, 3, 64), (8, 0, 64), (8, 32, 64), (8, 3, 32)])
+def test_frames_without_overlap_are_refused(frames, step, size):
+    with pytest.raises(ValueError, match="overlap"):
+        boil(lambda frame: frame, torch.rand(1, 3, 64, 64), step, frames, size)
+
+
+def test_a_square_is_the_centre():
+    assert torch.equal(square(torch.arange(5.0).expand(1, 3, 3, 5), 3)[0, 0, 0], torch.tensor([1.0, 2, 3]))
+
+
+def test_pairs_are_all_or_drawn_under_the_seed():
+    contents, styles = list("abc"), list("xyzw")
+    everything = [(c, s) for c in contents for s in styles]
+    assert draw_pairs(contents, styles) == draw_pairs(contents, styles, 12) == draw_pairs(contents, styles, 99) == everything
+    drawn = draw_pairs(contents, styles, 5, seed=1)
+    assert len(set(drawn)) == 5 and drawn == [pair for pair in everything if pair in drawn]
+    assert drawn == draw_pairs(contents, styles, 5, seed=1) != draw_pairs(contents, styles, 5, seed=2)
+
+
+def test_a_report_agrees_with_the_library(config):
+    steps = []
+    report = evaluate(EvaluationConfig(**config), lambda *step: steps.append(step))
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [(p.content, p.style) for p in report.pairs] == [(c, s) for c in ("a.png", "sub/b.png") for s in ("x.png", "y.png")]
+    assert (report.encoder, report.decoder, report.loss_encoder) == ("small", "small", "judge")
+    assert report.loss_encoder_fingerprint == read_network(config["loss_encoder"]).encoder_fingerprint
+    assert report.boil == {} and report.skipped == ()
+
+    judge, encoder = load_encoder(config["loss_encoder"]), load_encoder(config["encoder"])
+    content = load_image(config["contents"] / "sub" / "b.png")
+    content = square(content[:, :3] * content[:, 3:] + 1 - content[:, 3:], 16)
+    style = square(load_image(config["styles"] / "x.png"), 16)
+    result = stylize(encoder, load_decoder(config["decoder"]), content, encode_style(encoder, style, 0))
+    features, wanted = layer_features(judge, content), [channel_statistics(x) for x in layer_features(judge, style)]
+    model, untouched = (vars(pair_losses(x, features, wanted)) for x in (layer_features(judge, result), features))
+    assert vars(report.pairs[2].model) == pytest.approx(model, rel=1e-4)
+    assert vars(report.pairs[2].untouched) == pytest.approx(untouched, rel=1e-4)
+    assert report.model.style == pytest.approx(sum(p.model.style for p in report.pairs) / 4)
+    assert report.untouched.content == pytest.approx(sum(p.untouched.content for p in report.pairs) / 4)
+
+
+def test_the_boil_is_measured_on_some_pairs(config):
+    report = evaluate(EvaluationConfig(**config | {"pairs": 2, "boil_pairs": 1}))
+    (found,) = report.boils
+    encoder, decoder = load_encoder(config["encoder"]), load_decoder(config["decoder"])
+    style = encode_style(encoder, square(load_image(config["styles"] / found.style), 16), 0)
+    still = load_image(config["contents"] / found.content)
+    still = still[:, :3] * still[:, 3:] + 1 - still[:, 3:] if still.shape[1] == 4 else still
+    wanted = boil(lambda frame: stylize(encoder, decoder, frame, style), still, 3)
+    assert report.boil[3] == found.boil[3] == pytest.approx(wanted, rel=1e-4) and wanted > 0
+    assert report.boil.keys() == {8, 3}
+
+
+def test_pictures_that_cannot_be_read_are_left_out(config, capsys):
+    (config["contents"] / "broken.png").write_text("no picture")
+    report = evaluate(EvaluationConfig(**config))
+    assert len(report.pairs) == 4 and len(report.skipped) == 1 and "broken.png" in report.skipped[0]
+    assert command(config) == 1
+    assert "broken.png" in capsys.readouterr().err
+
+
+def test_the_command_shows_a_table_and_writes_json(config, tmp_path, capsys):
+    assert command(config, "--pairs", "3", "--seed", "5", "-o", tmp_path / "report.json") == 0
+    report = evaluate(EvaluationConfig(**config | {"pairs": 3, "seed": 5}))
+    shown = capsys.readouterr().out
+    assert "3 pairs, 16x16" in shown and "judge" in shown and report.loss_encoder_fingerprint[:12] in shown
+    assert f"{report.model.content:.4g}" in shown and f"{report.untouched.style:.4g}" in shown
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["means"]["model"] == pytest.approx(vars(report.model), rel=1e-4)
+    assert [pair["style"] for pair in written["pairs"]] == [pair.style for pair in report.pairs]
+    assert written["loss_encoder_fingerprint"] == report.loss_encoder_fingerprint and written["config"]["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"contents": "nowhere"}, "nowhere"),
+        ({"styles": "empty"}, "holds no pictures"),
+        ({"styles": "broken"}, "not a whole picture"),
+        ({"loss_encoder": "SMALL"}, "VGG-19"),
+        ({"size": 0}, "size is 0"),
+        ({"pairs": -1}, "below 0"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(config, tmp_path, capsys, monkeypatch, changes, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "x.png").write_text("no picture")
+    if changes.get("loss_encoder"):
+        changes = {"loss_encoder": config["encoder"]}
+    assert command(config | changes) == 2
+    err = capsys.readouterr().err
+    assert reason in err and err.count("\n") == 1
+
+
+def test_an_output_that_cannot_be_written_stops_before_the_work(config, tmp_path, capsys):
+    assert command(config | {"contents": "nowhere"}, "-o", tmp_path / "none" / "report.json") == 2
+    assert "report.json" in capsys.readouterr().err
+
+
+def test_a_model_that_gives_no_numbers_is_refused(config, tmp_path):
+    network = read_network(config["decoder"])
+    network.state["out.bias"].fill_(math.nan)
+    write_network(network, tmp_path / "broken-decoder.safetensors")
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate(EvaluationConfig(**config | {"decoder": str(tmp_path / "broken-decoder.safetensors")}))
+
+
+def command(config, *more) -> int:
+    names = {"boil_pairs": "boil"}
+    options = [text for key, value in config.items() for text in ("--" + names.get(key, key).replace("_", "-"), str(value))]
+    return main(["evaluate", *options, *map(str, more)])
