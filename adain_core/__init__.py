@@ -10,6 +10,7 @@ from .evaluation import EvaluationConfig, Report, evaluate
 from .statistics import ChannelStatistics, adain, channel_statistics
 from .style import Style, encode_style, load_style, mix_styles
 from .stylize import Features, decode, stylize, transfer
+from .training import TrainingConfig, TrainingResult, train
 from .weights import load_decoder, load_encoder
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "Features",
     "Report",
     "Style",
+    "TrainingConfig",
+    "TrainingResult",
     "adain",
     "channel_statistics",
     "decode",
@@ -32,5 +35,6 @@ __all__ = [
     "match_colors",
     "mix_styles",
     "stylize",
+    "train",
     "transfer",
 ]
