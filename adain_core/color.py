@@ -20,10 +20,13 @@ def match_colors(style_images: Tensor, content: Tensor) -> Tensor:
     # 3x3 roots: the CPU has float64 and eigh everywhere
     style_mean, style_covariance = _moments(style_images)
     content_mean, content_covariance = _moments(content)
-    matrix = _symmetric_power(content_covariance, 0.5) @ _symmetric_power(style_covariance, -0.5)
+    # a floor under the inverse root only: with one under the other, flat contents would keep a trace of the style
+    matrix = _symmetric_power(content_covariance, 0.5, 0) @ _symmetric_power(style_covariance, -0.5, MINIMUM_VARIANCE)
     shift = content_mean - torch.einsum("bij,bj->bi", matrix, style_mean)
     rgb = style_images[:, :3]
-    matched = torch.einsum("bij,bjhw->bihw", matrix.to(rgb), rgb.expand(len(matrix), -1, -1, -1))
+    columns = matrix.to(rgb)[..., None, None].unbind(2)
+    # channel by channel, since a matrix product may run in TF32
+    matched = sum(column * rgb[:, channel, None] for channel, column in enumerate(columns))
     return (matched + shift.to(rgb)[:, :, None, None]).clamp(0, 1)
 
 
@@ -66,6 +69,6 @@ def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean, centred @ centred.mT / pixels.shape[2]
 
 
-def _symmetric_power(covariance: Tensor, power: float) -> Tensor:
+def _symmetric_power(covariance: Tensor, power: float, floor: float) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp_min(MINIMUM_VARIANCE)[:, None] ** power) @ vectors.mT
+    return (vectors * values.clamp_min(floor)[:, None] ** power) @ vectors.mT

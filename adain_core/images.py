@@ -33,8 +33,7 @@ def load_image(path: str | Path) -> Tensor:
         if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
             raise ValueError(f"{path} holds values outside its format's usual range; save it with 8 or 16 bits.")
         return torch.from_numpy(grey).expand(1, 3, -1, -1).contiguous()
-    pixels = torch.from_numpy(np.array(_to_srgb(image))).permute(2, 0, 1)[None].float() / 255
-    return pixels[:, :3].contiguous() if pixels.shape[1] == 4 and pixels[:, 3].min() == 1 else pixels.contiguous()
+    return torch.from_numpy(np.array(_to_srgb(image))).permute(2, 0, 1)[None].contiguous().float().div_(255)
 
 
 def load_mask(path: str | Path) -> Tensor:
@@ -54,8 +53,7 @@ def save_image(image: Tensor, path: str | Path, quality: int = 95) -> None:
     options = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
     if kind == "JPEG":
         options["subsampling"] = "4:4:4"
-        if picture.mode == "RGBA":
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        picture = _on_white(picture)
     with replacing(path) as temporary:
         picture.save(temporary, kind, **options)
 
@@ -97,11 +95,11 @@ def resize(images: Tensor, smallest_side: int) -> Tensor:
 
 
 def thumbnail_jpeg(image: Tensor, side: int = 96) -> bytes:
-    """A small JPEG of a picture `(1, 3, H, W)` in [0, 1], its longest side `side` pixels."""
-    picture = _to_pil(image)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    """A small JPEG of a picture `(1, 3 or 4, H, W)` in [0, 1], its longest side `side` pixels, on white."""
+    picture = _on_white(_to_pil(image))
+    size = [max(1, round(length * side / max(picture.size))) for length in picture.size]
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=85)
+    picture.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 
@@ -109,31 +107,33 @@ def _read(path: str | Path) -> Image.Image:
     """The picture of a file, read whole and upright."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
-    try:
-        with Image.open(path) as file:
-            profile = file.info.get("icc_profile")
-            image = ImageOps.exif_transpose(file)
-            image.load()
-    except Image.DecompressionBombError:
-        raise ValueError(
-            f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
-        ) from None
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
-        raise ValueError(f"{path} is not a whole picture that can be read ({error}).") from None
+    # given a name, Pillow maps uncompressed TIFFs, and scrambles those that are stored lying on their side
+    with open(path, "rb") as stream:
+        try:
+            with Image.open(stream) as file:
+                profile = file.info.get("icc_profile")
+                image = ImageOps.exif_transpose(file)
+                image.load()
+        except Image.DecompressionBombError:
+            raise ValueError(
+                f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
+            ) from None
+        except Exception as error:  # a damaged file meets struct.error, RuntimeError and more in Pillow's decoders
+            raise ValueError(f"{path} is not a whole picture that can be read ({error}).") from None
     if profile:
         image.info["icc_profile"] = profile
     return image
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """RGBA in sRGB, by the embedded ICC profile if there is a usable one."""
+    """RGB in sRGB, by the embedded ICC profile if there is a usable one; RGBA where the picture is not opaque."""
     # alpha and palettes are beside the profile's colour space, and are put aside
-    if image.mode in ("P", "PA", "LA", "La", "1") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    elif image.mode not in ("L", "RGB", "RGBA", "CMYK", "LAB"):
-        image = image.convert("RGB")
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    colours = image if alpha is None else image.convert("RGB")
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    colours = image
+    if image.mode in ("1", "LA"):
+        colours = image.convert("L")
+    elif image.mode not in ("L", "RGB", "CMYK", "LAB"):
+        colours = image.convert("RGB")
     profile = image.info.get("icc_profile")
     if profile or colours.mode == "LAB":
         try:
@@ -144,10 +144,16 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             )  # fmt: skip
         except (ImageCms.PyCMSError, OSError) as error:
             log.warning("a colour profile that does not fit its picture is ignored (%s)", error)
-    colours = colours.convert("RGB").convert("RGBA")
-    if alpha is not None:
+    colours = colours.convert("RGB")
+    if alpha is not None and alpha.getextrema()[0] < 255:
         colours.putalpha(alpha)
     return colours
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if picture.mode != "RGBA":
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def _to_pil(image: Tensor) -> Image.Image:
@@ -155,5 +161,5 @@ def _to_pil(image: Tensor) -> Image.Image:
         image = image[0]
     if image.ndim != 3 or image.shape[0] not in (3, 4):
         raise ValueError(f"a picture to write must be of shape (3 or 4, H, W), not {tuple(image.shape)}.")
-    pixels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels = (image.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

@@ -30,6 +30,20 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     assert (load_image(tmp_path / "turned.png")[0, 0] * 255).round().tolist() == upright.tolist()
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGB", "RGBA", "CMYK"])
+def test_uncompressed_tiffs_on_their_side(tmp_path, mode):
+    values = np.arange(6).reshape(2, 3) * 40
+    if mode == "I;16":
+        image = Image.fromarray((values * 257).astype(np.uint16))
+    else:
+        grey = Image.fromarray(values.astype(np.uint8))
+        image = Image.merge(mode, [grey] * len(Image.new(mode, (1, 1)).getbands())) if mode != "P" else grey.convert("P")
+    image.save(tmp_path / "upright.tif")
+    image.save(tmp_path / "turned.tif", tiffinfo={0x0112: 6})
+    upright = load_image(tmp_path / "upright.tif")
+    assert torch.equal(load_image(tmp_path / "turned.tif"), upright.rot90(-1, (2, 3)))
+
+
 def test_grey_palette_and_one_bit(tmp_path):
     Image.new("L", (2, 2), 80).save(tmp_path / "grey.png")
     assert pixels(tmp_path / "grey.png") == [80, 80, 80]
@@ -87,6 +101,30 @@ def test_icc_profiles_are_converted_to_srgb(tmp_path):
     assert pixels(tmp_path / "clear.png") == pytest.approx([20, 250, 30, 128], abs=3)
 
 
+def grey_profile() -> bytes:
+    """Grey values proportional to light."""
+    tags = {
+        b"desc": b"desc" + struct.pack(">II", 0, 2) + b"g\0" + bytes(78),
+        b"wtpt": b"XYZ " + struct.pack(">Iiii", 0, 63190, 65536, 54061),
+        b"kTRC": b"curv" + struct.pack(">II", 0, 0),
+    }
+    table, content = struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += struct.pack(">4sII", name, 132 + 12 * len(tags) + len(content), len(data))
+        content += data + bytes(-len(data) % 4)
+    header = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()[:128])
+    header[0:4] = struct.pack(">I", 128 + len(table + content))
+    header[8:12], header[16:20] = b"\2\x40\0\0", b"GRAY"
+    return bytes(header) + table + content
+
+
+def test_grey_profiles(tmp_path):
+    Image.new("L", (4, 4), 128).save(tmp_path / "grey.png", icc_profile=grey_profile())
+    assert pixels(tmp_path / "grey.png") == [188] * 3  # 1.055 * (128 / 255) ** (1 / 2.4) - 0.055 = 0.737
+    Image.new("LA", (4, 4), (128, 100)).save(tmp_path / "clear.png", icc_profile=grey_profile())
+    assert pixels(tmp_path / "clear.png") == [188, 188, 188, 100]
+
+
 def test_broken_profiles_are_ignored_aloud(tmp_path, caplog):
     Image.new("RGB", (4, 4), (250, 20, 30)).save(tmp_path / "tagged.png", icc_profile=b"nonsense")
     assert pixels(tmp_path / "tagged.png") == [250, 20, 30] and "profile" in caplog.text
@@ -134,6 +172,11 @@ def test_pictures_come_back(tmp_path, name):
     save_image(ramp, tmp_path / name)
     assert (load_image(tmp_path / name) - ramp).abs().max() < (0.5001 / 255 if name.endswith(("png", "f")) else 0.03)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_halves_are_rounded_up(tmp_path):
+    save_image(torch.full((3, 1, 1), 2.5 / 255), tmp_path / "a.png")
+    assert pixels(tmp_path / "a.png") == [3, 3, 3]
 
 
 def test_transparency_out(tmp_path):
@@ -184,4 +227,9 @@ def test_listing(tmp_path):
 
 
 def test_thumbnails_fit():
-    assert Image.open(io.BytesIO(thumbnail_jpeg(torch.rand(1, 3, 50, 200)))).size == (96, 24)
+    for height, width, size in ((50, 200, (96, 24)), (20, 40, (96, 48)), (2, 4000, (96, 1))):
+        assert Image.open(io.BytesIO(thumbnail_jpeg(torch.rand(1, 3, height, width)))).size == size
+
+
+def test_thumbnails_are_on_white():
+    assert Image.open(io.BytesIO(thumbnail_jpeg(torch.zeros(1, 4, 200, 200)))).getpixel((9, 9)) == (255, 255, 255)
