@@ -49,11 +49,10 @@ def save_image(image: Tensor, path: str | Path, quality: int = 95) -> None:
     and renamed. Raises ValueError for another extension and FileNotFoundError for a folder that does not exist.
     """
     kind = save_format(path)
-    picture = _to_pil(image)
+    picture = to_pil(on_white(image) if kind == "JPEG" else image)
     options = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
     if kind == "JPEG":
         options["subsampling"] = "4:4:4"
-        picture = _on_white(picture)
     with replacing(path) as temporary:
         picture.save(temporary, kind, **options)
 
@@ -67,17 +66,23 @@ def save_format(path: str | Path) -> str:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Picture files in `folder` and below, sorted; hidden ones are skipped. Raises FileNotFoundError for no folder."""
+    """Picture files in `folder` and below, sorted; hidden ones are skipped.
+
+    Raises FileNotFoundError for no folder and ValueError for one without pictures.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}.")
-    return sorted(
+    files = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_EXTENSIONS
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    if not files:
+        raise ValueError(f"the folder {folder} holds no pictures; give one with PNG, JPEG, WebP or TIFF files.")
+    return files
 
 
 def resize(images: Tensor, smallest_side: int) -> Tensor:
@@ -96,11 +101,29 @@ def resize(images: Tensor, smallest_side: int) -> Tensor:
 
 def thumbnail_jpeg(image: Tensor, side: int = 96) -> bytes:
     """A small JPEG of a picture `(1, 3 or 4, H, W)` in [0, 1], its longest side `side` pixels, on white."""
-    picture = _on_white(_to_pil(image))
+    picture = to_pil(on_white(image))
     size = [max(1, round(length * side / max(picture.size))) for length in picture.size]
     buffer = io.BytesIO()
     picture.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
+
+
+def on_white(images: Tensor) -> Tensor:
+    """Pictures `(..., 3, H, W)` of `(..., 3 or 4, H, W)` in [0, 1]; what is transparent is composited on white."""
+    if images.shape[-3] != 4:
+        return images
+    colours, alpha = images.split([3, 1], dim=-3)
+    return torch.lerp(torch.ones_like(colours), colours, alpha)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """The 8-bit picture of `(3 or 4, H, W)` or `(1, 3 or 4, H, W)`, clamped to [0, 1]. Raises ValueError for other shapes."""
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.ndim != 3 or image.shape[0] not in (3, 4):
+        raise ValueError(f"a picture to write must be of shape (3 or 4, H, W), not {tuple(image.shape)}.")
+    pixels = (image.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def _read(path: str | Path) -> Image.Image:
@@ -148,18 +171,3 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     if alpha is not None and alpha.getextrema()[0] < 255:
         colours.putalpha(alpha)
     return colours
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    if picture.mode != "RGBA":
-        return picture
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-
-
-def _to_pil(image: Tensor) -> Image.Image:
-    if image.ndim == 4 and len(image) == 1:
-        image = image[0]
-    if image.ndim != 3 or image.shape[0] not in (3, 4):
-        raise ValueError(f"a picture to write must be of shape (3 or 4, H, W), not {tuple(image.shape)}.")
-    pixels = (image.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

@@ -82,10 +82,7 @@ def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
     if content.is_dir():
         if output.exists() and (not output.is_dir() or output.samefile(content)):
             raise ValueError(f"{output} cannot take the results of a folder; name another folder.")
-        sources = list_images(content)
-        if not sources:
-            raise ValueError(f"the folder {content} holds no pictures.")
-        return [(source, output / _writable(source.relative_to(content))) for source in sources]
+        return [(source, output / _writable(source.relative_to(content))) for source in list_images(content)]
     if not content.is_file():
         raise FileNotFoundError(f"there is no picture or folder {content}.")
     target = output / _writable(Path(content.name)) if output.is_dir() else output

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..devices import resolve_device
 from ..files import replacing
-from ..images import list_images, load_image, resize
+from ..images import list_images, load_image, on_white, resize
 from ..statistics import ChannelStatistics, channel_statistics
 from ..style import Style, encode_style
 from ..stylize import stylize
@@ -120,7 +120,7 @@ def evaluate(config: EvaluationConfig, progress: Progress | None = None) -> Repo
     FileNotFoundError for no folder, and ValueError for one without pictures and for losses that are not finite.
     """
     evaluation = _Evaluation(config)
-    pairs = draw_pairs(_files(config.contents), _files(config.styles), config.pairs, config.seed)
+    pairs = draw_pairs(list_images(config.contents), list_images(config.styles), config.pairs, config.seed)
     total = len(pairs) + min(config.boil_pairs, len(pairs))
     losses: dict[tuple[Path, Path], PairLosses] = {}
     for done, pair in enumerate(pairs, 1):
@@ -225,17 +225,9 @@ class _Evaluation:
         return content.relative_to(self.config.contents).as_posix(), style.relative_to(self.config.styles).as_posix()
 
 
-def _files(folder: str | Path) -> list[Path]:
-    files = list_images(folder)
-    if not files:
-        raise ValueError(f"the folder {folder} holds no pictures.")
-    return files
-
-
 def _load(path: Path) -> Tensor:
     """A picture `(1, 3, H, W)`, what is transparent composited on white."""
-    picture = load_image(path)
-    return torch.lerp(torch.ones(()), picture[:, :3], picture[:, 3:]) if picture.shape[1] == 4 else picture
+    return on_white(load_image(path))
 
 
 def _mean(losses: Sequence[Losses]) -> Losses:

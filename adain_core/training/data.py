@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..images import list_images, load_image
+from ..images import list_images, load_image, on_white, to_pil
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,6 @@ class PictureFolder(Dataset):
             raise ValueError(f"a crop of {crop_size} pixels at sizes {smallest} to {largest} is none; give positive sizes.")
         self.sizes = max(smallest, crop_size), max(largest, crop_size)
         self.files = list_images(folder)
-        if not self.files:
-            raise ValueError(f"there is no picture in {folder}; give a folder with PNG, JPEG, WebP or TIFF files.")
         self._cache: dict[int, Image.Image] = {}
         self._cache_left = cache_bytes
         # in shared memory: what a worker finds broken, the process that logs knows
@@ -114,7 +112,7 @@ def decode(path: str | Path, side: int) -> Image.Image:
             picture = ImageOps.exif_transpose(file)
             picture.load()
         else:
-            picture = _on_white(load_image(path)[0])
+            picture = to_pil(on_white(load_image(path)))
     scale = side / min(picture.size)
     if scale >= 1:
         return picture
@@ -191,8 +189,3 @@ class _Batches:
 def _scaled(picture: Image.Image, side: int) -> tuple[int, int]:
     width, height = (max(side, round(length * side / min(picture.size))) for length in picture.size)
     return width, height
-
-
-def _on_white(image: Tensor) -> Image.Image:
-    colours = image[:3] * image[3:] + (1 - image[3:]) if len(image) == 4 else image
-    return Image.fromarray((colours * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())

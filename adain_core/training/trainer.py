@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -151,7 +152,7 @@ class Trainer:
         if not self.recent:
             return
         names = sorted({name for values in self.recent for name in values})
-        means = {name: _mean([values[name] for values in self.recent if name in values]) for name in names}
+        means = {name: fmean([values[name] for values in self.recent if name in values]) for name in names}
         for name in self.losses.keys() | means.keys():
             self.losses.setdefault(name, [None] * len(self.steps)).append(means.get(name))
         self.steps.append(self.step)
@@ -201,7 +202,3 @@ class Trainer:
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(self.parameters, own)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
