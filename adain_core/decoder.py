@@ -70,31 +70,30 @@ class VGGDecoder(Decoder):
 
 
 class PyramidDecoder(Decoder):
-    """The mirror of `PyramidEncoder`: `blocks` residual blocks at each stride; each level is added on the way up."""
+    """The mirror of `PyramidEncoder`: `blocks` residual blocks at each stride; each level is added on the way up.
+
+    The last convolution draws the 2x2 pixels of each position as channels (Shi et al. 2016, sub-pixel convolution).
+    """
 
     architecture = "pyramid"
 
     def __init__(self, config: dict):
         super().__init__(config)
-        stem, *widths = config["channels"]
+        widths = config["channels"]
         self.blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
             for width, count in zip(widths, config["blocks"], strict=True)
         )
-        self.up = nn.ModuleList(
-            UpsampleConv2d(width, below) for below, width in zip([stem, *widths], widths, strict=False)
-        )
-        self.out = ReflectionConv2d(stem, 3)
+        self.up = nn.ModuleList(map(UpsampleConv2d, widths[1:], widths))
+        self.out = ReflectionConv2d(widths[0], 3 * 4)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        x = features[-1]
+        x = self.blocks[-1](features[-1])
         for index in reversed(range(len(self.up))):
-            x = F.relu(self.up[index](self.blocks[index](x)), inplace=True)
-            if index:
-                below = features[index - 1]
-                # Odd sizes were rounded up on the way down.
-                x = x[:, :, : below.shape[2], : below.shape[3]] + below
-        return self.out(x)
+            x, below = F.relu(self.up[index](x), inplace=True), features[index]
+            # Odd sizes were rounded up on the way down.
+            x = self.blocks[index](x[:, :, : below.shape[2], : below.shape[3]] + below)
+        return F.pixel_shuffle(self.out(x), 2)
 
 
 DECODERS: dict[str, type[Decoder]] = {cls.architecture: cls for cls in (VGGDecoder, PyramidDecoder)}

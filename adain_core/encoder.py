@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import ReflectionConv2d
+from .layers import DownsampleConv2d, ReflectionConv2d
 
 State = dict[str, Tensor]
 
@@ -105,22 +105,19 @@ class VGGEncoder(Encoder):
 
 
 class PyramidEncoder(Encoder):
-    """A small encoder: `channels` features at strides 1, 2, 4, ...; AdaIN acts on every stride but the first."""
+    """A small encoder: `channels` features at strides 2, 4, 8, ...; AdaIN acts on each."""
 
     architecture = "pyramid"
 
     def __init__(self, config: dict):
         super().__init__(config)
-        stem, *widths = config["channels"]
-        self.stem = ReflectionConv2d(3, stem)
-        self.down = nn.ModuleList(
-            ReflectionConv2d(before, width, stride=2) for before, width in zip([stem, *widths], widths, strict=False)
-        )
+        widths = config["channels"]
+        self.down = nn.ModuleList(map(DownsampleConv2d, [3, *widths[:-1]], widths))
         self.conv = nn.ModuleList(ReflectionConv2d(width, width) for width in widths)
         self.levels = tuple(Level(f"stride{2**i}", width, 2**i) for i, width in enumerate(widths, 1))
 
     def forward(self, images: Tensor, layers: Sequence[str] | None = None) -> list[Tensor]:
-        x = F.relu(self.stem(images.to(self.dtype)), inplace=True)
+        x = images.to(self.dtype)
         found = {}
         for level, down, conv in zip(self.levels, self.down, self.conv, strict=True):
             x = F.relu(conv(F.relu(down(x), inplace=True)), inplace=True)

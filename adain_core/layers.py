@@ -6,23 +6,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def reflection_pad(x: Tensor, padding: int) -> Tensor:
-    """Pad H and W by reflection; an axis too short to reflect is replicated instead."""
-    if min(x.shape[2:]) > padding:
-        return F.pad(x, (padding,) * 4, mode="reflect")
-    for axis, size in (((padding, padding, 0, 0), x.shape[3]), ((0, 0, padding, padding), x.shape[2])):
-        x = F.pad(x, axis, mode="reflect" if size > padding else "replicate")
+def reflection_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """Pad W and H by reflection; an axis too short to reflect is replicated instead."""
+    if x.shape[3] > max(left, right) and x.shape[2] > max(top, bottom):
+        return F.pad(x, (left, right, top, bottom), mode="reflect")
+    for padding, size in (((left, right, 0, 0), x.shape[3]), ((0, 0, top, bottom), x.shape[2])):
+        x = F.pad(x, padding, mode="reflect" if size > max(padding) else "replicate")
     return x
 
 
 class ReflectionConv2d(nn.Conv2d):
-    """3x3 convolution under reflection padding; a stride of 2 gives `ceil(H / 2)` by `ceil(W / 2)`."""
+    """3x3 convolution under reflection padding."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
-        super().__init__(in_channels, out_channels, 3, stride)
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(reflection_pad(x, 1))
+        return super().forward(reflection_pad(x, 1, 1, 1, 1))
+
+
+class DownsampleConv2d(nn.Conv2d):
+    """4x4 convolution of stride 2 under reflection padding, to `ceil(H / 2)` by `ceil(W / 2)`.
+
+    A 3x3 kernel would be off the centres of the 2x2 pixels that upsampling puts in a position's place; 4x4 lies on them,
+    and is wide enough to learn not to alias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 4, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2))
 
 
 class UpsampleConv2d(ReflectionConv2d):

@@ -56,6 +56,7 @@ class NetworkFile:
 def load_encoder(name: str = "lite", device: str | torch.device = "cpu", dtype: str | torch.dtype = "auto") -> Encoder:
     """The encoder of a bundled name or a file (this project's safetensors, or a public `.pth` or `.safetensors`).
 
+    `DIR/NAME` stands for the file `DIR/NAME-encoder.safetensors`, and so one name for both networks of a training.
     `dtype`: "auto", a name such as "float16" or a torch.dtype. Raises FileNotFoundError for a name that is neither, and
     ValueError for a file that holds no encoder.
     """
@@ -113,9 +114,9 @@ def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dty
 
 def _load(name: str, role: str, device: str | torch.device, dtype: str | torch.dtype) -> Encoder | Decoder:
     dtype = resolve_dtype(dtype)
-    bundled = BUNDLED / f"{name}-{role}.safetensors"
-    path = bundled if bundled.is_file() else Path(name)
-    if not path.is_file():
+    file = f"{name}-{role}.safetensors"
+    path = next((path for path in (BUNDLED / file, Path(name), Path(file)) if path.is_file()), None)
+    if path is None:
         names = ", ".join(bundled_names(role)) or "none"
         raise FileNotFoundError(f"there is no {role} {name!r}: it is no file, and no bundled name (there are: {names}).")
     network = read_network(path)

@@ -1,20 +1,21 @@
 import pytest
 import torch
 
-from adain_core.layers import ReflectionConv2d, UpsampleConv2d, reflection_pad
+from adain_core.layers import DownsampleConv2d, ReflectionConv2d, UpsampleConv2d, reflection_pad
 
 
 def test_reflection_where_there_is_room_and_replication_where_not(device):
-    assert reflection_pad(torch.tensor([[[[1.0, 2.0, 3.0]] * 2]], device=device), 1)[0, 0, 0].tolist() == [2, 1, 2, 3, 2]
-    row = reflection_pad(torch.tensor([[[[1.0, 2.0, 3.0]]]], device=device), 1)[0, 0]
-    assert row.tolist() == [[2, 1, 2, 3, 2]] * 3
-    assert reflection_pad(torch.full((1, 1, 1, 1), 7.0, device=device), 1).flatten().tolist() == [7.0] * 9
+    row = torch.tensor([1.0, 2.0, 3.0], device=device)
+    assert reflection_pad(row.expand(1, 1, 3, 3), 1, 2, 0, 0)[0, 0, 0].tolist() == [2, 1, 2, 3, 2, 1]
+    assert reflection_pad(row.expand(1, 1, 1, 3), 1, 1, 1, 1)[0, 0].tolist() == [[2, 1, 2, 3, 2]] * 3
+    assert reflection_pad(torch.full((1, 1, 1, 1), 7.0, device=device), 1, 1, 1, 1).flatten().tolist() == [7.0] * 9
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 8)])
 def test_strides_round_up_and_upsampling_doubles(size, device):
     x = torch.rand(1, 3, *size, device=device)
-    assert ReflectionConv2d(3, 4, stride=2).to(device)(x).shape[2:] == tuple(-(-side // 2) for side in size)
+    assert ReflectionConv2d(3, 4).to(device)(x).shape[2:] == size
+    assert DownsampleConv2d(3, 4).to(device)(x).shape[2:] == tuple(-(-side // 2) for side in size)
     assert UpsampleConv2d(3, 4).to(device)(x).shape[2:] == tuple(2 * side for side in size)
 
 
@@ -25,3 +26,14 @@ def test_upsampling_repeats_pixels_before_the_convolution(device):
         layer.bias.fill_(0.5)
     # upsampled: 1 1 2 2 in both rows; reflected: 1 1 1 2 2 2 in four rows
     assert layer(torch.tensor([[[[1.0, 2.0]]]], device=device))[0, 0].tolist() == [[9.5, 12.5, 15.5, 18.5]] * 2
+
+
+def test_downsampling_is_centred_on_cells_of_two_by_two_pixels(device):
+    layer = DownsampleConv2d(1, 1).to(device)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[0, 0, 1:3, 1:3] = 0.25  # the mean of the cell
+        layer.bias.zero_()
+    x = torch.arange(20.0, device=device).reshape(1, 1, 4, 5)
+    # the fifth column is odd: its cell ends in the reflected fourth one
+    assert layer(x)[0, 0].tolist() == [[3, 5, 6], [13, 15, 16]]

@@ -7,11 +7,15 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..losses import LAYERS
+
 # Where pictures and results lie, and how the work is done, are no part of the recipe; nor is where it ends.
 NOT_RECIPE = (
-    "contents", "styles", "output", "name", "licence", "loss_encoder", "encoder", "steps", "workers", "device",
-    "log_every", "save_minutes", "report_minutes",
+    "contents", "styles", "output", "name", "licence", "loss_encoder", "encoder", "steps", "accumulate", "workers",
+    "device", "log_every", "save_minutes", "report_minutes",
 )  # fmt: skip
+
+CHOICES = {"schedule": ("published", "cosine"), "content_target": ("adain", "content"), "style_loss": ("statistics", "gram")}
 
 
 @dataclass(frozen=True)
@@ -20,11 +24,20 @@ class TrainingConfig:
 
     `loss_encoder` is the VGG-19 (a name or a file) whose features the losses compare. With `channels` empty a decoder for
     the fixed `encoder` (default: the loss encoder) is trained; else a pyramid encoder and decoder with these channels at
-    strides 1, 2, 4, ... and `blocks` residual blocks at strides 2, 4, ..., jointly. Sizes are in pixels; a `resize` of
-    (from, to) draws the smallest side anew for each crop. `schedule`: "published" is `lr / (1 + 5e-5 step)`; "cosine" rises
-    over `warmup` steps, and falls along a cosine over the last third. `ema` 0 keeps no average. Every
-    `consistency_every`-th step (0: none) a shifted and noised crop must give the shifted result. `precision` "auto" is
-    bfloat16 where the device multiplies it fast, else float32. Raises ValueError for what cannot be.
+    strides 2, 4, 8, ... and as many `blocks` of residual blocks, jointly. `start_from` names the networks (bundled, or the
+    `DIR/NAME` of their files) whose weights a training begins with; without, they are drawn from the seed.
+
+    Sizes are in pixels; a `resize` of (from, to) draws the smallest side anew for each crop. `batch_size` is that of all
+    processes together, `accumulate` in how many parts each takes its share, for less memory. A batch serves `pairings`
+    steps, each with the contents in other styles: what the loss network sees of them is then computed once. `schedule`:
+    "published" is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps, and falls along a cosine over the last third.
+    `ema` 0 keeps no average.
+
+    `content_target`: "adain", the paper's, or "content", the content's own features. `style_loss`: "statistics", the
+    paper's, or "gram"; `layer_weights` are of relu1_1 to relu4_1. `variation_weight` is of the total variation. Every
+    `consistency_every`-th step (0: none) a noised and shifted or zoomed crop must give the shifted or zoomed result.
+    `precision` "auto" is bfloat16 where the device multiplies it fast, else float32; "float16" scales the gradients.
+    Raises ValueError for what cannot be.
     """
 
     contents: Path
@@ -35,8 +48,11 @@ class TrainingConfig:
     encoder: str = ""
     channels: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
+    start_from: str = ""
     steps: int = 160_000
     batch_size: int = 8
+    accumulate: int = 1
+    pairings: int = 1
     crop_size: int = 256
     resize_content: tuple[int, int] = (512, 512)
     resize_style: tuple[int, int] = (512, 512)
@@ -47,7 +63,11 @@ class TrainingConfig:
     clip_norm: float = 0.0
     ema: float = 0.0
     content_weight: float = 1.0
+    content_target: str = "adain"
     style_weight: float = 10.0
+    style_loss: str = "statistics"
+    layer_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    variation_weight: float = 0.0
     consistency_weight: float = 0.0
     consistency_every: int = 0
     precision: str = "auto"
@@ -60,12 +80,15 @@ class TrainingConfig:
     report_minutes: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.channels and (len(self.blocks) != len(self.channels) - 1 or self.encoder):
-            raise ValueError("a pyramid needs one number of blocks for each of its channels but the first, and no encoder.")
-        if min(self.steps, self.batch_size, self.crop_size, self.log_every) < 1:
-            raise ValueError("steps, batch_size, crop_size and log_every must be at least 1.")
-        if self.schedule not in ("published", "cosine"):
-            raise ValueError(f"the schedule is {self.schedule!r}; choose published or cosine.")
+        if self.channels and self.encoder:
+            raise ValueError("channels are of an encoder that is trained, encoder names a fixed one; give one of them.")
+        if min(self.steps, self.batch_size, self.accumulate, self.pairings, self.crop_size, self.log_every) < 1:
+            raise ValueError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.")
+        if len(self.layer_weights) != len(LAYERS):
+            raise ValueError(f"there are {len(self.layer_weights)} layer_weights; give one for each of {', '.join(LAYERS)}.")
         if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
             raise ValueError("the learning rate must be above 0 and below 1, ema at least 0 and below 1.")
 
@@ -87,8 +110,9 @@ PRESETS: dict[str, dict] = {
     "paper": {},
     "lite": {
         "name": "lite",
-        "channels": (16, 32, 64, 128),
-        "blocks": (1, 1, 3),
+        "channels": (32, 64, 128),
+        "blocks": (1, 1, 4),
+        "pairings": 4,
         "crop_size": 128,
         "resize_content": (160, 512),
         "resize_style": (160, 512),
@@ -98,7 +122,8 @@ PRESETS: dict[str, dict] = {
         "warmup": 500,
         "clip_norm": 10.0,
         "ema": 0.999,
-        "consistency_weight": 20.0,
-        "consistency_every": 4,
+        "style_weight": 5.0,
+        "consistency_weight": 400.0,
+        "consistency_every": 2,
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,9 +10,9 @@ from torch import nn
 
 from ..decoder import Decoder, PyramidDecoder, VGGDecoder
 from ..devices import resolve_dtype
-from ..encoder import Encoder, PyramidEncoder, State, VGGEncoder, fingerprint
+from ..encoder import Encoder, PyramidEncoder, State, VGGEncoder, fingerprint, load_checked
 from ..layers import ResidualBlock
-from ..weights import NetworkFile, load_encoder, write_network
+from ..weights import NetworkFile, load_decoder, load_encoder, write_network
 from .config import TrainingConfig
 
 
@@ -37,18 +38,37 @@ def load_loss_network(name: str, device: torch.device, dtype: torch.dtype) -> VG
 
 
 def new_networks(config: TrainingConfig, loss_network: VGGEncoder, device: torch.device) -> tuple[Encoder, Decoder]:
-    """The encoder, fixed or new, and a new decoder, in float32 with weights drawn from the seed."""
+    """The encoder, fixed or to be trained, and the decoder, in float32; weights are those of `start_from`, or drawn.
+
+    Raises ValueError where `start_from` does not fit the encoder.
+    """
     if config.channels:
         encoder = PyramidEncoder({"channels": list(config.channels)})
-        decoder = PyramidDecoder({"channels": list(config.channels), "blocks": list(config.blocks)})
         initialize(encoder, config.seed)
     else:
         encoder = load_encoder(config.encoder, device) if config.encoder else loss_network
-        if not isinstance(encoder, VGGEncoder):
-            raise ValueError(f"the encoder {encoder.name} is a {encoder.architecture}; a decoder is trained for a VGG-19.")
-        decoder = VGGDecoder({})
+    decoder = _new_decoder(encoder, config.blocks)
     initialize(decoder, config.seed + 1)
+    if config.start_from:
+        start = load_decoder(config.start_from, device)
+        if not config.channels and start.encoder_fingerprint != encoder.fingerprint:
+            raise ValueError(
+                f"the decoder {start.name!r} reads the encoder {start.encoder_name!r}, not {encoder.name!r};"
+                " start from another."
+            )
+        load_checked(decoder, start.state_dict())
+        if config.channels:
+            load_checked(encoder, load_encoder(config.start_from, device).state_dict())
     return tuple(network.to(device, memory_format=torch.channels_last) for network in (encoder, decoder))
+
+
+def _new_decoder(encoder: Encoder, blocks: Sequence[int]) -> Decoder:
+    if isinstance(encoder, VGGEncoder):
+        return VGGDecoder({})
+    channels = encoder.config["channels"]
+    if len(blocks) != len(channels):
+        raise ValueError(f"the encoder {encoder.name} has {len(channels)} levels; give as many numbers of blocks.")
+    return PyramidDecoder({"channels": channels, "blocks": list(blocks)})
 
 
 def initialize(network: nn.Module, seed: int) -> None:
@@ -65,6 +85,9 @@ def initialize(network: nn.Module, seed: int) -> None:
         if isinstance(network, Decoder):
             convolutions[-1].weight.mul_(0.1)
             convolutions[-1].bias.fill_(0.5)
+        if isinstance(network, PyramidDecoder):
+            # The pixels of a position begin equal, without a checkerboard (Aitken et al. 2017).
+            network.out.weight.copy_(network.out.weight[::4].repeat_interleave(4, 0))
 
 
 def network_file(config: TrainingConfig, role: str) -> Path:

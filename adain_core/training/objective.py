@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..decoder import Decoder
 from ..encoder import Encoder, VGGEncoder
-from ..losses import LAYERS, consistency_loss, content_loss, style_loss
+from ..losses import LAYERS, consistency_loss, content_loss, gram_loss, gram_matrix, style_loss, total_variation
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from .config import TrainingConfig
 
 MAX_SHIFT = 7  # pixels; the coarsest level has a stride of 8
+MAX_ZOOM = 1.2
 NOISE = 0.01
 
 
-class Objective:
+@dataclass(frozen=True)
+class Seen:
+    """Contents and styles `(B, 3, S, S)` and what the loss network sees of them: the contents' features at its last layer,
+    and the styles' statistics, or Gram matrices, at each.
+    """
+
+    content: Tensor
+    style: Tensor
+    features: Tensor
+    statistics: list[ChannelStatistics]
+    grams: list[Tensor]
+
+    def paired(self, turn: int) -> Seen:
+        """Every content with the style `turn` places before its own."""
+        if not turn:
+            return self
+        return dataclasses.replace(
+            self,
+            style=self.style.roll(turn, 0),
+            statistics=[level.map(lambda tensor: tensor.roll(turn, 0)) for level in self.statistics],
+            grams=[gram.roll(turn, 0) for gram in self.grams],
+        )
+
+
+class Objective(nn.Module):
     """The paper's loss `content_weight * Lc + style_weight * Ls` of pictures, in the features of the loss network.
 
     The content target is AdaIN of the loss network's own relu4_1, whichever encoder is trained. On some steps the
@@ -25,39 +54,66 @@ class Objective:
     def __init__(
         self, config: TrainingConfig, loss_network: VGGEncoder, encoder: Encoder, decoder: Decoder, dtype: torch.dtype
     ):
+        super().__init__()
         self.config, self.loss_network, self.encoder, self.decoder, self.dtype = config, loss_network, encoder, decoder, dtype
 
-    def __call__(self, content: Tensor, style: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total loss, and its parts before they are weighted, of contents and styles `(B, 3, S, S)`."""
-        with torch.no_grad():
-            features = self.loss_network(_fast(torch.cat([content, style])), LAYERS)
-            wanted = [channel_statistics(x[len(content) :]) for x in features]
-            target = adain(features[-1][: len(content)], wanted[-1])
+    @torch.no_grad()
+    def look(self, content: Tensor, style: Tensor) -> Seen:
+        """What the losses of contents and styles `(B, 3, S, S)` compare with."""
+        features = self.loss_network(_fast(torch.cat([content, style])), LAYERS)
+        styles = [x[len(content) :] for x in features]
+        grams = [gram_matrix(x) for x in styles] if self.config.style_loss == "gram" else []
+        return Seen(content, style, features[-1][: len(content)], [channel_statistics(x) for x in styles], grams)
+
+    def forward(self, seen: Seen, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total loss, and its parts before they are weighted."""
+        config = self.config
         with self._autocast():
-            shared = self.encoder is self.loss_network
-            levels, styles = ([features[-1][: len(content)]], wanted[-1:]) if shared else self._encode(content, style)
+            if self.encoder is self.loss_network:
+                levels, styles = [seen.features], seen.statistics[-1:]
+            else:
+                levels, styles = self._encode(seen.content, seen.style)
             own = [channel_statistics(x) for x in levels]
             result = self._decode(levels, styles, own)
         found = self.loss_network(_fast(result), LAYERS)
-        losses = {"content": content_loss(found[-1], target), "style": style_loss(found, wanted)}
-        total = self.config.content_weight * losses["content"] + self.config.style_weight * losses["style"]
-        if self.config.consistency_every and step % self.config.consistency_every == 0:
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-            down, right = torch.randint(0, MAX_SHIFT + 1, (2,), generator=generator).tolist()
-            noise = torch.randn(content.shape, generator=generator).to(content) * NOISE
-            moved = _fast((content + noise)[:, :, down:, right:])
-            with self._autocast():
-                # By the whole crop's statistics: what the shift alone changes is to vanish.
-                shifted = self._decode(self.encoder(moved), styles, own)
-            losses["consistency"] = consistency_loss(result, shifted, (down, right))
-            total = total + self.config.consistency_weight * losses["consistency"]
-        return total, losses
+        target = seen.features if config.content_target == "content" else adain(seen.features, seen.statistics[-1])
+        losses, weights = {"content": content_loss(found[-1], target)}, {"content": config.content_weight}
+        if config.style_loss == "gram":
+            losses["style"] = gram_loss(found, seen.grams, config.layer_weights)
+        else:
+            losses["style"] = style_loss(found, seen.statistics, config.layer_weights)
+        weights["style"] = config.style_weight
+        if config.variation_weight:
+            losses["variation"], weights["variation"] = total_variation(result), config.variation_weight
+        if config.consistency_every and step % config.consistency_every == 0:
+            losses["consistency"] = self._consistency(seen.content, result, styles, own, step)
+            weights["consistency"] = config.consistency_weight
+        return sum(weights[name] * loss for name, loss in losses.items()), losses
 
     def stylize(self, content: Tensor, style: Tensor) -> Tensor:
         """The networks' pictures, as they are in training."""
         with self._autocast():
             levels, styles = self._encode(content, style)
             return self._decode(levels, styles, [channel_statistics(x) for x in levels])
+
+    def _consistency(
+        self, content: Tensor, result: Tensor, styles: list[ChannelStatistics], own: list[ChannelStatistics], step: int
+    ) -> Tensor:
+        """How far the result of the contents, noised, and shifted or zoomed, is from the result shifted or zoomed."""
+        # drawn once for a batch, so that neither its parts nor its processes change the draw
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        noised = content + NOISE * torch.randn(content[:1].shape, generator=generator).to(content)
+        zooms, down, right = (int(torch.randint(0, top + 1, (), generator=generator)) for top in (1, MAX_SHIFT, MAX_SHIFT))
+        if zooms:
+            zoom = MAX_ZOOM ** (2 * torch.rand((), generator=generator).item() - 1)
+            size = [round(side * zoom) for side in content.shape[2:]]
+            moved, result = (F.interpolate(x.float(), size, mode="bicubic", antialias=True) for x in (noised, result))
+            offset = (0, 0)
+        else:
+            moved, offset = noised[:, :, down:, right:], (down, right)
+        with self._autocast():
+            # By the whole crop's statistics: what the motion alone changes is to vanish.
+            return consistency_loss(result, self._decode(self.encoder(_fast(moved)), styles, own), offset)
 
     def _encode(self, content: Tensor, style: Tensor) -> tuple[list[Tensor], list[ChannelStatistics]]:
         """Features of the contents, statistics of the styles."""

@@ -13,6 +13,7 @@ from statistics import fmean
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from ..devices import exact_float32, resolve_device
 from ..files import replacing
@@ -21,8 +22,9 @@ from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .data import PictureFolder, stream
+from .distributed import mean_over_processes, processes, rank_and_size
 from .networks import fast_dtype, load_loss_network, network_file, new_networks, write_networks
-from .objective import Objective
+from .objective import Objective, Seen
 from .report import loss_curve, sample_sheet
 
 log = logging.getLogger(__name__)
@@ -54,21 +56,30 @@ def train(config: TrainingConfig, progress: Progress | None = None) -> TrainingR
     While it runs, the networks, `samples.png` and `losses.png` are renewed in the folder. Raises ValueError for folders
     without pictures or a checkpoint of another recipe, and FloatingPointError where losses stay non-finite.
     """
-    trainer = Trainer(config)
-    with exact_float32():
+    device = resolve_device(config.device)
+    with processes(device), exact_float32():
+        trainer = Trainer(config, device)
         trainer.run(progress)
-    return trainer.result()
+        return trainer.result()
 
 
 class Trainer:
-    """A training's state. Whatever is random is a function of the seed and the step, so the step alone says where it is."""
+    """A training's state. Whatever is random is a function of the seed and the step, so the step alone says where it is.
 
-    def __init__(self, config: TrainingConfig):
-        self.config, self.output = config, Path(config.output)
-        self.device = resolve_device(config.device)
-        dtype = fast_dtype(config.precision, self.device)
-        loss_network = load_loss_network(config.loss_encoder, self.device, dtype)
-        self.encoder, self.decoder = new_networks(config, loss_network, self.device)
+    Of several processes each trains on its share of every batch; the first alone writes files.
+    """
+
+    def __init__(self, config: TrainingConfig, device: torch.device):
+        self.config, self.output, self.device = config, Path(config.output), device
+        self.rank, self.processes = rank_and_size()
+        if config.batch_size % (self.processes * config.accumulate):
+            raise ValueError(
+                f"a batch of {config.batch_size} cannot be shared out evenly: {self.processes} processes, {config.accumulate}"
+                " parts in each."
+            )
+        dtype = fast_dtype(config.precision, device)
+        loss_network = load_loss_network(config.loss_encoder, device, dtype)
+        self.encoder, self.decoder = new_networks(config, loss_network, device)
         self.recipe = config.recipe() | {
             "loss_network": loss_network.fingerprint,
             "encoder": "" if config.channels else self.encoder.fingerprint,
@@ -76,6 +87,8 @@ class Trainer:
         self.objective = Objective(config, loss_network, self.encoder, self.decoder, dtype)
         networks = [self.encoder, self.decoder] if config.channels else [self.decoder]
         self.parameters = [p.requires_grad_(True) for network in networks for p in network.parameters()]
+        self.model = self.objective if self.processes == 1 else DistributedDataParallel(self.objective)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else self.parameters
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate)
         augment = augment_style if config.augment else None
@@ -96,9 +109,9 @@ class Trainer:
         config = self.config
         saved = reported = time.monotonic()
         in_a_row = 0
-        pictures = stream(self.folders, config.batch_size, self.step * config.batch_size, workers=config.workers)
+        batches = self._batches()
         while self.step < config.steps:
-            losses = self.train_step(*map(self._to_device, next(pictures)))
+            losses = self.train_step(next(batches))
             in_a_row = 0 if losses else in_a_row + 1
             if in_a_row == PERSISTENT:
                 raise FloatingPointError(
@@ -109,41 +122,67 @@ class Trainer:
                 progress(self.step, losses)
             if self.step % config.log_every == 0:
                 self._log()
-            if time.monotonic() - saved > 60 * config.save_minutes:
+            if self.rank == 0 and time.monotonic() - saved > 60 * config.save_minutes:
                 self._save()
                 saved = time.monotonic()
-            if time.monotonic() - reported > 60 * config.report_minutes:
+            if self.rank == 0 and time.monotonic() - reported > 60 * config.report_minutes:
                 self._report()
                 reported = time.monotonic()
-        self._save()
-        self._report()
+        if self.rank == 0:
+            self._save()
+            self._report()
 
-    def train_step(self, content: Tensor, style: Tensor) -> dict[str, float]:
-        """One step; its losses, or nothing where they were not finite and the step was skipped."""
+    def train_step(self, parts: list[Seen]) -> dict[str, float]:
+        """One step on a batch in parts; its losses, or nothing where they were not finite and the step was skipped."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(self.step)
-        total, losses = self.objective(content, style, self.step)
         self.optimizer.zero_grad()
-        total.backward()
+        sums = None
+        for index, part in enumerate(parts, 1):
+            # processes exchange their gradients once a step
+            waits = self.processes > 1 and index < len(parts)
+            with self.model.no_sync() if waits else contextlib.nullcontext():
+                total, losses = self.model(part, self.step)
+                self.scaler.scale(total / len(parts)).backward()
+            values = torch.stack([total, *losses.values()]).detach() / len(parts)
+            sums = values if sums is None else sums + values
+        self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or math.inf)
+        total, *values = mean_over_processes(sums).tolist()
+        finite = math.isfinite(total + norm.item())
+        if finite:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.step += 1
-        if not math.isfinite(total.item() + norm.item()):
+        if not finite:
             self.skipped += 1
             log.warning("step %d is skipped: its loss or gradient is not finite", self.step)
             return {}
-        self.optimizer.step()
         if self.config.ema:
             decay = min(self.config.ema, self.step / (self.step + 10))  # a young average forgets its beginning
             with torch.no_grad():
                 torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
-        values = {name: loss.item() for name, loss in losses.items()}
-        self.recent.append(values)
-        return values
+        found = dict(zip(losses, values, strict=True))
+        self.recent.append(found)
+        return found
 
     def result(self) -> TrainingResult:
         broken = sum(len(folder.broken) for folder in self.folders)
         encoder = network_file(self.config, "encoder") if self.config.channels else None
         return TrainingResult(encoder, network_file(self.config, "decoder"), self.steps, self.losses, self.skipped, broken)
+
+    def _batches(self) -> Iterator[list[Seen]]:
+        """This process's share of each step's batch, in parts, from the current step on."""
+        config = self.config
+        first, turn = divmod(self.step, config.pairings)
+        share = config.batch_size // self.processes
+        pictures = stream(self.folders, share, first * config.batch_size, self.rank, self.processes, config.workers)
+        for batch in pictures:
+            content, style = (self._to_device(x).chunk(config.accumulate) for x in batch)
+            parts = [self.objective.look(*pair) for pair in zip(content, style, strict=True)]
+            for paired in range(turn, config.pairings):
+                yield [part.paired(paired) for part in parts]
+            turn = 0
 
     def _to_device(self, pictures: Tensor) -> Tensor:
         return pictures.to(self.device).contiguous(memory_format=torch.channels_last).float() / 255
@@ -161,6 +200,7 @@ class Trainer:
 
     def _save(self) -> None:
         state = {"step": self.step, "skipped": self.skipped, "optimizer": self.optimizer.state_dict()}
+        state["scaler"] = self.scaler.state_dict()
         state |= {"parameters": [p.detach() for p in self.parameters], "average": [p.detach() for p in self.average]}
         state |= {"steps": self.steps, "losses": self.losses, "recent": self.recent}
         save_checkpoint(self.checkpoint, self.recipe, state)
@@ -171,6 +211,7 @@ class Trainer:
             torch._foreach_copy_(self.parameters, state["parameters"])
             torch._foreach_copy_(self.average, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         for name in ("step", "skipped", "steps", "losses", "recent"):
             setattr(self, name, state[name])
         log.info("going on from step %d of %s", self.step, self.checkpoint)
