@@ -70,14 +70,12 @@ def test_halos_are_as_large_as_they_must_be_and_no_larger(kind):
     encoder, decoder = networks(kind, "cpu")
     side, stride = (128 if kind == "vgg19" else 256), decoder.stride
     middle = side // 2
-    for network, inputs in ((encoder, torch.rand(1, 3, side, side)), (decoder, None)):
-        image = torch.rand(1, 3, side, side).requires_grad_()
+    for network in (encoder, decoder):
         if network is encoder:
-            x = image
+            x = torch.rand(1, 3, side, side).requires_grad_()
             output = encoder(x)[-1][0, :, middle // stride, middle // stride].square().sum()
         else:
-            channels = [level.channels for level in encoder.levels]
-            levels = [torch.rand(1, c, side // level.stride, side // level.stride) for c, level in zip(channels, encoder.levels)]
+            levels = [torch.rand(1, level.channels, *[side // level.stride] * 2) for level in encoder.levels]
             x = levels[-1].requires_grad_()
             output = decoder(levels)[0, :, middle : middle + stride, middle : middle + stride].square().sum()
         (gradient,) = torch.autograd.grad(output, x)
