@@ -123,3 +123,20 @@ def test_memory_that_runs_out_is_tried_with_less():
         tiling.run_in_memory(lambda attempt: (_ for _ in ()).throw(RuntimeError("out of memory")), Plan(1, 64))
     with pytest.raises(RuntimeError, match="another reason"):
         tiling.run_in_memory(lambda attempt: (_ for _ in ()).throw(RuntimeError("another reason")), Plan(2, 512))
+
+
+def test_progress_is_reported_between_tiles_and_can_end_the_work(device):
+    encoder, decoder = networks("pyramid", device)
+    content, seen = torch.rand(1, 3, 70, 130), []
+    style = encode_style(encoder, torch.rand(1, 3, 40, 40), size=0)
+
+    def report(done, total, pictures):
+        seen.append((done, total, None if pictures is None else tuple(pictures.shape)))
+        if len(seen) == 12:
+            raise InterruptedError
+
+    with tiling.reporting(report), pytest.raises(InterruptedError):
+        stylize(encoder, decoder, content, style, tile=64)
+    tiles = [(64, 64), (64, 64), (64, 2), (6, 64)]
+    assert seen == [(k, 6, None) for k in range(7)] + [(0, 6, None)] + [(k, 6, (1, 3, *t)) for k, t in enumerate(tiles, 1)]
+    assert stylize(encoder, decoder, content, style, tile=64).shape == content.shape and len(seen) == 12
