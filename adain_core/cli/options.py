@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
+
+from tqdm import tqdm
 
 from ..devices import DTYPES
+from ..hub import Progress
+from ..weights import network_path
+
+
+@contextlib.contextmanager
+def bytes_bar(name: str) -> Iterator[Progress]:
+    """A progress bar for a pull, which does not show where there is nothing to pull."""
+    with tqdm(desc=name, unit="B", unit_scale=True, leave=False, delay=0.2, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def network(name: str, role: str) -> str:
+    """The file of a network, pulled first under a progress bar where that is needed."""
+    with bytes_bar(name) as progress:
+        return str(network_path(name, role, progress))
 
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:

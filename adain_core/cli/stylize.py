@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
     masks = _masks(arguments)
     device = resolve_device(arguments.device)
-    encoder = load_encoder(arguments.encoder, device, arguments.dtype)
-    decoder = load_decoder(arguments.decoder, device, arguments.dtype)
+    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
+    decoder = load_decoder(options.network(arguments.decoder, "decoder"), device, arguments.dtype)
 
     pictures = {path: load_image(path) for path in style_pictures}
     style_of = _style_maker(arguments, encoder, pictures, masks)
