@@ -17,9 +17,10 @@ import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 import safetensors.torch
 import torch
@@ -28,12 +29,18 @@ from huggingface_hub import (
     CommitOperationAdd,
     HfApi,
     constants,
-    get_hf_file_metadata,
     hf_hub_download,
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled, build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.utils import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
+)
 from torch import Tensor
 
 from .files import read_safetensors
@@ -82,6 +89,9 @@ class HubFile:
 
     def __str__(self) -> str:
         return "/".join([*([f"{self.kind}s"] if self.kind != "model" else []), self.repo, self.file])
+
+    def url(self) -> str:
+        return hf_hub_url(self.repo, self.file, repo_type=self.kind, revision=self.revision)
 
     def cached(self) -> Path | None:
         """Where the Hub's cache holds the file; asks nobody."""
@@ -185,25 +195,28 @@ class _Pull:
         self.done, self.furthest, self.total, self.failures = 0, 0, 1, 0
 
     def whole(self, file: HubFile, sha256: str) -> Path:
-        etag, size, url = self.describe(file)
+        pinned, etag, size = self.describe(file)
         stated = etag if re.fullmatch("[0-9a-f]{64}", etag) else ""
         if sha256 and stated not in ("", sha256):
             _refuse(file, "the Hub states another SHA-256 than the catalog")
-        # The cache's documented layout: a file's content is `blobs/ETAG`, which hf_hub_download then links to its name.
+        # The cache's documented layout: a file's content is `blobs/ETAG`; hf_hub_download then links its name to that.
         blob = Path(constants.HF_HUB_CACHE) / "--".join([f"{file.kind}s", *file.repo.split("/")]) / "blobs" / etag
         expected = sha256 or stated
         if not (blob.is_file() and expected in ("", _sha256(blob))):
             staging = blob.with_name(f"{etag}.{LIBRARY}.incomplete")
-            self.fetch(url, [(0, size)], staging, whole=True)
+            self.fetch(pinned.url(), [(0, size)], staging, whole=True)
             if expected not in ("", _sha256(staging)):
                 staging.unlink()
                 _refuse(file, "its SHA-256 is another than expected")
             os.replace(staging, blob)
+        if (link := pinned.cached()) and not link.samefile(blob):
+            link.unlink()  # a copy, made where links are not possible, that may be of something else
         options = {"repo_type": file.kind, "revision": file.revision, "library_name": LIBRARY}
         return Path(self.insist(lambda: _link(file.repo, file.file, cache_dir=constants.HF_HUB_CACHE, **options)))
 
     def ranges(self, file: HubFile, tensors: Mapping[str, str]) -> dict[str, Tensor]:
-        etag, size, url = self.describe(file)
+        pinned, etag, size = self.describe(file)
+        url = pinned.url()
         try:
             header, begin = self.header(url, size)
             where = {name: tuple(begin + offset for offset in header[name]["data_offsets"]) for name in tensors}
@@ -224,16 +237,17 @@ class _Pull:
         except (safetensors.SafetensorError, KeyError):
             _refuse(file, "it is no safetensors file")
 
-    def describe(self, file: HubFile) -> tuple[str, int, str]:
-        """ETag, size and address of a file as it is now."""
-        url = {"repo_id": file.repo, "filename": file.file, "repo_type": file.kind}
-        address = hf_hub_url(**url, revision=file.revision)
-        found = self.insist(lambda: _head(address, library_name=LIBRARY))
-        if not (found.commit_hash and found.size and re.fullmatch("[0-9A-Za-z-]+", found.etag or "")):
+    def describe(self, file: HubFile) -> tuple[HubFile, str, int]:
+        """The file at the commit that its revision is now, its ETag and its size."""
+        headers = self.insist(lambda: _head(file.url()))
+        commit = headers.get("X-Repo-Commit")
+        etag = re.fullmatch('(?:W/)?"?([0-9A-Za-z-]+)"?', headers.get("X-Linked-Etag") or headers.get("ETag", ""))
+        size = int(headers.get("X-Linked-Size") or headers.get("Content-Length") or 0)
+        if not (commit and etag and size):
             raise HubError(f"{constants.ENDPOINT} does not answer like the Hub; check HF_ENDPOINT, proxy and firewall.")
-        if found.size > LARGEST:
-            _refuse(file, f"it has {found.size / 1e9:.1f} GB, and no network of AdaIN has more than {LARGEST / 1e9:.1f}")
-        return found.etag, found.size, hf_hub_url(**url, revision=found.commit_hash)
+        if size > LARGEST:
+            _refuse(file, f"it has {size / 1e9:.1f} GB, and no network of AdaIN has more than {LARGEST / 1e9:.1f}")
+        return replace(file, revision=commit), etag[1], size
 
     def header(self, url: str, size: int) -> tuple[dict, int]:
         """A safetensors file's description of its tensors, and where their bytes begin. Raises ValueError for other files."""
@@ -305,13 +319,12 @@ def _chunks(url: str, start: int, stop: int, whole: bool = False) -> Iterator[by
 
     Raises _BrokenLine where fewer arrive and _NoRanges where the server sends others.
     """
-    headers = build_hf_headers(library_name=LIBRARY) | {"Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
-    options = {"headers": headers, "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
+    options = {"headers": _headers(Range=f"bytes={start}-{stop - 1}"), "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
     session = get_session()
     with _one_kind_of_error():
-        if callable(session.stream):  # httpx, in huggingface-hub from 1.0 on
+        if _is_httpx(session):
             opened, read = session.stream("GET", url, **options), "iter_bytes"
-        else:  # requests
+        else:
             opened, read = session.get(url, stream=True, **options), "iter_content"
         with opened as response:
             hf_raise_for_status(response)
@@ -332,14 +345,41 @@ def _one_kind_of_error() -> Iterator[None]:
     """Whatever the HTTP client at hand calls a broken line becomes a _BrokenLine."""
     try:
         yield
-    except (HfHubHTTPError, OfflineModeIsEnabled, _BrokenLine, _NoRanges):
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, _BrokenLine, _NoRanges):
         raise
     except Exception as error:
         raise _BrokenLine(f"{type(error).__name__}: {error}".splitlines()[0]) from error
 
 
-_head = _one_kind_of_error()(get_hf_file_metadata)
 _link = _one_kind_of_error()(hf_hub_download)
+
+
+@_one_kind_of_error()
+def _head(url: str) -> Mapping[str, str]:
+    """The headers by which the Hub describes a file.
+
+    Some versions of `get_hf_file_metadata` try again for half a minute, in which they cannot be stopped.
+    """
+    session = get_session()
+    options = {"headers": _headers(), "timeout": constants.HF_HUB_ETAG_TIMEOUT}
+    options["follow_redirects" if _is_httpx(session) else "allow_redirects"] = False
+    for _ in range(5):
+        response = session.request("HEAD", url, **options)
+        hf_raise_for_status(response)
+        # A redirect without a commit is that of a renamed repository; other hosts must not get the token.
+        before, url = url, urljoin(url, response.headers.get("Location", ""))
+        if "X-Repo-Commit" in response.headers or url == before or urlsplit(url).netloc != urlsplit(before).netloc:
+            break
+    return response.headers
+
+
+def _headers(**more: str) -> dict[str, str]:
+    return build_hf_headers(library_name=LIBRARY) | {"Accept-Encoding": "identity", **more}
+
+
+def _is_httpx(session: object) -> bool:
+    """Whether huggingface-hub's session is one of httpx, as from 1.0 on, or of requests, where `stream` is a flag."""
+    return callable(session.stream)
 
 
 def _first(mirrors: Sequence[HubFile], attempt: Callable[[HubFile], Result]) -> Result:
@@ -351,7 +391,7 @@ def _first(mirrors: Sequence[HubFile], attempt: Callable[[HubFile], Result]) -> 
         except OfflineModeIsEnabled:
             raise HubError(
                 f"it is not on this machine, and HF_HUB_OFFLINE forbids to look for it; unset that, or download"
-                f" {hf_hub_url(file.repo, file.file, repo_type=file.kind, revision=file.revision)} elsewhere and give the file."
+                f" {file.url()} elsewhere and give the file."
             ) from None
         except (HfHubHTTPError, _BrokenLine) as error:
             first = first or HubError(_sentence(error, file))

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-COMMIT = "c0ffee" + "0" * 34
-
 
 @dataclass
 class Served:
@@ -30,6 +28,7 @@ class Served:
             content = self.path.read_bytes()
             blob = b"blob %d\0%b" % (len(content), content)
             self.etag = hashlib.sha256(content).hexdigest() if self.lfs else hashlib.sha1(blob).hexdigest()
+        self.commit = hashlib.sha1(self.etag.encode()).hexdigest()
 
 
 @dataclass
@@ -43,6 +42,7 @@ class Fault:
     drop: bool = False  # close without an answer
     cut: int | None = None  # close after so many bytes of the body
     stall: threading.Event | None = None  # after `cut` bytes wait for this
+    stalled: threading.Event = field(default_factory=threading.Event)
     length: int = 0  # add to the length that is stated
     no_ranges: bool = False
     change: Callable[[bytes, int], bytes] | None = None  # of a piece of the file, and where it begins
@@ -56,6 +56,9 @@ class Hub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.reset()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def handle_error(self, request, client_address) -> None:
+        """Clients that go away, as killed ones do, are no news."""
 
     def reset(self) -> None:
         self.files: dict[str, Served] = {}
@@ -121,13 +124,13 @@ class _Handler(BaseHTTPRequestHandler):
         if not file.lfs:
             return self.content(file, fault)
         size = str(file.path.stat().st_size + fault.length)
-        linked = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{file.etag}"', "X-Linked-Size": size}
+        linked = {"X-Repo-Commit": file.commit, "X-Linked-Etag": f'"{file.etag}"', "X-Linked-Size": size}
         host = self.server.url.replace("127.0.0.1", "localhost")
         self.send(302, linked | {"Location": f"{host}/cdn/{name}", "ETag": '"of the redirect"'} | fault.headers)
 
     def content(self, file: Served, fault: Fault) -> None:
         size = file.path.stat().st_size
-        headers = {"ETag": f'"{file.etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{file.etag}"', "X-Repo-Commit": file.commit, "Accept-Ranges": "bytes"}
         start, stop, status = 0, size, 200
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked and not fault.no_ranges:
@@ -153,6 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
                 with self.server.lock:
                     self.server.sent += len(piece)
         if fault.stall:
+            fault.stalled.set()
             fault.stall.wait()
         if end < stop or fault.length:
             self.close_connection = True
@@ -170,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]}
         elif self.path.endswith("/commit/main"):
             self.server.commits.append(self.body)
-            answer = {"success": True, "commitOid": COMMIT, "commitUrl": f"{self.server.url}/commit", "hookOutput": ""}
+            answer = {"success": True, "commitOid": "0" * 40, "commitUrl": f"{self.server.url}/me/model/commit/{'0' * 40}", "hookOutput": ""}
         elif self.path == "/api/repos/create":
             answer = {"url": f"{self.server.url}/me/model", "name": "me/model"}
         elif self.path == "/api/validate-yaml":
