@@ -15,7 +15,7 @@ from comfy.utils import ProgressBar
 from PIL import Image
 from torch import Tensor, nn
 
-from ..adain_core.weights import BUNDLED
+from ..adain_core.catalog import BUNDLED
 
 NETWORKS, STYLES = "adain", "adain_styles"  # names of the model folders
 EXTENSIONS = (".safetensors", ".pth", ".pt")
@@ -42,6 +42,17 @@ class Progress:
             pixels = (picture[..., :3].float().clamp(0, 1) * 255).round().to(torch.uint8)
             preview = ("JPEG", Image.fromarray(pixels.cpu().numpy()), PREVIEW_SIDE)
         self.bar.update_absolute(self.done, self.total, preview)
+
+
+def progress_in_bytes() -> Callable[[int, int], None]:
+    """Shows the bytes done, of how many, on the running node; raises when the person pressed cancel."""
+    bar = ProgressBar(1)
+
+    def show(done: int, total: int) -> None:
+        model_management.throw_exception_if_processing_interrupted()  # the bar leaves out updates that follow fast
+        bar.update_absolute(done, total)
+
+    return show
 
 
 def managed(network: nn.Module) -> ModelPatcher:

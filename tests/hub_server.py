@@ -174,7 +174,9 @@ class _Handler(BaseHTTPRequestHandler):
             answer = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]}
         elif self.path.endswith("/commit/main"):
             self.server.commits.append(self.body)
-            answer = {"success": True, "commitOid": "0" * 40, "commitUrl": f"{self.server.url}/me/model/commit/{'0' * 40}", "hookOutput": ""}
+            commit = "0" * 40
+            answer = {"success": True, "commitOid": commit, "commitUrl": f"{self.server.url}/me/model/commit/{commit}"}
+            answer["hookOutput"] = ""
         elif self.path == "/api/repos/create":
             answer = {"url": f"{self.server.url}/me/model", "name": "me/model"}
         elif self.path == "/api/validate-yaml":
@@ -187,6 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 HUB = Hub()
-os.environ |= {"HF_ENDPOINT": HUB.url, "HF_HOME": tempfile.mkdtemp(prefix="hf-home-"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+HOME = tempfile.TemporaryDirectory()
+os.environ |= {"HF_ENDPOINT": HUB.url, "HF_HOME": HOME.name, "HF_HUB_DISABLE_TELEMETRY": "1"}
 for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "HF_ASSETS_CACHE"):
     os.environ.pop(variable, None)

@@ -42,7 +42,7 @@ def test_what_is_published_can_be_pulled(served, mine, tmp_path, monkeypatch, ca
     assert "/commit" in capsys.readouterr().out
     files = uploaded(served)
     assert set(files) == {"mine-encoder.safetensors", "mine-decoder.safetensors", "README.md"}
-    assert files["README.md"].startswith(b"---\nlicense: cc-by-4.0\n")
+    assert files["README.md"].startswith(b"---\n") and b"\nlicense: cc-by-4.0\n" in files["README.md"]
     for name in ("mine-encoder.safetensors", "mine-decoder.safetensors"):
         (tmp_path / f"served-{name}").write_bytes(files[name])
         served.serve(f"me/model/{name}", tmp_path / f"served-{name}")
