@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from . import hub, legacy
-from .catalog import BUNDLED, Entry, catalog, find_entry
+from .catalog import Entry, catalog, find_entry
 from .decoder import DECODERS, Decoder
 from .devices import resolve_dtype
 from .encoder import ENCODERS, Encoder, State
@@ -76,8 +76,8 @@ def network_path(name: str, role: str, progress: hub.Progress | None = None) -> 
     entry = find_entry(name, role)
     if entry and entry.mirrors:
         return pull(entry, progress)
-    file = f"{name}-{role}.safetensors"
-    path = next((path for path in (BUNDLED / file, Path(name), Path(file)) if path.is_file()), None)
+    candidates = [*([entry.path] if entry else []), Path(name), Path(f"{name}-{role}.safetensors")]
+    path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         names = ", ".join(entry.name for entry in catalog() if entry.role == role and entry.available) or "none"
         known = next((f"; {name} is {entry.about}" for entry in catalog() if entry.name == name), "")

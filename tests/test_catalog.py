@@ -93,6 +93,17 @@ def test_nothing_is_fetched_by_listing(served, monkeypatch, capsys, tmp_path):
     assert not (tmp_path / "hf").exists()
 
 
+def test_what_is_bundled_works_without_a_line(small_files, listed, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("something was fetched")
+
+    listed(*({"name": "small", "role": role, "bundled": f"small-{role}.safetensors"} for role in ("encoder", "decoder")))
+    for file in small_files:
+        shutil.copy(file, tmp_path / "weights")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert load_decoder("small").encoder_fingerprint == load_encoder("small").fingerprint
+
+
 # one pull
 
 
