@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,11 +40,30 @@ class DownsampleConv2d(nn.Conv2d):
         return super().forward(reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2))
 
 
+# How an upsampled pixel's 3 taps fall on 2 positions below: of an even pixel (first), and of an odd one.
+_TAPS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
+
+
 class UpsampleConv2d(ReflectionConv2d):
-    """Nearest 2x upsampling, then a 3x3 convolution."""
+    """Nearest 2x upsampling, then a 3x3 convolution under reflection padding.
+
+    Computed as what it equals: four 2x2 convolutions under replicate padding, one for each of the pixels in a position's
+    place, with 2.25 times fewer multiplications.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+        taps = torch.tensor(_TAPS, device=x.device)
+        kernels = torch.einsum("pai,qbj,ocij->pqocab", taps, taps, self.weight.float()).to(self.weight.dtype)
+        height, width = x.shape[2:]
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+
+        def pixels(row: int, column: int) -> Tensor:
+            part = x[:, :, row : row + height + 1, column : column + width + 1]
+            kernel = kernels[row, column].contiguous(memory_format=torch.channels_last)
+            return F.conv2d(part, kernel, self.bias).permute(0, 2, 3, 1)
+
+        rows = [torch.stack([pixels(row, 0), pixels(row, 1)], dim=3) for row in (0, 1)]
+        return torch.stack(rows, dim=2).reshape(len(x), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):

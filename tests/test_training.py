@@ -3,6 +3,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image
 from adain_core import encode_style, load_decoder, load_encoder, stylize
 from adain_core.cli import train as command
 from adain_core.encoder import VGGEncoder
+from adain_core.losses import LAYERS
+from adain_core.statistics import channel_statistics
 from adain_core.training import PRESETS, TrainingConfig, train
 from adain_core.training.networks import initialize
 from adain_core.training.objective import Objective
@@ -100,6 +103,114 @@ def test_a_killed_run_goes_on_to_the_same_losses(config, tmp_path, precision):
     assert (resumed.steps, resumed.losses) == (whole.steps, whole.losses)
     for file, wanted in ((resumed.encoder, whole.encoder), (resumed.decoder, whole.decoder)):
         torch.testing.assert_close(read_network(file).state, read_network(wanted).state, rtol=0, atol=0)
+
+
+def first_gradients(output):
+    """After one step, Adam's first moment is a tenth of the gradient."""
+    state = torch.load(output / "checkpoint.pt", weights_only=True)["optimizer"]["state"]
+    return [state[index]["exp_avg"] * 10 for index in range(len(state))]
+
+
+def command_line(config, **changes) -> list[str]:
+    """The options of `adain train` for what differs from the defaults."""
+    config, words = dataclasses.replace(config, **changes), ["train"]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != field.default:
+            values = value if isinstance(value, tuple) else [value]
+            words += ["--" + field.name.replace("_", "-"), *map(str, values)]
+    return words
+
+
+def assert_equal_gradients(found, wanted):
+    for a, b in zip(first_gradients(found), first_gradients(wanted), strict=True):
+        assert plain.relative_error(a, b) < 1e-4
+
+
+@pytest.fixture
+def one_step(config):
+    """A configuration of one step of a batch of four, and its gradients in one process and one part."""
+    config = dataclasses.replace(config, steps=1, batch_size=4, consistency_every=1, clip_norm=0.0)
+    train(config)
+    return config
+
+
+def test_two_processes_have_the_gradients_of_one(one_step, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    launch += ["--rdzv-endpoint=127.0.0.1:0", "-m", "adain_core", *command_line(one_step, output=tmp_path / "two")]
+    done = subprocess.run(launch, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1 steps, 0 skipped") == 1
+    assert_equal_gradients(tmp_path / "two", one_step.output)
+
+
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(one_step, tmp_path):
+    train(dataclasses.replace(one_step, output=tmp_path / "parts", accumulate=4))
+    assert_equal_gradients(tmp_path / "parts", one_step.output)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(config):
+    with pytest.raises(ValueError, match="a batch of 2 cannot be shared out"):
+        train(dataclasses.replace(config, accumulate=3))
+
+
+def test_a_batch_serves_several_pairings(config, monkeypatch):
+    looks, styles = [], []
+    look, forward = Objective.look, Objective.forward
+
+    def see(self, content, style):
+        looks.append(style)
+        return look(self, content, style)
+
+    def compute(self, seen, step):
+        styles.append(seen.style)
+        levels = [channel_statistics(x) for x in self.loss_network(seen.style, LAYERS)]
+        for mine, wanted in zip(seen.statistics, levels, strict=True):
+            torch.testing.assert_close(mine.mean, wanted.mean)
+        return forward(self, seen, step)
+
+    monkeypatch.setattr(Objective, "look", see)
+    monkeypatch.setattr(Objective, "forward", compute)
+    train(dataclasses.replace(config, pairings=2, steps=4, consistency_every=0))
+    assert len(looks) == 2
+    for index, style in enumerate(styles):
+        assert torch.equal(style, looks[index // 2].roll(index % 2, 0))
+
+
+def test_a_training_begins_with_other_networks(config, tmp_path):
+    start = train(dataclasses.replace(config, steps=1))
+    begun = dataclasses.replace(config, output=tmp_path / "on", start_from=str(config.output / "tiny"), learning_rate=1e-9)
+    result = train(dataclasses.replace(begun, steps=1, ema=0.0))
+    for file, wanted in ((result.encoder, start.encoder), (result.decoder, start.decoder)):
+        torch.testing.assert_close(read_network(file).state, read_network(wanted).state)
+    with pytest.raises(ValueError, match="do not fit"):
+        train(dataclasses.replace(begun, output=tmp_path / "wider", channels=(4, 8)))
+
+
+def test_a_decoder_for_a_fixed_small_encoder_and_none_of_another(config, small_files, tmp_path):
+    fixed = dataclasses.replace(config, channels=(), encoder=str(small_files[0]), start_from=str(small_files[1]))
+    result = train(dataclasses.replace(fixed, steps=1))
+    assert load_decoder(str(result.decoder)).encoder_fingerprint == load_encoder(str(small_files[0])).fingerprint
+    with pytest.raises(ValueError, match="reads the encoder 'small', not 'vgg'"):
+        train(dataclasses.replace(fixed, encoder="", output=tmp_path / "wrong"))
+
+
+@pytest.mark.parametrize("change", [
+    dict(style_loss="gram"), dict(content_target="content"), dict(variation_weight=1.0), dict(layer_weights=(0.0,) * 4),
+])  # fmt: skip
+def test_other_losses_are_other_losses(config, tmp_path, change):
+    losses = []
+    for name, changes in (("paper", {}), ("other", change)):
+        losses.append(train(dataclasses.replace(config, output=tmp_path / name, steps=2, **changes)).losses)
+    assert losses[0] != losses[1]
+    assert ("variation" in losses[1]) == ("variation_weight" in change)
+
+
+def test_float16_scales_its_gradients(config):
+    result = train(dataclasses.replace(config, precision="float16", steps=4))
+    assert all(np.isfinite(result.losses["style"]))
+    checkpoint = torch.load(config.output / "checkpoint.pt", weights_only=True)
+    assert checkpoint["scaler"]["scale"] > 1
 
 
 def test_the_number_of_workers_changes_nothing(config, tmp_path):

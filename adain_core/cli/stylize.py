@@ -42,6 +42,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--content-statistics", choices=[mode for mode in CONTENT_STATISTICS if mode in ("image", "region")], default="image",
         help="normalise the content by its own statistics, or by those inside each style's mask (default: image)",
     )  # fmt: skip
+    parser.add_argument(
+        "--tile", type=int, metavar="PIXELS",
+        help="side of the tiles that large pictures are worked on in; 0 never tiles (default: what fits the free memory)",
+    )  # fmt: skip
     options.add_device(parser)
     parser.set_defaults(run=run)
 
@@ -68,8 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
                 raise
             failures.append(str(error))
             continue
-        statistics = arguments.content_statistics
-        result = stylize(encoder, decoder, content, style_of(content), arguments.alpha, statistics)
+        result = stylize(
+            encoder, decoder, content, style_of(content), arguments.alpha, arguments.content_statistics, tile=arguments.tile
+        )
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
     if failures:

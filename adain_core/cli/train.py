@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..training import PRESETS, TrainingConfig, train
+from ..training.distributed import rank_and_size
 
 SETTINGS = {field.name: field for field in dataclasses.fields(TrainingConfig)}
 HELP = {
@@ -21,10 +22,17 @@ HELP = {
     "output": "folder for networks, checkpoint, sample sheet and loss curve; a training found there goes on",
     "loss_encoder": "the VGG-19 whose features the losses compare: a name or a file",
     "encoder": "the fixed encoder to train a decoder for (default: the loss encoder)",
-    "channels": "channels of a pyramid at strides 1, 2, 4, ...; trains its encoder too",
-    "blocks": "its residual blocks at strides 2, 4, ...",
+    "channels": "channels of a pyramid at strides 2, 4, 8, ...; trains its encoder too",
+    "blocks": "its residual blocks at each stride",
+    "start_from": "networks to begin with: a bundled name, or DIR/NAME of their files",
+    "batch_size": "pictures a step, of all processes together",
+    "accumulate": "parts in which a batch is worked through, for less memory",
+    "pairings": "steps that a batch serves, each with the contents in other styles",
     "resize_content": "smallest side contents are resized to, or from what to what",
     "resize_style": "the same for styles, which sets the scale of the strokes",
+    "content_target": "adain (the paper's) or content (the content's own features)",
+    "style_loss": "statistics (the paper's) or gram",
+    "layer_weights": "weights of the style loss at relu1_1 to relu4_1",
 }
 
 
@@ -37,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         if isinstance(field.default, bool):
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(field.default, tuple):
-            options |= {"type": int, "nargs": "+", "metavar": "N"}
+            options |= {"type": float if name == "layer_weights" else int, "nargs": "+", "metavar": "N"}
         elif required:
             options |= {"type": str if name == "loss_encoder" else Path, "metavar": "NAME" if name == "loss_encoder" else "DIR"}
         else:
@@ -53,8 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
             given[key] = tuple(value * 2 if key.startswith("resize_") and len(value) == 1 else value)
     config = TrainingConfig(**PRESETS[arguments.preset] | given)
     _keep_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    with logging_redirect_tqdm(), tqdm(total=config.steps * config.batch_size, unit="picture", disable=None) as bar:
+    first = rank_and_size()[0] == 0  # of the launched processes; it alone reports
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s")
+    pictures = config.steps * config.batch_size
+    with logging_redirect_tqdm(), tqdm(total=pictures, unit="picture", disable=None if first else True) as bar:
 
         def progress(step: int, losses: dict[str, float]) -> None:
             pictures = step * config.batch_size
@@ -68,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         except FloatingPointError as error:
             print(f"adain: {error}", file=sys.stderr)
             return 2
-    print(f"{result.decoder}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
+    if first:
+        print(f"{result.decoder}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
     return 0
 
 
