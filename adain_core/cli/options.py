@@ -31,8 +31,9 @@ def network(name: str, role: str) -> str:
         return str(network_path(name, role, progress))
 
 
-def add_encoder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", default="lite", metavar="NAME", help="a bundled name or a file (default: %(default)s)")
+def add_network(parser: argparse.ArgumentParser, role: str) -> None:
+    text = "a name of the catalog, a file or hf:owner/repo/file (default: %(default)s)"
+    parser.add_argument(f"--{role}", default="lite", metavar="NAME", help=text)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     make = commands.add_parser("make", help="a style file from one or more pictures of one style")
     make.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
     _add_output(make)
-    options.add_encoder(make)
+    options.add_network(make, "encoder")
     options.add_style_size(make, "--size")
     make.add_argument("--mask", type=Path, metavar="FILE", help="which part of a single picture counts (white)")
     make.add_argument("--source", default="", help="where the picture is from, kept in the file")

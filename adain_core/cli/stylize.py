@@ -25,8 +25,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("content", type=Path, metavar="CONTENT", help="a picture, or a folder of pictures")
     parser.add_argument("styles", type=Path, nargs="+", metavar="STYLE", help="pictures or style files; several are mixed")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a picture, or a folder for a folder")
-    options.add_encoder(parser)
-    parser.add_argument("--decoder", default="lite", metavar="NAME", help="a bundled name or a file (default: %(default)s)")
+    options.add_network(parser, "encoder")
+    options.add_network(parser, "decoder")
     parser.add_argument("--alpha", type=float, default=1.0, help="strength of the style, from 0 to 1 (default: 1)")
     options.add_weights(parser)
     parser.add_argument(
