@@ -7,7 +7,7 @@ import hub_server
 import pytest
 import torch
 
-from adain_core import catalog, hub
+from adain_core import catalog, download, hub
 from adain_core.decoder import PyramidDecoder
 from adain_core.devices import available_devices
 from adain_core.encoder import Encoder, Level, PyramidEncoder
@@ -32,7 +32,7 @@ def served(tmp_path, monkeypatch) -> hub_server.Hub:
     hub_server.HUB.reset()
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setattr(hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "hf" / "assets"))
-    monkeypatch.setattr(hub, "PAUSES", (0,) * len(hub.PAUSES))
+    monkeypatch.setattr(download, "PAUSES", (0,) * len(download.PAUSES))
     return hub_server.HUB
 
 

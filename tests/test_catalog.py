@@ -17,7 +17,7 @@ import torch
 from hub_server import HUB
 from safetensors.torch import save_file
 
-from adain_core import hub, legacy, load_decoder, load_encoder
+from adain_core import legacy, load_decoder, load_encoder
 from adain_core.catalog import BUNDLED, catalog, find_entry
 from adain_core.cli import main
 from adain_core.decoder import DECODERS
@@ -160,7 +160,7 @@ def test_another_network_than_expected_is_refused(public, listed):
 
 def test_a_full_disk_is_said_in_one_sentence(public, monkeypatch, capsys):
     usage = shutil.disk_usage
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(path)._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=1000))
     assert main(["pull", NAME]) == 2
     err = capsys.readouterr().err
     assert "is full; free some space, or set HF_HOME" in err and err.count("\n") == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import shutil
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from adain_core import hub
+from adain_core import download, hub
 from adain_core.hub import HubError, HubFile, pull_file, pull_tensors
 
 FILE = HubFile("me/model", "sub/model.safetensors")
@@ -22,7 +23,7 @@ def tensors(served, tmp_path, monkeypatch) -> dict[str, torch.Tensor]:
     """What a served file of 85 kB holds: some wanted, far apart, with others between."""
     monkeypatch.setattr(hub, "HEADER_GUESS", 100)
     monkeypatch.setattr(hub, "NEAR", 1000)
-    monkeypatch.setattr(hub, "CHUNK", 512)
+    monkeypatch.setattr(download, "CHUNK", 512)
     shapes = {"a.bias": (50,), "a.weight": (50, 7), "b": (70, 90), "c.weight": (90, 50), "d": (100, 100)}
     tensors = {name: torch.rand(shape) for name, shape in shapes.items()}
     save_file(tensors, tmp_path / "model.safetensors")
@@ -130,7 +131,7 @@ def test_a_server_in_trouble_is_asked_again(served, tensors, where, fault):
 
 def test_the_server_says_how_long_to_wait(served, tensors, monkeypatch):
     pauses = []
-    monkeypatch.setattr(hub._Pull, "pause", lambda self, seconds: pauses.append(seconds))
+    monkeypatch.setattr(download.Download, "_pause", lambda self, seconds: pauses.append(seconds))
     served.fault("HEAD", times=1, status=429, headers={"Retry-After": "7"})
     served.fault("HEAD", times=1, status=429, headers={"Retry-After": "86400"})
     assert equal(pull_tensors([FILE], WANTED), tensors)
@@ -152,7 +153,7 @@ def test_a_pause_can_be_stopped(served, tensors, monkeypatch):
     def stop(done, total):
         raise Stopped
 
-    monkeypatch.setattr(hub, "PAUSES", (3600,))
+    monkeypatch.setattr(download, "PAUSES", (3600,))
     served.fault("HEAD", status=503)
     with pytest.raises(Stopped):
         pull_tensors([FILE], WANTED, progress=stop)
@@ -334,8 +335,8 @@ def test_a_renamed_repository_is_followed(served, tensors):
 
 
 def test_a_full_disk_is_noticed_before_anything_moves(served, tensors, monkeypatch):
-    usage = hub.shutil.disk_usage
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(path)._replace(free=1000))
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=1000))
     with pytest.raises(OSError) as caught:
         pull_file([FILE])
     assert caught.value.errno == errno.ENOSPC and served.sent == 0
