@@ -40,9 +40,11 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a new tensor could take on `device`."""
+    """Bytes that new tensors could take on `device`."""
     if device.type in ("cuda", "xpu"):
-        return getattr(torch, device.type).mem_get_info(device)[0]
+        backend = getattr(torch, device.type)
+        # what PyTorch has taken from the device and does not use now can be used again
+        return backend.mem_get_info(device)[0] + backend.memory_reserved(device) - backend.memory_allocated(device)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return psutil.virtual_memory().available
@@ -54,6 +56,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
     )
+
+
+def release_memory() -> None:
+    """Give back what PyTorch keeps of the memory of GPUs for later."""
+    for kind in available_devices()[:-1]:
+        getattr(torch, kind).empty_cache()
 
 
 @contextlib.contextmanager

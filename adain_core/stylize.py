@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from .devices import exact_float32, free_memory
 from .encoder import Encoder
 from .statistics import ChannelStatistics, affine_pair, channel_statistics
 from .style import Component, Style, check_pictures, check_same_encoder, resize_mask
-from .tiling import Plan, Window, encode_window, plan, run_in_memory
+from .tiling import Plan, Window, encode_window, plan, report, run_in_memory
 
 CONTENT_STATISTICS = ("image", "batch", "running", "region")
 
@@ -147,12 +148,14 @@ def decode(decoder: Decoder, features: Features, tile: int | None = None) -> Ten
         whole = len(windows) == 1 and attempt.pictures >= features.count
         device = sample.device if whole else "cpu"  # where the networks work there may be no room for the result
         images = torch.empty(features.count, 3, *size, device=device)
-        for pictures in attempt.parts(features.count):
-            for window in windows:
-                outer = window.grow(decoder.halo, decoder.stride, size)
-                part = decoder([level.to(sample) for level in features.window(pictures, outer)])
-                rows, columns = window.positions(1)
-                images[pictures, :, rows, columns] = part[(..., *window.inside(outer, 1))].float().clamp(0, 1)
+        steps = list(itertools.product(attempt.parts(features.count), windows))
+        report(0, len(steps))
+        for step, (pictures, window) in enumerate(steps, 1):
+            outer = window.grow(decoder.halo, decoder.stride, size)
+            part = decoder([level.to(sample) for level in features.window(pictures, outer)])
+            part = part[(..., *window.inside(outer, 1))].float().clamp(0, 1)
+            images[(pictures, slice(None), *window.positions(1))] = part
+            report(step, len(steps), part)
         return images
 
     halo, values = decoder.halo, decoder.values_per_pixel
@@ -194,7 +197,10 @@ def _measure(
     """
     weights = [[None, *(resize_mask(mask, grid) for mask in regions)] for grid in grids]
     measured, kept = [], []
-    for pictures in attempt.parts(len(content)):
+    steps = itertools.count(1)
+    parts = list(attempt.parts(len(content)))
+    report(0, len(parts) * len(windows))
+    for pictures in parts:
         found = []
         for window in windows:
             levels = encode_window(encoder, content[pictures], window)
@@ -204,6 +210,7 @@ def _measure(
                 for mask in masks
             ]
             found = [a.merge(b) for a, b in zip(found, here, strict=True)] if found else here
+            report(next(steps), len(parts) * len(windows))
         measured.append(found)
         if keep:
             kept.append(levels)

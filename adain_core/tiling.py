@@ -6,19 +6,24 @@ and then cut, has the whole picture's values; padding happens at the picture's t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import Tensor
 
-from .devices import free_memory, is_out_of_memory
+from .devices import free_memory, is_out_of_memory, release_memory
 from .encoder import Encoder
 
 SMALLEST_TILE = 64
 # Input, padded input, output and the convolution's work space are alive at once.
 COPIES = 4
 Result = TypeVar("Result")
+# Called with how many parts of the work are done, of how many, and the last part's pictures where there are some.
+Report = Callable[[int, int, Tensor | None], None]
+_report: ContextVar[Report | None] = ContextVar("report", default=None)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,27 @@ def run_in_memory(work: Callable[[Plan], Result], attempt: Plan) -> Result:
             if smaller is None:
                 raise
         # outside of the handler, which keeps the tensors of the failed attempt alive
+        release_memory()
         attempt = smaller
+
+
+@contextlib.contextmanager
+def reporting(report: Report) -> Iterator[None]:
+    """Have `report(done, total, pictures)` called before, between and after the parts of what is worked on inside.
+
+    The count begins anew with each of `transfer` and `decode`, and where memory ran out. What it raises ends the work.
+    """
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
+
+
+def report(done: int, total: int, pictures: Tensor | None = None) -> None:
+    """Tell who is `reporting`, if anyone is."""
+    if told := _report.get():
+        told(done, total, pictures)
 
 
 def encode_window(encoder: Encoder, pictures: Tensor, window: Window) -> list[Tensor]:

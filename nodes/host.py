@@ -72,14 +72,18 @@ def network_dtype(choice: str) -> str:
 
 
 def in_chunks(
-    patcher: ModelPatcher, count: int, pixels: int, run: Callable[[slice], Result], advance: Callable[[int, Result], None]
+    patchers: list[ModelPatcher],
+    count: int,
+    pixels: int,
+    run: Callable[[slice], Result],
+    advance: Callable[[int, Result], None],
 ) -> list[Result]:
-    """`run(part)` for consecutive parts of `count` pictures of `pixels` pixels each, with the network on its device.
+    """`run(part)` for consecutive parts of `count` pictures of `pixels` pixels each, with the networks on their device.
 
     Parts are as large as the free memory allows; when it runs out after all, the part is tried again in halves, down to
     one picture. After each part `advance(its length, its result)` is called. Cancelling is honoured between parts.
     """
-    size = _load(patcher, count, pixels)
+    size = _load(patchers, count, pixels)
     results, start = [], 0
     while start < count:
         model_management.throw_exception_if_processing_interrupted()
@@ -149,13 +153,13 @@ def _output_folder(name: str) -> Path:
     return Path(folder_paths.get_output_directory()) / name
 
 
-def _load(patcher: ModelPatcher, count: int, pixels: int) -> int:
-    """Bring the network to its device; how many pictures to work on at once."""
-    picture = pixels * VALUES_PER_PIXEL * next(patcher.model.parameters()).element_size()
-    model_management.load_models_gpu([patcher], memory_required=picture, force_full_load=True)
-    if model_management.is_device_cpu(patcher.load_device):
+def _load(patchers: list[ModelPatcher], count: int, pixels: int) -> int:
+    """Bring the networks to their device; how many pictures to work on at once."""
+    picture = pixels * VALUES_PER_PIXEL * next(patchers[0].model.parameters()).element_size()
+    model_management.load_models_gpu(patchers, memory_required=picture, force_full_load=True)
+    if model_management.is_device_cpu(patchers[0].load_device):
         return 1  # several at once are no faster there, and one at a time shows progress
-    free = model_management.get_free_memory(patcher.load_device)
+    free = model_management.get_free_memory(patchers[0].load_device)
     return max(1, min(count, int(0.8 * free) // picture))
 
 

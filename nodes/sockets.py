@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..adain_core.style import check_pictures
 from . import host
 
 EncoderSocket = io.Custom("ADAIN_ENCODER")
@@ -23,12 +24,15 @@ def schema(**fields: Any) -> io.Schema:
     return io.Schema(category="AdaIN", **{name: value for name, value in fields.items() if name in known})
 
 
-def to_pictures(image: Tensor) -> Tensor:
-    """IMAGE `(B, H, W, C)` to float32 `(B, 3 or 4, H, W)`; grey is repeated, channels after alpha are left out."""
+def to_pictures(image: Tensor, what: str) -> Tensor:
+    """IMAGE `(B, H, W, C)` to float32 `(B, 3 or 4, H, W)`; grey is repeated, channels after alpha are left out.
+
+    Raises ValueError, which names `what` the pictures are, for an empty IMAGE and for pixels that are not finite.
+    """
     if not isinstance(image, Tensor) or image.ndim != 4 or 0 in image.shape:
-        raise ValueError("the image is empty or of an unknown kind; connect an IMAGE of at least one picture.")
+        raise ValueError(f"{what} is empty or of an unknown kind; connect an IMAGE of at least one picture.")
     pictures = image[..., :4].movedim(-1, 1).float()
-    return pictures if pictures.shape[1] >= 3 else pictures[:, :1].expand(-1, 3, -1, -1)
+    return check_pictures(pictures if pictures.shape[1] >= 3 else pictures[:, :1].expand(-1, 3, -1, -1), what)
 
 
 def to_image(pictures: Tensor) -> Tensor:
@@ -37,5 +41,5 @@ def to_image(pictures: Tensor) -> Tensor:
 
 
 def to_mask(mask: Tensor) -> Tensor:
-    """MASK `(B, H, W)` or `(H, W)` to `(B, 1, H, W)`."""
-    return mask.reshape(-1, 1, *mask.shape[-2:]).to(torch.float32)
+    """MASK `(B, H, W)` or `(H, W)` to `(B, 1, H, W)`, in [0, 1], which hosts' masks leave by rounding."""
+    return mask.reshape(-1, 1, *mask.shape[-2:]).to(torch.float32).clamp(0, 1)

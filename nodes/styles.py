@@ -111,9 +111,9 @@ class EncodeStyle(io.ComfyNode):
         mask: Tensor | None = None,
         match_colors_of: Tensor | None = None,
     ) -> io.NodeOutput:
-        pictures = to_pictures(image)
+        pictures = to_pictures(image, "style")
         if match_colors_of is not None:
-            matched = match_colors(pictures, to_pictures(match_colors_of))
+            matched = match_colors(pictures, to_pictures(match_colors_of, "match_colors_of"))
             pictures = torch.cat([matched, pictures[:, 3:].expand(len(matched), -1, -1, -1)], dim=1)
         return io.NodeOutput(encode_pictures(encoder, pictures, size, combine, None if mask is None else to_mask(mask)))
 
@@ -245,7 +245,7 @@ class SaveStyle(io.ComfyNode):
         path = host.new_style_path(name)
         style = dataclasses.replace(style, name=path.stem)
         if thumbnail is not None:
-            style = dataclasses.replace(style, thumbnail=thumbnail_jpeg(to_pictures(thumbnail)[:1, :3]))
+            style = dataclasses.replace(style, thumbnail=thumbnail_jpeg(to_pictures(thumbnail, "thumbnail")[:1, :3]))
         style.save(path)
         return io.NodeOutput(style)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
@@ -10,8 +12,7 @@ from ..adain_core import Style
 from ..adain_core import keep_colors as keep_content_colors
 from ..adain_core.color import check_batches
 from ..adain_core.stylize import CONTENT_STATISTICS, Features
-from . import host
-from .batches import decode_batch, transfer_batch
+from .batches import decode_batch, stylize_batch, transfer_batch
 from .networks import WHERE, combo, load_network, model_names, network_version
 from .sockets import DecoderSocket, EncoderSocket, FeaturesSocket, StyleSocket, schema, to_pictures
 from .styles import STYLE_LIST, encode_pictures, read_style, style_names, style_version
@@ -66,9 +67,8 @@ class AdaIN(io.ComfyNode):
         tile: int = -1,
     ) -> io.NodeOutput:
         _check_tile(tile)
-        pictures = to_pictures(content)
-        progress = host.Progress(len(pictures))
-        return io.NodeOutput(transfer_batch(encoder, pictures, style, alpha, content_statistics, half_life, progress))
+        pictures = to_pictures(content, "content")
+        return io.NodeOutput(transfer_batch(encoder, pictures, style, alpha, content_statistics, half_life))
 
 
 class Decode(io.ComfyNode):
@@ -99,8 +99,8 @@ class Decode(io.ComfyNode):
         cls, decoder: ModelPatcher, features: Features, tile: int = -1, keep_colors_of: Tensor | None = None
     ) -> io.NodeOutput:
         _check_tile(tile)
-        colors = None if keep_colors_of is None else to_pictures(keep_colors_of)
-        return io.NodeOutput(_decode(decoder, features, colors, host.Progress(len(features.levels[0]))))
+        colors = None if keep_colors_of is None else to_pictures(keep_colors_of, "keep_colors_of")
+        return io.NodeOutput(decode_batch(decoder, features, _colors_kept(features.levels[0], colors)))
 
 
 class StyleTransfer(io.ComfyNode):
@@ -132,7 +132,7 @@ class StyleTransfer(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: str, style: str, **inputs: object) -> str:
-        return " ".join([network_version("encoder", model), network_version("decoder", model), style_version(style)])
+        return f"{network_version('encoder', model)} {network_version('decoder', model)} {style_version(style)}"
 
     @classmethod
     def execute(
@@ -145,22 +145,19 @@ class StyleTransfer(io.ComfyNode):
         style_image: Tensor | None = None,
     ) -> io.NodeOutput:
         encoder, decoder = load_network("encoder", model), load_network("decoder", model)
-        chosen = read_style(style) if style_image is None else encode_pictures(encoder, to_pictures(style_image))
-        pictures = to_pictures(content)
-        progress = host.Progress(len(pictures) + max(len(pictures), chosen.batch))
-        features = transfer_batch(encoder, pictures, chosen, alpha, "image", 1.0, progress)
-        return io.NodeOutput(_decode(decoder, features, pictures if keep_colors else None, progress))
+        pictures = to_pictures(content, "content")
+        chosen = read_style(style) if style_image is None else encode_pictures(encoder, to_pictures(style_image, "style"))
+        finish = _colors_kept(pictures, pictures if keep_colors else None)
+        return io.NodeOutput(stylize_batch(encoder, decoder, pictures, chosen, alpha, finish))
 
 
-def _decode(decoder: ModelPatcher, features: Features, colors: Tensor | None, progress: host.Progress) -> Tensor:
+def _colors_kept(batch: Tensor, colors: Tensor | None) -> Callable[[Tensor, slice], Tensor]:
+    """What a part of the `batch` goes through once it is decoded: the colours of the pictures `colors`, or nothing."""
     if colors is None:
-        return decode_batch(decoder, features, progress)
-    check_batches(features.levels[0], colors)
-
-    def finish(pictures: Tensor, part: slice) -> Tensor:
-        return keep_content_colors(pictures, colors if 1 in (len(colors), len(features.levels[0])) else colors[part])
-
-    return decode_batch(decoder, features, progress, finish)
+        return lambda pictures, part: pictures
+    check_batches(batch, colors)
+    together = 1 in (len(batch), len(colors))
+    return lambda pictures, part: keep_content_colors(pictures, colors if together else colors[part])
 
 
 def _alpha() -> io.Float.Input:

@@ -70,14 +70,12 @@ def test_halos_are_as_large_as_they_must_be_and_no_larger(kind):
     encoder, decoder = networks(kind, "cpu")
     side, stride = (128 if kind == "vgg19" else 256), decoder.stride
     middle = side // 2
-    for network, inputs in ((encoder, torch.rand(1, 3, side, side)), (decoder, None)):
-        image = torch.rand(1, 3, side, side).requires_grad_()
+    for network in (encoder, decoder):
         if network is encoder:
-            x = image
+            x = torch.rand(1, 3, side, side).requires_grad_()
             output = encoder(x)[-1][0, :, middle // stride, middle // stride].square().sum()
         else:
-            channels = [level.channels for level in encoder.levels]
-            levels = [torch.rand(1, c, side // level.stride, side // level.stride) for c, level in zip(channels, encoder.levels)]
+            levels = [torch.rand(1, level.channels, *[side // level.stride] * 2) for level in encoder.levels]
             x = levels[-1].requires_grad_()
             output = decoder(levels)[0, :, middle : middle + stride, middle : middle + stride].square().sum()
         (gradient,) = torch.autograd.grad(output, x)
@@ -125,3 +123,20 @@ def test_memory_that_runs_out_is_tried_with_less():
         tiling.run_in_memory(lambda attempt: (_ for _ in ()).throw(RuntimeError("out of memory")), Plan(1, 64))
     with pytest.raises(RuntimeError, match="another reason"):
         tiling.run_in_memory(lambda attempt: (_ for _ in ()).throw(RuntimeError("another reason")), Plan(2, 512))
+
+
+def test_progress_is_reported_between_tiles_and_can_end_the_work(device):
+    encoder, decoder = networks("pyramid", device)
+    content, seen = torch.rand(1, 3, 70, 130), []
+    style = encode_style(encoder, torch.rand(1, 3, 40, 40), size=0)
+
+    def report(done, total, pictures):
+        seen.append((done, total, None if pictures is None else tuple(pictures.shape)))
+        if len(seen) == 12:
+            raise InterruptedError
+
+    with tiling.reporting(report), pytest.raises(InterruptedError):
+        stylize(encoder, decoder, content, style, tile=64)
+    tiles = [(64, 64), (64, 64), (64, 2), (6, 64)]
+    assert seen == [(k, 6, None) for k in range(7)] + [(0, 6, None)] + [(k, 6, (1, 3, *t)) for k, t in enumerate(tiles, 1)]
+    assert stylize(encoder, decoder, content, style, tile=64).shape == content.shape and len(seen) == 12

@@ -55,6 +55,12 @@ def test_an_empty_mask_is_refused(run, encoder, painting):
         run("MaskStyle", style=style, mask=torch.zeros(1, 64, 64))
 
 
+def test_a_mask_a_little_above_1_counts_as_1(run, encoder, painting):
+    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+    masked = run("MaskStyle", style=style, mask=torch.full((1, 8, 8), 1.0000001))
+    assert masked.components[0].mask.max() == 1
+
+
 @pytest.mark.parametrize(("curve", "quarter"), [("linear", 0.25), ("smooth", 0.15625)])
 def test_a_sweep_goes_from_one_style_to_the_other(run, encoder, painting, photo, curve, quarter):
     a = run("EncodeStyle", encoder=encoder, image=painting, size=0)

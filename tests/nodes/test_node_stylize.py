@@ -105,10 +105,18 @@ def test_another_encoders_style_and_features_are_refused(run, encoder, decoder, 
         run("Decode", decoder=decoder, features=foreign)
 
 
-def test_pixels_that_are_not_numbers_are_refused(run, encoder, photo, style):
-    photo[0, 3, 3, 0] = float("nan")
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        run("AdaIN", encoder=encoder, content=photo, style=style)
+def test_pixels_that_are_not_numbers_are_refused_before_any_work(run, encoder, decoder, photo, style, monkeypatch):
+    features = run("AdaIN", encoder=encoder, content=photo, style=style)
+    monkeypatch.setattr(encoder, "model", None)
+    monkeypatch.setattr(decoder, "model", None)
+    clip = torch.rand(3, 37, 45, 3)
+    clip[2, 3, 3, 0] = float("nan")
+    with pytest.raises(ValueError, match="the content picture holds NaN or infinite pixels"):
+        run("AdaIN", encoder=encoder, content=clip, style=style)
+    with pytest.raises(ValueError, match="the keep_colors_of picture holds NaN or infinite pixels"):
+        run("Decode", decoder=decoder, features=features, keep_colors_of=clip)
+    with pytest.raises(ValueError, match="the content picture holds NaN or infinite pixels"):
+        run("StyleTransfer", content=clip, model="small", style="")
 
 
 def test_tiles_are_refused_as_long_as_there_are_none(run, encoder, photo, style):
@@ -123,6 +131,21 @@ def test_the_short_way_is_the_long_way(run, stylize, photo, painting, encoder):
     torch.testing.assert_close(short, long)
     own = run("StyleTransfer", content=photo, model="small", style="", alpha=0.5, keep_colors=True, style_image=painting)
     torch.testing.assert_close(own, long)
+
+
+def test_a_clip_the_short_way_is_its_pictures_each_by_itself(run, encoder):
+    clip = torch.rand(3, 37, 45, 3)
+    styles = run("EncodeStyle", encoder=encoder, image=torch.rand(3, 32, 32, 3), size=0, combine="each")
+    run("SaveStyle", style=styles, name="each")
+    run("SaveStyle", style=run("EncodeStyle", encoder=encoder, image=clip[:1], size=0), name="one")
+    for style in ("one", "each"):
+        together = run("StyleTransfer", content=clip, model="small", style=style, keep_colors=True)
+        assert together.shape == clip.shape
+    first = run("StyleTransfer", content=clip[:1], model="small", style="each", keep_colors=True)
+    torch.testing.assert_close(first[:1], together[:1])
+    assert first.shape == clip.shape
+    with pytest.raises(ValueError, match="3 styles do not fit 2 contents"):
+        run("StyleTransfer", content=clip[:2], model="small", style="each")
 
 
 def test_progress_counts_pictures_and_shows_them(stylize, style, monkeypatch):
@@ -167,14 +190,14 @@ def roomy(part, monkeypatch):
 
 def test_what_fits_is_worked_on_at_once(part, roomy, encoder):
     host = part("nodes.host")
-    parts = host.in_chunks(encoder, 64, 1000, lambda part: part, lambda count, result: None)
+    parts = host.in_chunks([encoder], 64, 1000, lambda part: part, lambda count, result: None)
     assert parts == [slice(0, 64)]
 
 
 def test_memory_limits_how_many_are_worked_on_at_once(part, roomy, encoder, monkeypatch):
     host = part("nodes.host")
     monkeypatch.setattr(roomy, "get_free_memory", lambda device: 1000 * host.VALUES_PER_PIXEL * 4 * 20)
-    parts = host.in_chunks(encoder, 40, 1000, lambda part: part, lambda count, result: None)
+    parts = host.in_chunks([encoder], 40, 1000, lambda part: part, lambda count, result: None)
     assert parts == [slice(0, 16), slice(16, 32), slice(32, 40)]
 
 
@@ -184,7 +207,7 @@ def test_out_of_memory_is_tried_again_with_fewer_pictures(part, roomy, encoder):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return part
 
-    parts = part("nodes.host").in_chunks(encoder, 10, 1000, run, lambda count, result: None)
+    parts = part("nodes.host").in_chunks([encoder], 10, 1000, run, lambda count, result: None)
     assert [(p.start, p.stop) for p in parts] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10)]
 
 
@@ -198,7 +221,7 @@ def test_one_picture_that_does_not_fit_and_other_errors_go_through(part, roomy, 
 
     tried = []
     with pytest.raises(RuntimeError, match="out of memory"):
-        part("nodes.host").in_chunks(encoder, 4, 1000, out_of_memory, lambda count, result: None)
+        part("nodes.host").in_chunks([encoder], 4, 1000, out_of_memory, lambda count, result: None)
     with pytest.raises(RuntimeError, match="broken"):
-        part("nodes.host").in_chunks(encoder, 4, 1000, broken, lambda count, result: None)
+        part("nodes.host").in_chunks([encoder], 4, 1000, broken, lambda count, result: None)
     assert len(tried) == 1
