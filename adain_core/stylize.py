@@ -12,9 +12,10 @@ from torch import Tensor
 from .decoder import Decoder
 from .devices import exact_float32, free_memory
 from .encoder import Encoder
-from .statistics import ChannelStatistics, affine_pair, channel_statistics
-from .style import Component, Style, check_pictures, check_same_encoder, resize_mask
-from .tiling import Plan, Window, encode_window, plan, report, run_in_memory
+from .images import resize_mask
+from .statistics import ChannelStatistics, affine_pair
+from .style import Component, Style, check_pictures, check_same_encoder
+from .tiling import Plan, Window, encode_window, grid, measure, plan, report, run_in_memory
 
 CONTENT_STATISTICS = ("image", "batch", "running", "region")
 
@@ -111,13 +112,12 @@ def transfer(
     def work(attempt: Plan) -> Features:
         windows = attempt.windows(size, strides[-1])
         whole = len(windows) == 1 and _fits(encoder, len(content), size)
-        grids = [[-(-side // stride) for side in size] for stride in strides]
-        masked = content_statistics == "region"
-        regions = [component.mask for component in style.components if masked and component.mask is not None]
-        found, levels = _measure(encoder, rgb, regions, grids, windows, attempt, keep=whole)
+        regional = content_statistics == "region"
+        regions = [component.mask for component in style.components if regional and component.mask is not None]
+        found, levels = measure(encoder, rgb, regions, attempt, keep=whole)
         maps = tuple(
-            _affine_map(style.components, level, parts, grid, alpha, content_statistics, half_life)
-            for level, (parts, grid) in enumerate(zip(found, grids, strict=True))
+            _affine_map(style.components, level, parts, grid(size, stride), alpha, content_statistics, half_life)
+            for level, (parts, stride) in enumerate(zip(found, strides, strict=True))
         )
         marks = (strides, count, size, alpha_channel, encoder.fingerprint, encoder.name)
         if not whole:
@@ -147,7 +147,7 @@ def decode(decoder: Decoder, features: Features, tile: int | None = None) -> Ten
         windows = attempt.windows(size, decoder.stride)
         whole = len(windows) == 1 and attempt.pictures >= features.count
         device = sample.device if whole else "cpu"  # where the networks work there may be no room for the result
-        images = torch.empty(features.count, 3, *size, device=device)
+        images = torch.empty(features.count, 3, *size, device=device).to(memory_format=torch.channels_last)
         steps = list(itertools.product(attempt.parts(features.count), windows))
         report(0, len(steps))
         for step, (pictures, window) in enumerate(steps, 1):
@@ -182,58 +182,16 @@ def stylize(
     return decode(decoder, transfer(encoder, content, style, alpha, content_statistics, half_life, tile), tile)
 
 
-def _measure(
-    encoder: Encoder,
-    content: Tensor,
-    regions: Sequence[Tensor],
-    grids: Sequence[Sequence[int]],
-    windows: Sequence[Window],
-    attempt: Plan,
-    keep: bool,
-) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
-    """The content's statistics on each level: of whole pictures first, then inside each of the masks `regions`.
-
-    With `keep`, where there is one window, its levels too.
-    """
-    weights = [[None, *(resize_mask(mask, grid) for mask in regions)] for grid in grids]
-    measured, kept = [], []
-    steps = itertools.count(1)
-    parts = list(attempt.parts(len(content)))
-    report(0, len(parts) * len(windows))
-    for pictures in parts:
-        found = []
-        for window in windows:
-            levels = encode_window(encoder, content[pictures], window)
-            here = [
-                _statistics(x, mask, pictures, window.positions(level.stride))
-                for x, masks, level in zip(levels, weights, encoder.levels, strict=True)
-                for mask in masks
-            ]
-            found = [a.merge(b) for a, b in zip(found, here, strict=True)] if found else here
-            report(next(steps), len(parts) * len(windows))
-        measured.append(found)
-        if keep:
-            kept.append(levels)
-    flat = iter([ChannelStatistics.concatenate(list(parts)) for parts in zip(*measured, strict=True)])
-    return [[next(flat) for _ in masks] for masks in weights], [torch.cat(level) for level in zip(*kept, strict=True)]
-
-
-def _statistics(x: Tensor, mask: Tensor | None, pictures: slice, positions: tuple[slice, slice]) -> ChannelStatistics:
-    if mask is None:
-        return channel_statistics(x)
-    return channel_statistics(x, (mask if len(mask) == 1 else mask[pictures])[(..., *positions)])
-
-
 def _affine_map(
     components: Sequence[Component],
     level: int,
     statistics: Sequence[ChannelStatistics],
-    grid: Sequence[int],
+    positions: Sequence[int],
     alpha: float,
     mode: str,
     half_life: float,
 ) -> AffineMap:
-    """AdaIN on a level of `grid` positions, given what `_measure` found there."""
+    """AdaIN on a level of so many `positions` (h, w), given what `measure` found there."""
     whole, *regions = statistics
     if mode == "batch":
         whole = whole.pool()
@@ -245,7 +203,7 @@ def _affine_map(
         measured = _known(next(inside), whole) if mode == "region" and component.mask is not None else whole
         pairs.append(affine_pair(measured, component.levels[level]))
     scales, shifts = zip(*pairs, strict=True)
-    return AffineMap(scales, shifts, tuple(alpha * gain for gain in _gains(components, grid)))
+    return AffineMap(scales, shifts, tuple(alpha * gain for gain in _gains(components, positions)))
 
 
 def _gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]:

@@ -7,15 +7,19 @@ and then cut, has the whole picture's values; padding happens at the picture's t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from .devices import free_memory, is_out_of_memory, release_memory
 from .encoder import Encoder
+from .images import resize_mask
+from .statistics import ChannelStatistics, channel_statistics
 
 SMALLEST_TILE = 64
 # Input, padded input, output and the convolution's work space are alive at once.
@@ -138,3 +142,45 @@ def encode_window(encoder: Encoder, pictures: Tensor, window: Window) -> list[Te
     device = next(encoder.parameters()).device
     levels = encoder(pictures[:, :, outer.top : outer.bottom, outer.left : outer.right].to(device))
     return [x[(..., *window.inside(outer, level.stride))] for x, level in zip(levels, encoder.levels, strict=True)]
+
+
+def grid(size: Sequence[int], stride: int) -> list[int]:
+    """Rows and columns of the features of a picture of `size`."""
+    return [-(-side // stride) for side in size]
+
+
+def measure(
+    encoder: Encoder, pictures: Tensor, masks: Sequence[Tensor], attempt: Plan, keep: bool = False
+) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
+    """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of the whole, then by each of the `masks`.
+
+    Masks are `(B or 1, 1, H, W)` of any size. With `keep`, for a plan of one window, the levels are given back as well.
+    """
+    size = pictures.shape[2:]
+    weights = [[None, *(resize_mask(mask, grid(size, level.stride)) for mask in masks)] for level in encoder.levels]
+    windows, parts = attempt.windows(size, encoder.levels[-1].stride), list(attempt.parts(len(pictures)))
+    steps = itertools.count()
+    report(next(steps), len(parts) * len(windows))
+    measured, kept = [], []
+    for part in parts:
+        found = []
+        for window in windows:
+            levels = encode_window(encoder, pictures[part], window)
+            here = [
+                _statistics(x, mask, part, window.positions(level.stride))
+                for x, masks_here, level in zip(levels, weights, encoder.levels, strict=True)
+                for mask in masks_here
+            ]
+            found = [a.merge(b) for a, b in zip(found, here, strict=True)] if found else here
+            report(next(steps), len(parts) * len(windows))
+        measured.append(found)
+        if keep:
+            kept.append(levels)
+    flat = iter([ChannelStatistics.concatenate(list(batch)) for batch in zip(*measured, strict=True)])
+    return [[next(flat) for _ in level] for level in weights], [torch.cat(level) for level in zip(*kept, strict=True)]
+
+
+def _statistics(x: Tensor, mask: Tensor | None, part: slice, positions: tuple[slice, slice]) -> ChannelStatistics:
+    if mask is None:
+        return channel_statistics(x)
+    return channel_statistics(x, (mask if len(mask) == 1 else mask[part])[(..., *positions)])

@@ -46,7 +46,7 @@ def load_network(role: str, name: str, dtype: str = "auto", hub_file: str = "") 
     path = None if hub_file.strip() else _find(role, name)
     entry = None if path else find_entry(_hub_name(hub_file) if hub_file.strip() else name, role)
     if entry and entry.mirrors:
-        path = pull(entry, host.progress_in_bytes())
+        path = pull(entry, host.progress())
     if path is None:
         raise FileNotFoundError(
             f"there is no {role} {name!r}; choose another, or put {name}-{role}.safetensors into models/adain and press R."

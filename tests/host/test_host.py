@@ -1,4 +1,7 @@
-"""The plugin in a real ComfyUI: set COMFYUI_DIR to a checkout of it and COMFYUI_PYTHON to a Python with its requirements."""
+"""The plugin in a real ComfyUI: set COMFYUI_DIR to a checkout of it and COMFYUI_PYTHON to a Python with its requirements.
+
+With WRITE_THUMBNAILS set as well, the templates' thumbnails are made anew from what their API twins give.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,30 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageSequence
+from torchvision.transforms.functional import pil_to_tensor
 
-from adain_core import encode_style, load_decoder, load_encoder, stylize
-from adain_core.images import load_image, save_image
+from adain_core import encode_style, load_decoder, load_encoder, load_style, stylize
+from adain_core.catalog import BUNDLED
+from adain_core.images import load_image, resize, save_image
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKOUT, PYTHON = os.environ.get("COMFYUI_DIR"), os.environ.get("COMFYUI_PYTHON")
+WORKFLOWS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows" / "api").glob("*.json"))}
+THUMBNAIL_SIDE = 512
+CHECKOUT, PYTHON = os.environ.get("COMFYUI_DIR", ""), os.environ.get("COMFYUI_PYTHON", "")
+EXAMPLE = Path(CHECKOUT) / "input" / "example.png"
 PATIENCE = 300  # seconds without a line in the log, after which a test fails
 
 pytestmark = pytest.mark.skipif(not (CHECKOUT and PYTHON), reason="COMFYUI_DIR and COMFYUI_PYTHON are not set")
 
 
 class Server:
-    """A ComfyUI process, followed by its log."""
+    """A ComfyUI process with the plugin and its files in `base`, followed by its log; it ends with the `with` block."""
 
     def __init__(self, base: Path):
+        for folder in ("custom_nodes", "models/adain", "input", "output", "user"):
+            (base / folder).mkdir(parents=True, exist_ok=True)
+        (base / "custom_nodes" / "comfyui-adain").symlink_to(ROOT, target_is_directory=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -48,6 +60,13 @@ class Server:
         threading.Thread(target=self._follow, daemon=True).start()
         self.wait_for("To see the GUI go to")
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=60)
+
     def _follow(self):
         for line in self.process.stdout:
             self.lines.put(line)
@@ -66,7 +85,16 @@ class Server:
             return json.loads(answer.read())
 
     def post(self, path: str, content: dict) -> dict:
-        request = urllib.request.Request(self.url + path, json.dumps(content).encode(), {"Content-Type": "application/json"})
+        return self._post(path, json.dumps(content).encode(), "application/json")
+
+    def upload(self, picture: Path) -> None:
+        head = f'--part\r\nContent-Disposition: form-data; name="image"; filename="{picture.name}"\r\n\r\n'
+        self._post(
+            "/upload/image", head.encode() + picture.read_bytes() + b"\r\n--part--\r\n", "multipart/form-data; boundary=part"
+        )
+
+    def _post(self, path: str, body: bytes, kind: str) -> dict:
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or "{}")
 
@@ -83,26 +111,36 @@ class Server:
         return history
 
     def pictures(self, history: dict) -> torch.Tensor:
-        files = [file for output in history["outputs"].values() for file in output["images"]]
-        return torch.cat([load_image(self.base / "output" / file["subfolder"] / file["filename"]) for file in files])
+        """All saved pictures and frames, `(N, 3, H, W)`."""
+        frames = []
+        for output in history["outputs"].values():
+            for file in output["images"]:
+                with Image.open(self.base / "output" / file["subfolder"] / file["filename"]) as picture:
+                    frames += [pil_to_tensor(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)]
+        return torch.stack(frames) / 255
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, small_files):
     base = tmp_path_factory.mktemp("comfyui")
-    for folder in ("custom_nodes", "models/adain", "input", "output", "user"):
-        (base / folder).mkdir(parents=True)
-    (base / "custom_nodes" / "comfyui-adain").symlink_to(ROOT, target_is_directory=True)
+    (base / "models" / "adain").mkdir(parents=True)
+    (base / "input").mkdir()
     for file in small_files:
         shutil.copy(file, base / "models" / "adain")
         shutil.copy(file, base / "models" / "adain" / file.name.replace("small", "fresh"))
     torch.manual_seed(0)
     save_image(torch.rand(1, 3, 37, 45), base / "input" / "photo.png")
     save_image(torch.rand(1, 3, 64, 80) * torch.tensor([1.0, 0.5, 0.2])[:, None, None], base / "input" / "painting.png")
-    server = Server(base)
-    yield server
-    server.process.terminate()
-    server.process.wait(timeout=60)
+    with Server(base) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def fresh_install(tmp_path_factory):
+    """A server with nothing but the plugin, to which ComfyUI's own example picture is uploaded."""
+    with Server(tmp_path_factory.mktemp("fresh")) as server:
+        server.upload(EXAMPLE)
+        yield server
 
 
 def node(kind: str, **inputs) -> dict:
@@ -133,13 +171,49 @@ def chain(model: str = "small", **more: dict) -> dict:
     return {**nodes, **more}
 
 
+def write_thumbnail(name: str, pictures: torch.Tensor) -> None:
+    """The template's thumbnail: the pictures as vertical strips of one, each with its own part of the view."""
+    edges = [round(pictures.shape[3] * i / len(pictures)) for i in range(len(pictures) + 1)]
+    strips = [picture[..., left:right] for picture, left, right in zip(pictures, edges, edges[1:], strict=False)]
+    thumbnail = resize(torch.cat(strips, dim=-1)[None], THUMBNAIL_SIDE)
+    save_image(thumbnail, ROOT / "workflows" / f"{name}.jpg", quality=85)
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_template_runs_on_a_fresh_install(fresh_install, name):
+    before = len(fresh_install.log)
+    pictures = fresh_install.pictures(fresh_install.run(WORKFLOWS[name]))
+    example = load_image(EXAMPLE)
+    assert pictures.shape[1:] == example.shape[1:]
+    assert all((picture - example[0]).abs().mean() > 0.02 for picture in pictures)
+    again = dict(fresh_install.run(WORKFLOWS[name])["status"]["messages"])
+    assert set(again["execution_cached"]["nodes"]) == set(WORKFLOWS[name])
+    assert not [line for line in fresh_install.log[before:] if "warn" in line.lower()]
+    if "WRITE_THUMBNAILS" in os.environ:
+        write_thumbnail(name, pictures)
+
+
+def test_first_steps_gives_the_librarys_picture(fresh_install):
+    picture = fresh_install.pictures(fresh_install.run(WORKFLOWS["first-steps"]))
+    inputs = next(node["inputs"] for node in WORKFLOWS["first-steps"].values() if node["class_type"] == "AdaINStyleTransfer")
+    style = load_style(BUNDLED / "styles" / f"{inputs['style']}.safetensors")
+    expected = stylize(load_encoder(), load_decoder(), load_image(EXAMPLE), style)
+    torch.testing.assert_close(picture, expected, atol=1.01 / 255, rtol=0)
+
+
+def test_every_template_is_listed_with_its_thumbnail(fresh_install):
+    names = [path.stem for path in (ROOT / "workflows").glob("*.json")]
+    assert sorted(fresh_install.get("/workflow_templates")["comfyui-adain"]) == sorted(names)
+    for name in names:
+        with urllib.request.urlopen(f"{fresh_install.url}/api/workflow_templates/comfyui-adain/{name}.jpg") as answer:
+            assert answer.headers["Content-Type"] == "image/jpeg"
+
+
 def test_all_nodes_register_and_nothing_failed(server):
     names = [name for name in server.get("/object_info") if name.startswith("AdaIN")]
     assert len(names) == 13
-    assert server.get("/object_info/AdaINLoadEncoder")["AdaINLoadEncoder"]["input"]["required"]["name"][1]["options"] == [
-        "fresh",
-        "small",
-    ]
+    options = server.get("/object_info/AdaINLoadEncoder")["AdaINLoadEncoder"]["input"]["required"]["name"][1]["options"]
+    assert {"fresh", "small", "lite"} <= set(options)
     assert not [line for line in server.log if "IMPORT FAILED" in line or "Traceback" in line]
 
 
@@ -185,14 +259,21 @@ def test_mixed_masked_and_swept_styles_make_a_clip(server):
     assert not torch.equal(clip[0], clip[2])
 
 
-def test_latents_go_through(server):
+def test_a_latent_gets_the_colours_of_another(server):
     workflow = {
-        "a": node("EmptyLatentImage", width=64, height=64, batch_size=2),
-        "b": node("EmptyLatentImage", width=128, height=64, batch_size=1),
+        "photo": node("LoadImage", image="photo.png"),
+        "painting": node("LoadImage", image="painting.png"),
+        "vae": node("VAELoader", vae_name="pixel_space"),  # its latents are the pixels: no checkpoint is needed
+        "a": node("VAEEncode", pixels=["photo", 0], vae=["vae", 0]),
+        "b": node("VAEEncode", pixels=["painting", 0], vae=["vae", 0]),
         "latent": node("AdaINLatent", latent=["a", 0], reference=["b", 0], alpha=1.0, statistics="image"),
-        "save": node("SaveLatent", samples=["latent", 0], filename_prefix="latent"),
+        "picture": node("VAEDecode", samples=["latent", 0], vae=["vae", 0]),
+        "save": node("SaveImage", images=["picture", 0], filename_prefix="latent"),
     }
-    server.run(workflow)
+    picture, painting = server.pictures(server.run(workflow)), load_image(server.base / "input" / "painting.png")
+    assert picture.shape[2:] == (37, 45)
+    torch.testing.assert_close(picture.mean((2, 3)), painting.mean((2, 3)), atol=0.01, rtol=0)
+    torch.testing.assert_close(picture.std((2, 3)), painting.std((2, 3)), atol=0.01, rtol=0)
 
 
 def test_a_mistake_is_one_sentence(server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import shutil
 import sys
@@ -36,8 +37,14 @@ def part(plugin):
 
 
 @pytest.fixture
-def folders(plugin, part, tmp_path, small_files, monkeypatch) -> Path:
-    """A ComfyUI's folders with the small networks in models/adain, and nothing bundled."""
+def bundled(tmp_path) -> Path:
+    """The folder of the bundled networks and styles: none."""
+    return tmp_path / "bundled"
+
+
+@pytest.fixture
+def folders(plugin, part, tmp_path, small_files, bundled, monkeypatch) -> Path:
+    """A ComfyUI's folders with the small networks in models/adain."""
     import folder_paths
 
     host = part("nodes.host")
@@ -45,12 +52,22 @@ def folders(plugin, part, tmp_path, small_files, monkeypatch) -> Path:
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", {})
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    monkeypatch.setattr(host, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(host, "BUNDLED", bundled)
     (tmp_path / "models" / "adain").mkdir(parents=True)
     for file in small_files:
         shutil.copy(file, tmp_path / "models" / "adain")
     host.register_folders()
     return tmp_path
+
+
+@pytest.fixture
+def schemas(folders, plugin) -> dict[str, tuple]:
+    """Each registered node and its schema, by the node's id."""
+
+    async def registered():
+        return await (await plugin.comfy_entrypoint()).get_node_list()
+
+    return {node.define_schema().node_id: (node, node.define_schema()) for node in asyncio.run(registered())}
 
 
 @pytest.fixture

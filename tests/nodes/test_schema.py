@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 # design: id, class, inputs in order (a ? is optional), defaults
@@ -24,15 +22,6 @@ NODES = {
     "AdaINLatent": ("LatentAdaIN", "latent reference alpha=1.0 statistics=image"),
     "AdaINModel": ("ModelAdaIN", "model reference alpha=0.5 start_percent=0.0 end_percent=0.6"),
 }
-
-
-@pytest.fixture
-def schemas(folders, plugin):
-    async def registered():
-        return await (await plugin.comfy_entrypoint()).get_node_list()
-
-    classes = asyncio.run(registered())
-    return {node.define_schema().node_id: (node, node.define_schema()) for node in classes}
 
 
 def test_every_node_is_registered_under_its_id(schemas):

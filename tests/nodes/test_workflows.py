@@ -1,0 +1,96 @@
+"""The templates: what the host lists, and their API twins, which tests/host runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from adain_core.catalog import BUNDLED
+
+FOLDER = Path(__file__).resolve().parents[2] / "workflows"
+TEMPLATES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+TWINS = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "api").glob("*.json"))}
+CHECKPOINT = "CheckpointLoaderSimple"  # a template with it needs a file that is not ours
+
+every_template = pytest.mark.parametrize("name", TEMPLATES)
+
+
+def nodes(template: dict) -> dict[int, dict]:
+    return {node["id"]: node for node in template["nodes"]}
+
+
+def exported(template: dict) -> dict:
+    """The API format of a template, as the host's menu exports it: notes and the upload button are left out."""
+    links = {link: [str(source), slot] for link, source, slot, *_ in template["links"]}
+    workflow = {}
+    for node in template["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        widgets = [item["name"] for item in node["inputs"] if "widget" in item]
+        inputs = dict(zip(widgets, node["widgets_values"], strict=True))
+        inputs.pop("upload", None)
+        inputs |= {item["name"]: links[item["link"]] for item in node["inputs"] if item["link"] is not None}
+        workflow[str(node["id"])] = {"inputs": inputs, "class_type": node["type"], "_meta": {"title": node["title"]}}
+    return workflow
+
+
+@pytest.fixture
+def bundled() -> Path:
+    """The real ones, which templates name."""
+    return BUNDLED
+
+
+@every_template
+def test_a_template_has_a_thumbnail_and_tells_what_to_do(name):
+    with Image.open(FOLDER / f"{name}.jpg") as thumbnail:
+        assert thumbnail.format == "JPEG" and thumbnail.width == thumbnail.height == 512
+    notes = [node for node in TEMPLATES[name]["nodes"] if node["type"] == "MarkdownNote"]
+    assert len(notes) == 1 and "**Run**" in notes[0]["widgets_values"][0]
+
+
+@every_template
+def test_what_needs_no_checkpoint_has_a_twin_for_the_tests(name):
+    kinds = {node["type"] for node in TEMPLATES[name]["nodes"]}
+    assert (name in TWINS) != (CHECKPOINT in kinds)
+    if name in TWINS:
+        assert TWINS[name] == exported(TEMPLATES[name])
+
+
+def test_every_twin_belongs_to_a_template():
+    assert TWINS.keys() <= TEMPLATES.keys()
+
+
+@every_template
+def test_links_lead_from_an_output_to_an_input_of_its_type(name):
+    by_id = nodes(TEMPLATES[name])
+    for link, source, slot, target, place, kind in TEMPLATES[name]["links"]:
+        output, entry = by_id[source]["outputs"][slot], by_id[target]["inputs"][place]
+        assert output["type"] == entry["type"] == kind
+        assert link in output["links"] and entry["link"] == link
+
+
+@every_template
+def test_our_nodes_are_as_the_schema_has_them(name, schemas):
+    from comfy_api.latest import io
+
+    for node in TEMPLATES[name]["nodes"]:
+        if not node["type"].startswith("AdaIN"):
+            continue
+        schema = schemas[node["type"]][1]
+        widgets = [item for item in schema.inputs if isinstance(item, io.WidgetInput)]
+        sockets = [item for item in schema.inputs if item not in widgets]
+        entries = [(item["name"], item["type"]) for item in node["inputs"]]
+        # values are stored by position: the widgets' order is the schema's
+        assert entries[len(sockets) :] == [(item.id, item.get_io_type()) for item in widgets]
+        assert sorted(entries[: len(sockets)]) == sorted((item.id, item.get_io_type()) for item in sockets)
+        assert [(o["name"], o["type"]) for o in node["outputs"]] == [(o.display_name, o.get_io_type()) for o in schema.outputs]
+        linked = {item["name"] for item in node["inputs"] if item["link"] is not None}
+        assert {item.id for item in sockets if not item.optional} <= linked
+        for item, value in zip(widgets, node["widgets_values"], strict=True):
+            if isinstance(item, io.Combo.Input):
+                assert value in item.options
+            elif isinstance(item, (io.Int.Input, io.Float.Input)):
+                assert item.min <= value <= item.max
