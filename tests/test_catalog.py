@@ -117,6 +117,13 @@ def test_a_name_on_the_hub_is_pulled_and_converted_once(public, tmp_path, capsys
     assert f"{NAME}: encoder, fingerprint {encoder.fingerprint[:12]}, {tmp_path / 'hf' / 'assets'}" in capsys.readouterr().out
 
 
+def test_other_names_cannot_be_pulled(served, public, capsys):
+    assert main(["pull", NAME, "vgg16"]) == 2
+    err = capsys.readouterr().err
+    assert "'vgg16' is no name in the catalog; there are lite, " in err and err.count("\n") == 1
+    assert not served.requests
+
+
 def test_a_changed_file_is_pulled_on_request(public, tmp_path):
     before = load_encoder(NAME).fingerprint
     torch.save(plain.encoder().state_dict(), tmp_path / "other.pth")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ..catalog import catalog, find_entry
-from ..weights import network_path, pull, read_network
+from ..catalog import Entry, catalog, find_entry
+from ..weights import pull, read_network
 from . import options
 
 
@@ -17,10 +17,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for name in arguments.names:
-        entries = [find_entry(name, "")] if name.startswith("hf:") else [e for e in catalog() if e.name == name and e.available]
-        if not entries:
-            network_path(name, "encoder")
+    found = {name: _entries(name) for name in arguments.names}
+    for name, entries in found.items():
         for entry in entries:
             if entry.mirrors:
                 with options.bytes_bar(name) as progress:
@@ -28,3 +26,12 @@ def run(arguments: argparse.Namespace) -> int:
             network = read_network(entry.path)
             print(f"{name}: {network.role}, fingerprint {network.encoder_fingerprint[:12]}, {entry.path}")
     return 0
+
+
+def _entries(name: str) -> list[Entry]:
+    available = [entry for entry in catalog() if entry.available]
+    entries = [find_entry(name, "")] if name.startswith("hf:") else [entry for entry in available if entry.name == name]
+    if not entries:
+        names = ", ".join(dict.fromkeys(entry.name for entry in available))
+        raise ValueError(f"{name!r} is no name in the catalog; there are {names}, and hf:owner/repo/file for any on the Hub.")
+    return entries
