@@ -36,8 +36,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--per-picture", type=int, default=1, metavar="N", help="styles drawn for each picture (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="under which styles are drawn (default: 0)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a picture, or a folder for a folder")
-    options.add_encoder(parser)
-    parser.add_argument("--decoder", default="lite", metavar="NAME", help="a bundled name or a file (default: %(default)s)")
+    options.add_network(parser, "encoder")
+    options.add_network(parser, "decoder")
     parser.add_argument("--alpha", type=float, default=1.0, help="strength of the style, from 0 to 1 (default: 1)")
     options.add_weights(parser)
     parser.add_argument(
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
     masks = _masks(arguments)
     device = resolve_device(arguments.device)
-    encoder = load_encoder(arguments.encoder, device, arguments.dtype)
-    decoder = load_decoder(arguments.decoder, device, arguments.dtype)
+    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
+    decoder = load_decoder(options.network(arguments.decoder, "decoder"), device, arguments.dtype)
 
     pictures = {path: load_image(path) for path in style_pictures}
     style_of = _style_maker(arguments, encoder, pictures, masks)
