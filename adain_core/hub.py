@@ -230,8 +230,8 @@ def _first(mirrors: Sequence[HubFile], attempt: Callable[[HubFile], Result]) -> 
             return attempt(file)
         except OfflineModeIsEnabled:
             raise HubError(
-                f"it is not on this machine, and HF_HUB_OFFLINE forbids to look for it; unset that, or download"
-                f" {file.url()} elsewhere and give the file."
+                "it is not on this machine, and HF_HUB_OFFLINE forbids to look for it; unset that, or copy the file that"
+                f" adain pull makes on another machine into {assets()}."
             ) from None
         except (HfHubHTTPError, BrokenLine) as error:
             first = first or HubError(_sentence(error, file))
