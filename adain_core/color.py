@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def match_colors(style_images: Tensor, content: Tensor) -> Tensor:
     1. The map is `A (x - mu_s) + mu_c`, `A = S_c^(1/2) S_s^(-1/2)` with symmetric roots; the result is clamped.
     Source: Gatys et al. 2016 (arXiv 1606.05897), image analogies colour matching. Raises ValueError for other batches.
     """
-    check_batches(style_images, content)
+    _check_batches(len(style_images), len(content))
     # 3x3 roots: the CPU has float64 and eigh everywhere
     style_mean, style_covariance = _moments(style_images)
     content_mean, content_covariance = _moments(content)
@@ -37,12 +39,7 @@ def keep_colors(stylized: Tensor, content: Tensor) -> Tensor:
     down where it would leave [0, 1], so that luminance is exact. An alpha channel of `stylized` is kept. Source: Gatys et
     al. 2016, luminance-only transfer. Raises ValueError where sizes or batches differ.
     """
-    if stylized.shape[2:] != content.shape[2:]:
-        raise ValueError(
-            f"colours can only be kept from a picture of the same size; {tuple(content.shape[2:])} is not"
-            f" {tuple(stylized.shape[2:])}."
-        )
-    check_batches(stylized, content)
+    check_keepable(len(stylized), stylized.shape[2:], content)
     content = content[:, :3].to(stylized)
     luminance = luma(stylized)
     chrominance = content - luma(content)
@@ -51,15 +48,24 @@ def keep_colors(stylized: Tensor, content: Tensor) -> Tensor:
     return torch.cat([colored, stylized[:, 3:].expand(len(colored), -1, -1, -1)], dim=1)
 
 
+def check_keepable(count: int, size: Sequence[int], content: Tensor) -> None:
+    """Raise ValueError unless `count` pictures of `size` (H, W) can take the colours of `content` `(B, C, H, W)`."""
+    if tuple(size) != tuple(content.shape[2:]):
+        raise ValueError(
+            f"colours can only be kept from a picture of the same size; {tuple(content.shape[2:])} is not {tuple(size)}."
+        )
+    _check_batches(count, len(content))
+
+
 def luma(images: Tensor) -> Tensor:
     """Luminance `(B, 1, H, W)` of pictures `(B, 3 or 4, H, W)`, by `LUMINANCE`."""
     return (images[:, :3] * images.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
 
 
-def check_batches(a: Tensor, b: Tensor) -> None:
-    """Raise ValueError unless the batches are equal or one of them is 1."""
-    if len(a) != len(b) and 1 not in (len(a), len(b)):
-        raise ValueError(f"{len(a)} and {len(b)} pictures cannot be paired; the numbers must agree or one of them be 1.")
+def _check_batches(a: int, b: int) -> None:
+    """Raise ValueError unless the numbers of pictures are equal or one of them is 1."""
+    if a != b and 1 not in (a, b):
+        raise ValueError(f"{a} and {b} pictures cannot be paired; the numbers must agree or one of them be 1.")
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,9 +13,15 @@ from .layers import ReflectionConv2d, ResidualBlock, UpsampleConv2d
 
 
 class Decoder(nn.Module):
-    """Base of the decoders. `encoder_fingerprint` and `encoder_name` say whose features it reads."""
+    """Base of the decoders. `encoder_fingerprint` and `encoder_name` say whose features it reads.
+
+    `halo` and `values_per_pixel` are as of `Encoder`; `stride` is that of the coarsest level in pixels.
+    """
 
     architecture: str
+    stride: int
+    halo: int
+    values_per_pixel: float
 
     def __init__(self, config: dict):
         super().__init__()
@@ -56,11 +62,17 @@ class VGGDecoder(Decoder):
         ("conv1_1", 64, 3),
     )
     upsampled = ("conv3_4", "conv2_2", "conv1_2")
+    stride = 2 ** len(upsampled)
+    values_per_pixel = layers[-1][1]
 
     def __init__(self, config: dict):
         super().__init__(config)
         for name, before, after in self.layers:
             setattr(self, name, (UpsampleConv2d if name in self.upsampled else ReflectionConv2d)(before, after))
+        stride, self.halo = self.stride, 0
+        for name, _, _ in self.layers:
+            stride //= 2 if name in self.upsampled else 1
+            self.halo += stride  # a 3x3 convolution sees one position beyond its own
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         (x,) = features
@@ -86,6 +98,12 @@ class PyramidDecoder(Decoder):
         )
         self.up = nn.ModuleList(map(UpsampleConv2d, widths[1:], widths))
         self.out = ReflectionConv2d(widths[0], 3 * 4)
+        self.stride = 2 ** len(widths)
+        # each convolution sees one position beyond its own: two in a block, one after each upsampling, the last one
+        strides = [2**i for i in range(1, len(widths) + 1)]
+        blocks = sum(2 * count * stride for count, stride in zip(config["blocks"], strides, strict=True))
+        self.halo = blocks + sum(strides[:-1]) + strides[0]
+        self.values_per_pixel = max(3.0, widths[0] / 4)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         x = self.blocks[-1](features[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import psutil
 import torch
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -36,6 +37,31 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     if resolved not in DTYPES.values():
         raise ValueError(f"{dtype!r} is no number type for a network; choose auto, {', '.join(DTYPES)}.")
     return resolved
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that new tensors could take on `device`."""
+    if device.type in ("cuda", "xpu"):
+        backend = getattr(torch, device.type)
+        # what PyTorch has taken from the device and does not use now can be used again
+        return backend.mem_get_info(device)[0] + backend.memory_reserved(device) - backend.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return psutil.virtual_memory().available
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device's memory ran out."""
+    message = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
+    )
+
+
+def release_memory() -> None:
+    """Give back what PyTorch keeps of the memory of GPUs for later."""
+    for kind in available_devices()[:-1]:
+        getattr(torch, kind).empty_cache()
 
 
 @contextlib.contextmanager

@@ -25,10 +25,16 @@ class Level:
 
 
 class Encoder(nn.Module):
-    """Base of the encoders. `levels` lists where AdaIN acts, shallow first; `name` and `fingerprint` say which network."""
+    """Base of the encoders. `levels` lists where AdaIN acts, shallow first; `name` and `fingerprint` say which network.
+
+    `halo`: how many pixels around it a feature may depend on, beyond those of its own position. `values_per_pixel`: the most
+    activations there are, for each pixel of the picture, in one layer.
+    """
 
     architecture: str
     levels: tuple[Level, ...]
+    halo: int
+    values_per_pixel: float
 
     def __init__(self, config: dict):
         super().__init__()
@@ -64,6 +70,9 @@ class VGGEncoder(Encoder):
     architecture = "vgg19"
     levels = (Level("relu4_1", 512, 8),)
     blocks = ((64, 64), (128, 128), (256, 256, 256, 256), (512,))
+    # a 3x3 convolution sees one position beyond its own, pooling none
+    halo = sum(len(widths) * 2**block for block, widths in enumerate(blocks))
+    values_per_pixel = blocks[0][0]
 
     def __init__(self, config: dict):
         super().__init__(config)
@@ -115,6 +124,9 @@ class PyramidEncoder(Encoder):
         self.down = nn.ModuleList(map(DownsampleConv2d, [3, *widths[:-1]], widths))
         self.conv = nn.ModuleList(ReflectionConv2d(width, width) for width in widths)
         self.levels = tuple(Level(f"stride{2**i}", width, 2**i) for i, width in enumerate(widths, 1))
+        # downsampling sees one position of its input beyond its own, the convolution after it one of its own
+        self.halo = sum(level.stride // 2 + level.stride for level in self.levels)
+        self.values_per_pixel = max(3.0, widths[0] / 4)
 
     def forward(self, images: Tensor, layers: Sequence[str] | None = None) -> list[Tensor]:
         x = images.to(self.dtype)

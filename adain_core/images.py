@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,11 @@ def resize(images: Tensor, smallest_side: int) -> Tensor:
         return images
     size = [max(1, round(side * smallest_side / shortest)) for side in images.shape[2:]]
     return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Area-resize a mask `(B, 1, H, W)` to `size`; enlarging repeats pixels."""
+    return F.adaptive_avg_pool2d(mask, tuple(size))
 
 
 def thumbnail_jpeg(image: Tensor, side: int = 96) -> bytes:

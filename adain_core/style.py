@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
 from .devices import exact_float32
 from .encoder import Encoder
 from .files import read_safetensors, replacing
-from .images import resize, thumbnail_jpeg
-from .statistics import ChannelStatistics, channel_statistics
+from .images import resize, resize_mask, thumbnail_jpeg
+from .statistics import ChannelStatistics
+from .tiling import measure, plan, run_in_memory
 
 FORMAT = "adain-style-1"
 MASK_SIDE = 512  # masks are stored at most this large
@@ -150,15 +150,15 @@ def encode_style(
         mask = check_mask(opaque if mask is None else opaque * resize_mask(mask.cpu(), opaque.shape[2:]))
     images = images[:, :3]
     pictures = resize(images, size)
-    device = next(encoder.parameters()).device
+    sample = next(encoder.parameters())
+    masks = [] if mask is None else [mask.to(sample.device)]
     with torch.no_grad(), exact_float32():
-        features = encoder(pictures.to(device))
-        levels = []
-        for x in features:
-            weights = None if mask is None else resize_mask(mask.to(device), x.shape[2:])
-            statistics = channel_statistics(x, weights)
-            levels.append(statistics.pool() if combine == "pool" else statistics)
-    weight = torch.ones(levels[0].batch, device=device)
+        found, _ = run_in_memory(
+            lambda attempt: measure(encoder, pictures, masks, attempt),
+            plan(None, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, sample),
+        )
+    levels = [level[-1].pool() if combine == "pool" else level[-1] for level in found]
+    weight = torch.ones(levels[0].batch, device=sample.device)
     return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail_jpeg(images[:1]))
 
 
@@ -235,11 +235,6 @@ def check_mask(mask: Tensor) -> Tensor:
     if not mask.any():
         raise ValueError("the mask is empty (0 everywhere); paint where the style is to apply.")
     return mask
-
-
-def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """Area-resize a mask `(B, 1, H, W)` to `size`; enlarging repeats pixels."""
-    return F.adaptive_avg_pool2d(mask, tuple(size))
 
 
 def _check_components(components: list[Component]) -> None:

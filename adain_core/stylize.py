@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .decoder import Decoder
-from .devices import exact_float32
+from .devices import exact_float32, free_memory
 from .encoder import Encoder
-from .statistics import ChannelStatistics, affine_pair, channel_statistics
-from .style import Component, Style, check_pictures, check_same_encoder, resize_mask
+from .images import resize_mask
+from .statistics import ChannelStatistics, affine_pair
+from .style import Component, Style, check_pictures, check_same_encoder
+from .tiling import Plan, Window, encode_window, grid, measure, plan, report, run_in_memory
 
 CONTENT_STATISTICS = ("image", "batch", "running", "region")
 
 
 @dataclass(frozen=True)
-class Features:
-    """Stylised features on their way to a decoder.
+class AffineMap:
+    """AdaIN on one level: for each component of a style, `scale` and `shift` `(B, C)` and a `gain` at each position."""
 
-    `levels`: one `(B, C, h, w)` per level, shallow first. `size`: the content's H and W. `alpha_channel`: the content's,
-    `(B, 1, H, W)`, or None. `encoder_fingerprint` and `encoder_name` say which decoder can read them.
+    scales: tuple[Tensor, ...]
+    shifts: tuple[Tensor, ...]
+    gains: tuple[Tensor, ...]
+
+    def __call__(self, x: Tensor, pictures: slice, window: Window, stride: int) -> Tensor:
+        """Of the features `x` of some pictures of the batch in a window: `x + sum gain ((scale - 1) x + shift)`."""
+        rows, columns = window.positions(stride)
+
+        def part(tensor: Tensor) -> Tensor:
+            tensor = tensor if len(tensor) == 1 else tensor[pictures]
+            return tensor if tensor.shape[2:] == (1, 1) else tensor[:, :, rows, columns]
+
+        scale, shift = 1.0, 0.0
+        for component_scale, component_shift, gain in zip(self.scales, self.shifts, map(part, self.gains), strict=True):
+            scale = scale + gain * (part(component_scale[:, :, None, None]) - 1)
+            shift = shift + gain * part(component_shift[:, :, None, None])
+        return torch.addcmul(shift, x.float(), scale).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Stylised features of `count` pictures on their way to a decoder.
+
+    `levels`: one `(B, C, h, w)` per level, shallow first. Where they would not fit memory they are deferred: `levels` is
+    empty, and they are computed from `content`, `encoder` and `maps` when they are decoded. `size`: the content's H and W.
+    `alpha_channel`: the content's, `(B, 1, H, W)`, or None. `encoder_fingerprint` and `encoder_name` say which decoder can
+    read them.
     """
 
     levels: tuple[Tensor, ...]
+    strides: tuple[int, ...]
+    count: int
     size: tuple[int, int]
     alpha_channel: Tensor | None
     encoder_fingerprint: str
     encoder_name: str
+    content: Tensor | None = None
+    encoder: Encoder | None = None
+    maps: tuple[AffineMap, ...] = ()
+
+    def window(self, pictures: slice, window: Window) -> list[Tensor]:
+        """The levels of some of the pictures in a window, on the encoder's device."""
+        if self.levels:
+            return [x[(pictures, slice(None), *window.positions(s))] for x, s in zip(self.levels, self.strides, strict=True)]
+        content = self.content if len(self.content) == 1 else self.content[pictures]
+        levels = encode_window(self.encoder, content, window)
+        return [m(x, pictures, window, s) for m, x, s in zip(self.maps, levels, self.strides, strict=True)]
 
 
 def transfer(
@@ -38,12 +80,15 @@ def transfer(
     alpha: float = 1.0,
     content_statistics: str = "image",
     half_life: float = 8.0,
+    tile: int | None = None,
 ) -> Features:
     """AdaIN of the features of `content` `(N, 3, H, W)`, or `(N, 4, H, W)` with alpha, in [0, 1], with a style of N or 1.
 
     `alpha` in [0, 1] is the strength of the style. `content_statistics`: "image" per picture, "batch" pooled over the
     batch, "running" smoothed along it so that a picture's weight halves every `half_life` pictures, "region" inside the
-    mask of each style. Raises ValueError for anything else, for pixels that are not finite and for another encoder's style.
+    mask of each style. `tile`: the side in pixels of the tiles that are worked on one after the other, which changes the
+    memory it takes but not the result; None chooses by the free memory, 0 never tiles. Raises ValueError for anything
+    else, for pixels that are not finite and for another encoder's style.
 
     With masks, at each position: `t = (1 - c) x + c sum_k a_k adain_k`, `a_k = w_k m_k / sum_j w_j m_j`,
     `c = min(1, sum_j m_j)`, where a style without a mask has m = 1.
@@ -58,32 +103,66 @@ def transfer(
     content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         raise ValueError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
-    device = next(encoder.parameters()).device
-    style = style.to(device)
-    with torch.no_grad(), exact_float32():
-        levels = encoder(content[:, :3].to(device))
-        stylized = tuple(
-            _transfer_level(x, index, style.components, alpha, content_statistics, half_life)
-            for index, x in enumerate(levels)
+    sample = next(encoder.parameters())
+    style = style.to(sample.device)
+    size, count = tuple(content.shape[2:]), max(len(content), style.batch)
+    rgb, alpha_channel = content[:, :3], content[:, 3:].expand(count, -1, -1, -1) if content.shape[1] == 4 else None
+    strides = tuple(level.stride for level in encoder.levels)
+
+    def work(attempt: Plan) -> Features:
+        windows = attempt.windows(size, strides[-1])
+        whole = len(windows) == 1 and _fits(encoder, len(content), size)
+        regional = content_statistics == "region"
+        regions = [component.mask for component in style.components if regional and component.mask is not None]
+        found, levels = measure(encoder, rgb, regions, attempt, keep=whole)
+        maps = tuple(
+            _affine_map(style.components, level, parts, grid(size, stride), alpha, content_statistics, half_life)
+            for level, (parts, stride) in enumerate(zip(found, strides, strict=True))
         )
-    alpha_channel = content[:, 3:].expand(len(stylized[0]), -1, -1, -1) if content.shape[1] == 4 else None
-    return Features(stylized, tuple(content.shape[2:]), alpha_channel, encoder.fingerprint, encoder.name)
+        marks = (strides, count, size, alpha_channel, encoder.fingerprint, encoder.name)
+        if not whole:
+            return Features((), *marks, rgb, encoder, maps)
+        everything = slice(0, count)
+        mapped = (m(x, everything, windows[0], stride) for m, x, stride in zip(maps, levels, strides, strict=True))
+        return Features(tuple(mapped), *marks)
+
+    with torch.no_grad(), exact_float32():
+        return run_in_memory(work, plan(tile, len(content), size, encoder.halo, encoder.values_per_pixel, sample))
 
 
-def decode(decoder: Decoder, features: Features) -> Tensor:
+def decode(decoder: Decoder, features: Features, tile: int | None = None) -> Tensor:
     """The picture of `features`, `(B, 3, H, W)` in [0, 1], or `(B, 4, H, W)` if the content had alpha; float32.
 
-    H and W are exactly the content's. Raises ValueError if the decoder belongs to another encoder.
+    H and W are exactly the content's. `tile` is as in `transfer`. Raises ValueError if the decoder belongs to another
+    encoder.
     """
     if decoder.encoder_fingerprint != features.encoder_fingerprint:
         raise ValueError(
             f"the decoder {decoder.name!r} reads the encoder {decoder.encoder_name!r}, the features are of"
             f" {features.encoder_name!r}; load the decoder that belongs to {features.encoder_name!r}."
         )
-    parameter = next(decoder.parameters())
+    sample, size = next(decoder.parameters()), features.size
+
+    def work(attempt: Plan) -> Tensor:
+        windows = attempt.windows(size, decoder.stride)
+        whole = len(windows) == 1 and attempt.pictures >= features.count
+        device = sample.device if whole else "cpu"  # where the networks work there may be no room for the result
+        images = torch.empty(features.count, 3, *size, device=device).to(memory_format=torch.channels_last)
+        steps = list(itertools.product(attempt.parts(features.count), windows))
+        report(0, len(steps))
+        for step, (pictures, window) in enumerate(steps, 1):
+            outer = window.grow(decoder.halo, decoder.stride, size)
+            part = decoder([level.to(sample) for level in features.window(pictures, outer)])
+            part = part[(..., *window.inside(outer, 1))].float().clamp(0, 1)
+            images[(pictures, slice(None), *window.positions(1))] = part
+            report(step, len(steps), part)
+        return images
+
+    halo, values = decoder.halo, decoder.values_per_pixel
+    if features.encoder is not None:
+        halo, values = halo + features.encoder.halo, max(values, features.encoder.values_per_pixel)
     with torch.no_grad(), exact_float32():
-        images = decoder([level.to(parameter) for level in features.levels])
-    images = images[:, :, : features.size[0], : features.size[1]].float().clamp(0, 1)
+        images = run_in_memory(work, plan(tile, features.count, size, halo, values, sample))
     if features.alpha_channel is None:
         return images
     return torch.cat([images, features.alpha_channel.to(images)], dim=1)
@@ -97,33 +176,37 @@ def stylize(
     alpha: float = 1.0,
     content_statistics: str = "image",
     half_life: float = 8.0,
+    tile: int | None = None,
 ) -> Tensor:
     """`decode(decoder, transfer(encoder, ...))`: pictures `(N, 3, H, W)` in the style, in [0, 1], of the content's size."""
-    return decode(decoder, transfer(encoder, content, style, alpha, content_statistics, half_life))
+    return decode(decoder, transfer(encoder, content, style, alpha, content_statistics, half_life, tile), tile)
 
 
-def _transfer_level(
-    x: Tensor, level: int, components: tuple[Component, ...], alpha: float, mode: str, half_life: float
-) -> Tensor:
-    """AdaIN on one level: every component is an affine map of `x` with a gain at each position."""
-    gains = _gains(components, x.shape[2:])
-    whole = channel_statistics(x)
+def _affine_map(
+    components: Sequence[Component],
+    level: int,
+    statistics: Sequence[ChannelStatistics],
+    positions: Sequence[int],
+    alpha: float,
+    mode: str,
+    half_life: float,
+) -> AffineMap:
+    """AdaIN on a level of so many `positions` (h, w), given what `measure` found there."""
+    whole, *regions = statistics
     if mode == "batch":
         whole = whole.pool()
     elif mode == "running":
         whole = whole.running(half_life)
-    scale, shift = 1.0, 0.0
-    for component, gain in zip(components, gains, strict=True):
-        content = whole
-        if mode == "region" and component.mask is not None:
-            content = _inside(x, resize_mask(component.mask, x.shape[2:]), whole)
-        component_scale, component_shift = affine_pair(content, component.levels[level])
-        scale = scale + alpha * gain * (component_scale - 1)[:, :, None, None]
-        shift = shift + alpha * gain * component_shift[:, :, None, None]
-    return torch.addcmul(shift, x.float(), scale).to(x.dtype)
+    inside = iter(regions)
+    pairs = []
+    for component in components:
+        measured = _known(next(inside), whole) if mode == "region" and component.mask is not None else whole
+        pairs.append(affine_pair(measured, component.levels[level]))
+    scales, shifts = zip(*pairs, strict=True)
+    return AffineMap(scales, shifts, tuple(alpha * gain for gain in _gains(components, positions)))
 
 
-def _gains(components: tuple[Component, ...], size: tuple[int, int]) -> list[Tensor]:
+def _gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]:
     """`c * a_k` of each component, `(B, 1, h, w)`, or `(B, 1, 1, 1)` where no component has a mask."""
     weights = [component.weight[:, None, None, None] for component in components]
     masks = [
@@ -137,10 +220,16 @@ def _gains(components: tuple[Component, ...], size: tuple[int, int]) -> list[Ten
     return [coverage * part / total.where(total > 0, torch.ones_like(total)) for part in parts]
 
 
-def _inside(x: Tensor, mask: Tensor, whole: ChannelStatistics) -> ChannelStatistics:
-    """Statistics of `x` inside the mask; a region smaller than one position has none, and takes the picture's."""
-    inside = channel_statistics(x, mask)
+def _known(inside: ChannelStatistics, whole: ChannelStatistics) -> ChannelStatistics:
+    """A region's statistics; one that is smaller than one position has none, and takes the picture's."""
     known = inside.count >= 1
     return ChannelStatistics(
         *(torch.where(known, getattr(inside, name), getattr(whole, name)) for name in ("count", "mean", "m2"))
     )
+
+
+def _fits(encoder: Encoder, count: int, size: tuple[int, int]) -> bool:
+    """Whether the features of `count` pictures take less than a quarter of the free memory."""
+    sample = next(encoder.parameters())
+    values = sum(level.channels / level.stride**2 for level in encoder.levels)
+    return count * size[0] * size[1] * values * sample.element_size() < free_memory(sample.device) / 4

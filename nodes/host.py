@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import folder_paths
 import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
-from PIL import Image
 from torch import Tensor, nn
 
+from ..adain_core.images import to_pil
+from ..adain_core.tiling import COPIES, reporting
 from ..adain_core.weights import BUNDLED
 
 NETWORKS, STYLES = "adain", "adain_styles"  # names of the model folders
 EXTENSIONS = (".safetensors", ".pth", ".pt")
-# The most memory per pixel is taken at full resolution: 64 channels in the paper's VGG, of which input, padded input,
-# output and the convolution's work space are alive at once.
-VALUES_PER_PIXEL = 64 * 4
 PREVIEW_SIDE = 512
 
-Result = TypeVar("Result")
 
+@contextlib.contextmanager
+def working(patchers: list[ModelPatcher], size: Sequence[int]) -> Iterator[None]:
+    """The networks on their devices for pictures of `size` (H, W), and the work of adain_core inside shown on the node.
 
-class Progress:
-    """The progress bar of the running node, in pictures."""
+    Progress moves with every part of the work, finished pictures are shown, and between parts cancelling is honoured.
+    """
+    pixels, models = size[0] * size[1], [patcher.model for patcher in patchers]
+    needed = max(pixels * model.values_per_pixel * COPIES * model.dtype.itemsize for model in models)
+    model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
+    bar = ProgressBar(1)
 
-    def __init__(self, total: int):
-        self.bar = ProgressBar(total)
-        self.done, self.total = 0, total
+    def show(done: int, total: int, part: Tensor | None) -> None:
+        model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total, None if part is None else ("JPEG", to_pil(part[-1]), PREVIEW_SIDE))
 
-    def advance(self, count: int, picture: Tensor | None = None) -> None:
-        """`count` more pictures are done; `picture` `(H, W, 3 or 4)` in [0, 1] is shown on the node."""
-        self.done += count
-        preview = None
-        if picture is not None:
-            pixels = (picture[..., :3].float().clamp(0, 1) * 255).round().to(torch.uint8)
-            preview = ("JPEG", Image.fromarray(pixels.cpu().numpy()), PREVIEW_SIDE)
-        self.bar.update_absolute(self.done, self.total, preview)
+    with reporting(show):
+        yield
 
 
 def managed(network: nn.Module) -> ModelPatcher:
@@ -58,40 +56,6 @@ def network_dtype(choice: str) -> str:
     if choice != "auto":
         return choice
     return "float16" if model_management.should_use_fp16(model_management.get_torch_device()) else "float32"
-
-
-def in_chunks(
-    patchers: list[ModelPatcher],
-    count: int,
-    pixels: int,
-    run: Callable[[slice], Result],
-    advance: Callable[[int, Result], None],
-) -> list[Result]:
-    """`run(part)` for consecutive parts of `count` pictures of `pixels` pixels each, with the networks on their device.
-
-    Parts are as large as the free memory allows; when it runs out after all, the part is tried again in halves, down to
-    one picture. After each part `advance(its length, its result)` is called. Cancelling is honoured between parts.
-    """
-    size = _load(patchers, count, pixels)
-    results, start = [], 0
-    while start < count:
-        model_management.throw_exception_if_processing_interrupted()
-        part = slice(start, min(start + size, count))
-        length = part.stop - start
-        try:
-            result = run(part)
-        except Exception as error:
-            if length == 1 or not _is_out_of_memory(error):
-                raise
-            result = None
-        if result is None:  # outside of the handler, which keeps the tensors of the failed attempt alive
-            size = length // 2
-            model_management.soft_empty_cache()
-            continue
-        advance(length, result)
-        results.append(result)
-        start = part.stop
-    return results
 
 
 def intermediate_device() -> torch.device:
@@ -140,21 +104,3 @@ def new_style_path(style_name: str) -> Path:
 
 def _output_folder(name: str) -> Path:
     return Path(folder_paths.get_output_directory()) / name
-
-
-def _load(patchers: list[ModelPatcher], count: int, pixels: int) -> int:
-    """Bring the networks to their device; how many pictures to work on at once."""
-    picture = pixels * VALUES_PER_PIXEL * next(patchers[0].model.parameters()).element_size()
-    model_management.load_models_gpu(patchers, memory_required=picture, force_full_load=True)
-    if model_management.is_device_cpu(patchers[0].load_device):
-        return 1  # several at once are no faster there, and one at a time shows progress
-    free = model_management.get_free_memory(patchers[0].load_device)
-    return max(1, min(count, int(0.8 * free) // picture))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # ComfyUI's own list of such errors is "all" where there is no CUDA
-    message = str(error).lower()
-    return isinstance(error, torch.cuda.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
-    )

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core.style import check_pictures
+from ..adain_core.stylize import Features
 from . import host
 
 EncoderSocket = io.Custom("ADAIN_ENCODER")
 DecoderSocket = io.Custom("ADAIN_DECODER")
 StyleSocket = io.Custom("ADAIN_STYLE")
 FeaturesSocket = io.Custom("ADAIN_FEATURES")
+
+
+@dataclass(frozen=True)
+class ManagedFeatures:
+    """Features with their encoder, which those that are deferred need when they are decoded."""
+
+    features: Features
+    encoder: ModelPatcher
 
 
 def schema(**fields: Any) -> io.Schema:
@@ -37,7 +48,7 @@ def to_pictures(image: Tensor, what: str) -> Tensor:
 
 def to_image(pictures: Tensor) -> Tensor:
     """Pictures `(B, C, H, W)` to IMAGE, where ComfyUI keeps its results."""
-    return pictures.movedim(1, -1).to(host.intermediate_device(), host.intermediate_dtype(), copy=True).contiguous()
+    return pictures.movedim(1, -1).to(host.intermediate_device(), host.intermediate_dtype()).contiguous()
 
 
 def to_mask(mask: Tensor) -> Tensor:

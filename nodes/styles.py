@@ -13,7 +13,6 @@ from torch import Tensor
 from ..adain_core import Style, encode_style, load_style, match_colors, mix_styles
 from ..adain_core.images import thumbnail_jpeg
 from . import host
-from .batches import ChunkedEncoder
 from .networks import combo
 from .sockets import EncoderSocket, StyleSocket, schema, to_mask, to_pictures
 
@@ -53,8 +52,8 @@ def encode_pictures(
     patcher: ModelPatcher, pictures: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None
 ) -> Style:
     """adain_core's `encode_style` with a managed encoder; styles stay on the CPU, they are small."""
-    encoder = ChunkedEncoder(patcher, host.Progress(len(pictures)))
-    return encode_style(encoder, pictures, size, combine, mask).to("cpu")
+    with host.working([patcher], pictures.shape[2:]):
+        return encode_style(patcher.model, pictures, size, combine, mask).to("cpu")
 
 
 class EncodeStyle(io.ComfyNode):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..adain_core import Style
+from ..adain_core import Style, decode, stylize, transfer
 from ..adain_core import keep_colors as keep_content_colors
-from ..adain_core.color import check_batches
-from ..adain_core.stylize import CONTENT_STATISTICS, Features
-from .batches import decode_batch, stylize_batch, transfer_batch
+from ..adain_core.color import check_keepable
+from ..adain_core.stylize import CONTENT_STATISTICS
+from . import host
 from .networks import WHERE, combo, load_network, model_names, network_version
-from .sockets import DecoderSocket, EncoderSocket, FeaturesSocket, StyleSocket, schema, to_pictures
+from .sockets import DecoderSocket, EncoderSocket, FeaturesSocket, ManagedFeatures, StyleSocket, schema, to_image, to_pictures
 from .styles import STYLE_LIST, encode_pictures, read_style, style_names, style_version
 
 
@@ -66,9 +66,11 @@ class AdaIN(io.ComfyNode):
         half_life: float = 8.0,
         tile: int = -1,
     ) -> io.NodeOutput:
-        _check_tile(tile)
         pictures = to_pictures(content, "content")
-        return io.NodeOutput(transfer_batch(encoder, pictures, style, alpha, content_statistics, half_life))
+        with host.working([encoder], pictures.shape[2:]):
+            features = transfer(encoder.model, pictures, style, alpha, content_statistics, half_life, _side(tile))
+        levels = tuple(level.to(host.intermediate_device()) for level in features.levels)
+        return io.NodeOutput(ManagedFeatures(dataclasses.replace(features, levels=levels), encoder))
 
 
 class Decode(io.ComfyNode):
@@ -96,11 +98,15 @@ class Decode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, decoder: ModelPatcher, features: Features, tile: int = -1, keep_colors_of: Tensor | None = None
+        cls, decoder: ModelPatcher, features: ManagedFeatures, tile: int = -1, keep_colors_of: Tensor | None = None
     ) -> io.NodeOutput:
-        _check_tile(tile)
+        deferred, encoder = features.features, features.encoder
         colors = None if keep_colors_of is None else to_pictures(keep_colors_of, "keep_colors_of")
-        return io.NodeOutput(decode_batch(decoder, features, _colors_kept(features.levels[0], colors)))
+        if colors is not None:
+            check_keepable(deferred.count, deferred.size, colors)
+        with host.working([decoder] if deferred.levels else [encoder, decoder], deferred.size):
+            pictures = decode(decoder.model, deferred, _side(tile))
+        return io.NodeOutput(to_image(pictures if colors is None else keep_content_colors(pictures, colors)))
 
 
 class StyleTransfer(io.ComfyNode):
@@ -147,17 +153,9 @@ class StyleTransfer(io.ComfyNode):
         encoder, decoder = load_network("encoder", model), load_network("decoder", model)
         pictures = to_pictures(content, "content")
         chosen = read_style(style) if style_image is None else encode_pictures(encoder, to_pictures(style_image, "style"))
-        finish = _colors_kept(pictures, pictures if keep_colors else None)
-        return io.NodeOutput(stylize_batch(encoder, decoder, pictures, chosen, alpha, finish))
-
-
-def _colors_kept(batch: Tensor, colors: Tensor | None) -> Callable[[Tensor, slice], Tensor]:
-    """What a part of the `batch` goes through once it is decoded: the colours of the pictures `colors`, or nothing."""
-    if colors is None:
-        return lambda pictures, part: pictures
-    check_batches(batch, colors)
-    together = 1 in (len(batch), len(colors))
-    return lambda pictures, part: keep_content_colors(pictures, colors if together else colors[part])
+        with host.working([encoder, decoder], pictures.shape[2:]):
+            result = stylize(encoder.model, decoder.model, pictures, chosen, alpha)
+        return io.NodeOutput(to_image(keep_content_colors(result, pictures) if keep_colors else result))
 
 
 def _alpha() -> io.Float.Input:
@@ -176,11 +174,11 @@ def _tile() -> io.Int.Input:
         "tile",
         default=-1,
         min=-1,
-        max=0,
-        tooltip="-1: automatic, 0: never in tiles. This version works on whole pictures in both cases.",
+        max=16384,
+        tooltip="Large pictures are worked on in tiles, which fit together without seams. -1: as large as memory allows,"
+        " 0: never in tiles, else their side in pixels.",
     )
 
 
-def _check_tile(tile: int) -> None:
-    if tile > 0:
-        raise ValueError("this version cannot work in tiles; set tile to -1 (automatic).")
+def _side(tile: int) -> int | None:
+    return None if tile < 0 else tile

@@ -36,6 +36,8 @@ class IdentityEncoder(Encoder):
 
     architecture = "identity"
     levels = (Level("pixels", 3, 1),)
+    halo = 0
+    values_per_pixel = 3
 
     def __init__(self):
         super().__init__({})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from ..encoder import Encoder
 from ..images import SAVE_FORMATS, list_images, load_image, load_mask, resize, save_format, save_image
 from ..style import Style, encode_style, load_style, mix_styles
 from ..stylize import CONTENT_STATISTICS, stylize
+from ..tiling import reporting
 from ..weights import load_decoder, load_encoder
 from . import options
 
@@ -41,6 +43,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--content-statistics", choices=[mode for mode in CONTENT_STATISTICS if mode in ("image", "region")], default="image",
         help="normalise the content by its own statistics, or by those inside each style's mask (default: image)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tile", type=int, metavar="PIXELS",
+        help="side of the tiles that large pictures are worked on in; 0 never tiles (default: what fits the free memory)",
     )  # fmt: skip
     options.add_device(parser)
     parser.set_defaults(run=run)
@@ -68,13 +74,28 @@ def run(arguments: argparse.Namespace) -> int:
                 raise
             failures.append(str(error))
             continue
-        statistics = arguments.content_statistics
-        result = stylize(encoder, decoder, content, style_of(content), arguments.alpha, statistics)
+        with _tile_bar():
+            result = stylize(
+                encoder, decoder, content, style_of(content), arguments.alpha, arguments.content_statistics, tile=arguments.tile
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
     if failures:
         print(f"adain: {len(failures)} of {len(pairs)} pictures could not be read:", *failures, sep="\n  ", file=sys.stderr)
     return 1 if failures else 0
+
+
+@contextlib.contextmanager
+def _tile_bar() -> Iterator[None]:
+    """A progress bar where one picture is worked on in tiles."""
+    with tqdm(unit="tile", disable=None, delay=1, leave=False) as bar:
+
+        def show(done: int, total: int, pictures: Tensor | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        with reporting(show):
+            yield
 
 
 def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
