@@ -1,8 +1,9 @@
-"""Devices and number types: which there are, which one a network runs in, and float32 that means float32."""
+"""Devices, processes and number types: which there are, which one a network runs in, and float32 that means float32."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import psutil
@@ -18,15 +19,24 @@ def available_devices() -> list[str]:
 
 
 def resolve_device(device: str) -> torch.device:
-    """A torch.device from "auto" (the fastest kind found) or a name such as "cuda:1". Raises ValueError for any other."""
+    """A torch.device from "auto" (the fastest kind found) or a name such as "cuda:1". Raises ValueError for any other.
+
+    Of several processes that torch's launcher started on a machine, "auto" gives each a GPU of its own.
+    """
     found = available_devices()
+    automatic = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if found[0] == "cuda" else found[0]
     try:
-        resolved = torch.device(found[0] if device == "auto" else device)
+        resolved = torch.device(automatic if device == "auto" else device)
     except RuntimeError:
         resolved = None
     if resolved is None or resolved.type not in found:
         raise ValueError(f"there is no device {device!r} here; choose auto or one of {', '.join(found)}.")
     return resolved
+
+
+def rank_and_size() -> tuple[int, int]:
+    """This process's number among those that torch's launcher started, and how many they are; (0, 1) without it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:

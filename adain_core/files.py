@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -35,15 +36,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what killed runs left of writing to `path` with `replacing`; nobody else may be writing to it now."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*{path.suffix}"):
+        leftover.unlink(missing_ok=True)
+
+
+def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, copied into memory: a mapped file could not be replaced on Windows.
 
-    Raises FileNotFoundError, or ValueError where the file is no whole safetensors file.
+    `names` are the tensors to read; None takes all. Raises FileNotFoundError, or ValueError where the file is no whole
+    safetensors file or lacks one of the names.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            names = file.keys() if names is None else names
+            return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file ({error}); download or make it again.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,16 +10,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from . import legacy
+from . import hub, legacy
+from .catalog import Entry, catalog, find_entry
 from .decoder import DECODERS, Decoder
 from .devices import resolve_dtype
 from .encoder import ENCODERS, Encoder, State
 from .files import read_safetensors, replacing
 
 FORMAT = "adain-network-1"
-_HERE = Path(__file__).resolve().parent
-# In a checkout the folder stands beside the package, in an installed wheel inside it.
-BUNDLED = next((f for f in (_HERE / "weights_data", _HERE.parent / "weights") if f.is_dir()), _HERE.parent / "weights")
 
 
 @dataclass(frozen=True)
@@ -54,23 +53,61 @@ class NetworkFile:
 
 
 def load_encoder(name: str = "lite", device: str | torch.device = "cpu", dtype: str | torch.dtype = "auto") -> Encoder:
-    """The encoder of a bundled name or a file (this project's safetensors, or a public `.pth` or `.safetensors`).
+    """The encoder of a name in the catalog, of a file (this project's safetensors, or a public `.pth` or `.safetensors`),
+    or of "hf:owner/repo/file"; what is on the Hugging Face Hub is pulled the first time.
 
     `DIR/NAME` stands for the file `DIR/NAME-encoder.safetensors`, and so one name for both networks of a training.
-    `dtype`: "auto", a name such as "float16" or a torch.dtype. Raises FileNotFoundError for a name that is neither, and
-    ValueError for a file that holds no encoder.
+    `dtype`: "auto", a name such as "float16" or a torch.dtype. Raises FileNotFoundError for a name that is none of these,
+    HubError where a pull fails, and ValueError for a file that holds no encoder.
     """
     return _load(name, "encoder", device, dtype)
 
 
 def load_decoder(name: str = "lite", device: str | torch.device = "cpu", dtype: str | torch.dtype = "auto") -> Decoder:
-    """The decoder of a bundled name or a file; as `load_encoder`."""
+    """The decoder of a name or a file; as `load_encoder`."""
     return _load(name, "decoder", device, dtype)
 
 
-def bundled_names(role: str) -> list[str]:
-    """Names of the bundled networks of a role."""
-    return sorted(path.name.removesuffix(f"-{role}.safetensors") for path in BUNDLED.glob(f"*-{role}.safetensors"))
+def network_path(name: str, role: str, progress: hub.Progress | None = None) -> Path:
+    """The file of a network, which is pulled if it is on the Hub and not yet here; names and errors as in `load_encoder`.
+
+    `progress(done, total)` is called in bytes while something is pulled; what it raises stops the pull.
+    """
+    entry = find_entry(name, role)
+    if entry and entry.mirrors:
+        return pull(entry, progress)
+    candidates = [*([entry.path] if entry else []), Path(name), Path(f"{name}-{role}.safetensors")]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        names = ", ".join(entry.name for entry in catalog() if entry.role == role and entry.available) or "none"
+        known = next((f"; {name} is {entry.about}" for entry in catalog() if entry.name == name), "")
+        raise FileNotFoundError(
+            f"there is no {role} {name!r}: it is no file, no hf:owner/repo/file and no name in the catalog ({names}){known}."
+        )
+    return path
+
+
+def pull(entry: Entry, progress: hub.Progress | None = None, refresh: bool = False) -> Path:
+    """The file of a network on the Hub, in this project's layout, checked; made once, or anew with `refresh`.
+
+    `progress` as in `network_path`. Raises HubError where it cannot be had, ValueError where it is no such network.
+    """
+    if entry.path.is_file() and not refresh:
+        return entry.path
+    try:
+        with hub.one_at_a_time(progress):
+            if refresh or not entry.path.is_file():
+                write_network(_from_hub(entry, progress, refresh), entry.path, None)
+    except hub.HubError as error:
+        raise hub.HubError(f"{entry.name} cannot be pulled: {error}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise hub.HubError(
+            f"{entry.name} cannot be pulled: the disk of {hub.assets()} is full; free some space, or set HF_HOME to a folder"
+            " on another disk."
+        ) from None
+    return entry.path
 
 
 def read_network(path: str | Path) -> NetworkFile:
@@ -100,11 +137,14 @@ def read_network(path: str | Path) -> NetworkFile:
     return network
 
 
-def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dtype = "float32") -> None:
-    """Write a network as safetensors, kernels in `dtype`, biases in float32; beside `path` first and then renamed."""
-    dtype = resolve_dtype(dtype)
+def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dtype | None = "float32") -> None:
+    """Write a network as safetensors, kernels in `dtype` (None: as they are), biases in float32.
+
+    It is written beside `path` first and then renamed.
+    """
+    dtype = dtype and resolve_dtype(dtype)
     state = {
-        name: tensor.detach().cpu().to(torch.float32 if name.endswith("bias") else dtype).contiguous()
+        name: tensor.detach().cpu().to(torch.float32 if name.endswith("bias") else dtype or tensor.dtype).contiguous()
         for name, tensor in network.state.items()
     }
     description = {key: value for key, value in vars(network).items() if key != "state"}
@@ -114,13 +154,40 @@ def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dty
 
 def _load(name: str, role: str, device: str | torch.device, dtype: str | torch.dtype) -> Encoder | Decoder:
     dtype = resolve_dtype(dtype)
-    file = f"{name}-{role}.safetensors"
-    path = next((path for path in (BUNDLED / file, Path(name), Path(file)) if path.is_file()), None)
-    if path is None:
-        names = ", ".join(bundled_names(role)) or "none"
-        raise FileNotFoundError(f"there is no {role} {name!r}: it is no file, and no bundled name (there are: {names}).")
+    path = network_path(name, role)
     network = read_network(path)
+    _check_role(network, role, path)
+    return network.build(device, dtype)
+
+
+def _check_role(network: NetworkFile, role: str, source: object) -> None:
     if network.role != role:
         articles = {"encoder": "an encoder", "decoder": "a decoder"}
-        raise ValueError(f"{path} holds {articles[network.role]}, not {articles[role]}.")
-    return network.build(device, dtype)
+        raise ValueError(f"{source} holds {articles[network.role]}, not {articles[role]}.")
+
+
+def _from_hub(entry: Entry, progress: hub.Progress | None, refresh: bool) -> NetworkFile:
+    if entry.tensors:
+        network = _of_tensors(entry, progress)
+    else:
+        path = hub.pull_file(entry.mirrors, entry.sha256, progress, refresh)
+        network = replace(read_network(path), **{} if entry.name.startswith("hf:") else {"name": entry.name})
+    _check_role(network, entry.role or network.role, entry.name)
+    built = network.build()
+    if network.role == "encoder":
+        network = replace(network, encoder_name=network.name, encoder_fingerprint=built.fingerprint)
+        if entry.fingerprint not in ("", built.fingerprint):
+            raise ValueError(f"{entry.name} has another fingerprint than expected; the file on the Hub is not the right one.")
+    return replace(network, licence=entry.licence or network.licence)
+
+
+def _of_tensors(entry: Entry, progress: hub.Progress | None) -> NetworkFile:
+    """A network whose tensors are some of those in a safetensors file."""
+    names = {f"{ours}.{part}": f"{theirs}.{part}" for ours, theirs in entry.tensors.items() for part in ("weight", "bias")}
+    hashes = {theirs: entry.hashes.get(theirs, "") for theirs in names.values()}
+    found = hub.pull_tensors(entry.mirrors, hashes, entry.sha256, progress)
+    state = {ours: found[theirs] for ours, theirs in names.items()}
+    if entry.mean:
+        mean, std = torch.tensor(entry.mean), torch.tensor(entry.std)
+        state |= {"preprocess.weight": torch.diag(1 / std)[:, :, None, None], "preprocess.bias": -mean / std}
+    return NetworkFile(entry.role, entry.architecture, {}, state, entry.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import folder_paths
@@ -14,9 +14,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from torch import Tensor, nn
 
+from ..adain_core.catalog import BUNDLED
 from ..adain_core.images import to_pil
 from ..adain_core.tiling import COPIES, reporting
-from ..adain_core.weights import BUNDLED
 
 NETWORKS, STYLES = "adain", "adain_styles"  # names of the model folders
 EXTENSIONS = (".safetensors", ".pth", ".pt")
@@ -32,14 +32,19 @@ def working(patchers: list[ModelPatcher], size: Sequence[int]) -> Iterator[None]
     pixels, models = size[0] * size[1], [patcher.model for patcher in patchers]
     needed = max(pixels * model.values_per_pixel * COPIES * model.dtype.itemsize for model in models)
     model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
+    with reporting(progress()):
+        yield
+
+
+def progress() -> Callable[..., None]:
+    """Shows `(done, total, part=None)` on the running node, of `part` the last picture; raises once cancel was pressed."""
     bar = ProgressBar(1)
 
-    def show(done: int, total: int, part: Tensor | None) -> None:
+    def show(done: int, total: int, part: Tensor | None = None) -> None:
         model_management.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, total, None if part is None else ("JPEG", to_pil(part[-1]), PREVIEW_SIDE))
 
-    with reporting(show):
-        yield
+    return show
 
 
 def managed(network: nn.Module) -> ModelPatcher:

@@ -9,14 +9,17 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..adain_core import load_decoder, load_encoder
+from ..adain_core.catalog import catalog, find_entry
+from ..adain_core.weights import pull
 from . import host
 from .sockets import DecoderSocket, EncoderSocket, schema
 
 DTYPES = ["auto", "float32", "float16", "bfloat16"]
 NOTHING_THERE = "(none found: see the tooltip)"
 WHERE = (
-    "Bundled networks, and files in models/adain: NAME-encoder.safetensors and NAME-decoder.safetensors are listed as NAME,"
-    " public .pth or .safetensors files by their file name. Press R to refresh the list."
+    "Bundled networks, networks on the Hugging Face Hub, which are fetched when they run for the first time, and files in"
+    " models/adain: NAME-encoder.safetensors and NAME-decoder.safetensors are listed as NAME, public .pth or .safetensors"
+    " files by their file name. Press R to refresh the list."
 )
 _LOADERS = {"encoder": load_encoder, "decoder": load_decoder}
 
@@ -34,9 +37,16 @@ def model_names() -> list[str]:
     return [name for name in _named("encoder") if name in _named("decoder")]
 
 
-def load_network(role: str, name: str, dtype: str = "auto") -> ModelPatcher:
-    """A listed network in ComfyUI's care. Raises FileNotFoundError for one that is not there."""
-    path = _find(role, name)
+def load_network(role: str, name: str, dtype: str = "auto", hub_file: str = "") -> ModelPatcher:
+    """A listed network in ComfyUI's care, or where `hub_file` is not empty, owner/repo/file of the Hugging Face Hub.
+
+    What is on the Hub is pulled the first time, with the node's progress bar. Raises FileNotFoundError for a network that
+    is not there, and what `weights.pull` raises.
+    """
+    path = None if hub_file.strip() else _find(role, name)
+    entry = None if path else find_entry(_hub_name(hub_file) if hub_file.strip() else name, role)
+    if entry and entry.mirrors:
+        path = pull(entry, host.progress())
     if path is None:
         raise FileNotFoundError(
             f"there is no {role} {name!r}; choose another, or put {name}-{role}.safetensors into models/adain and press R."
@@ -46,8 +56,10 @@ def load_network(role: str, name: str, dtype: str = "auto") -> ModelPatcher:
     return _load(role, str(path), _version(path), host.network_dtype(dtype))
 
 
-def network_version(role: str, name: str) -> str:
-    """Differs when the file behind a name has changed."""
+def network_version(role: str, name: str, hub_file: str = "") -> str:
+    """Differs when the file behind a name has changed; what was pulled does not change."""
+    if hub_file.strip():
+        return _hub_name(hub_file)
     path = _find(role, name)
     return name if path is None else f"{path} {_version(path)}"
 
@@ -68,12 +80,11 @@ class LoadEncoder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name: str, dtype: str = "auto", hub_file: str = "") -> str:
-        return network_version("encoder", name)
+        return network_version("encoder", name, hub_file)
 
     @classmethod
     def execute(cls, name: str, dtype: str = "auto", hub_file: str = "") -> io.NodeOutput:
-        _refuse_hub(hub_file)
-        return io.NodeOutput(load_network("encoder", name, dtype))
+        return io.NodeOutput(load_network("encoder", name, dtype, hub_file))
 
 
 class LoadDecoder(io.ComfyNode):
@@ -92,12 +103,11 @@ class LoadDecoder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name: str, dtype: str = "auto", hub_file: str = "") -> str:
-        return network_version("decoder", name)
+        return network_version("decoder", name, hub_file)
 
     @classmethod
     def execute(cls, name: str, dtype: str = "auto", hub_file: str = "") -> io.NodeOutput:
-        _refuse_hub(hub_file)
-        return io.NodeOutput(load_network("decoder", name, dtype))
+        return io.NodeOutput(load_network("decoder", name, dtype, hub_file))
 
 
 def combo(identifier: str, names: list[str], tooltip: str, default: str | None = None) -> io.Combo.Input:
@@ -108,7 +118,7 @@ def combo(identifier: str, names: list[str], tooltip: str, default: str | None =
 
 def _inputs(role: str) -> list[io.Input]:
     return [
-        combo("name", network_names(role), f"Which {role} to load. {WHERE}", default="lite"),
+        combo("name", network_names(role), f"Which {role} to load. {_about(role)}{WHERE}", default="lite"),
         io.Combo.Input(
             "dtype",
             options=DTYPES,
@@ -120,23 +130,25 @@ def _inputs(role: str) -> list[io.Input]:
             "hub_file",
             default="",
             optional=True,
-            tooltip="For a file on the Hugging Face Hub. This version cannot fetch one: leave it empty, and put downloaded"
-            " files into models/adain.",
+            tooltip=f"Any {role} on the Hugging Face Hub instead of name: owner/repository/file. It is fetched once.",
         ),
     ]
 
 
-def _refuse_hub(hub_file: str) -> None:
-    if hub_file.strip():
-        raise ValueError(
-            "hub_file: this version cannot fetch files from the Hugging Face Hub; download the file into models/adain and"
-            " choose it by its name."
-        )
+def _about(role: str) -> str:
+    entries = [entry for entry in catalog() if entry.role == role and entry.available]
+    return "".join(f"{entry.name}: {entry.about}. " for entry in entries)
+
+
+def _hub_name(hub_file: str) -> str:
+    return f"hf:{hub_file.strip().removeprefix('hf:')}"
 
 
 def _named(role: str) -> list[str]:
+    """Names of this project's files and of the networks on the Hub."""
     ending = f"-{role}.safetensors"
-    return [file.removesuffix(ending) for file in host.list_files(host.NETWORKS) if file.endswith(ending)]
+    names = {file.removesuffix(ending) for file in host.list_files(host.NETWORKS) if file.endswith(ending)}
+    return sorted(names | {entry.name for entry in catalog() if entry.role == role and entry.mirrors})
 
 
 def _find(role: str, name: str) -> Path | None:

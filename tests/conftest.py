@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import hub_server
 import pytest
 import torch
 
+from adain_core import catalog, download, hub
 from adain_core.decoder import PyramidDecoder
 from adain_core.devices import available_devices
 from adain_core.encoder import Encoder, Level, PyramidEncoder
@@ -21,6 +24,29 @@ def device(request) -> str:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch) -> hub_server.Hub:
+    """The Hub on 127.0.0.1, serving nothing yet, with empty caches and no pauses between attempts."""
+    hub_server.HUB.reset()
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setattr(hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "hf" / "assets"))
+    monkeypatch.setattr(download, "PAUSES", (0,) * len(download.PAUSES))
+    return hub_server.HUB
+
+
+@pytest.fixture
+def listed(tmp_path, monkeypatch):
+    """Puts entries, as `catalog.json` has them, in the place of the catalog."""
+
+    def replace(*entries: dict) -> None:
+        folder = tmp_path / "weights"
+        folder.mkdir(exist_ok=True)
+        (folder / "catalog.json").write_text(json.dumps(entries))
+        monkeypatch.setattr(catalog, "BUNDLED", folder)
+
+    return replace
 
 
 @pytest.fixture(scope="session")

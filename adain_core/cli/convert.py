@@ -6,24 +6,39 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from tqdm import tqdm
+
 from ..devices import DTYPES
+from ..filters import normalise
+from ..images import list_images, load_image, on_white, resize
 from ..weights import read_network, write_network
+from . import options
+
+NORMALISE_SIZE = 256  # smallest side of the pictures to normalise over
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("convert", help="convert a public encoder or decoder to safetensors with metadata")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a .pth or .safetensors file in a public layout")
+    parser.add_argument("file", metavar="FILE", help="a public .pth or .safetensors file, or the name of an encoder")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the .safetensors file to write")
     parser.add_argument("--name", default="", help="the network's name, kept in the file (default: the file's)")
     parser.add_argument("--licence", default="", help="the weights' licence, kept in the file")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES), help="type of the kernels (default: float32)")
+    parser.add_argument(
+        "--normalise", type=Path, metavar="DIR",
+        help="scale an encoder's filters to mean activation 1 over the pictures of a folder; the scales are kept in the file",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.output.suffix.lower() != ".safetensors":
         raise ValueError(f"{arguments.output} does not end in .safetensors; converted weights do.")
-    network = read_network(arguments.file)
+    pictures = list_images(arguments.normalise) if arguments.normalise else []
+    network = read_network(options.network(arguments.file, "encoder"))
+    if pictures:
+        images = (resize(on_white(load_image(path)), NORMALISE_SIZE) for path in tqdm(pictures, unit="picture", disable=None))
+        network = normalise(network, images)
     licence = arguments.licence or network.licence
     network = dataclasses.replace(network, name=arguments.name or arguments.output.stem, licence=licence)
     write_network(network, arguments.output, arguments.dtype)

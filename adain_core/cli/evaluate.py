@@ -21,8 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--loss-encoder", required=True, metavar="NAME", help="the VGG-19 whose features the losses compare: a name or a file"
     )
-    options.add_encoder(parser)
-    parser.add_argument("--decoder", default="lite", metavar="NAME", help="a bundled name or a file (default: %(default)s)")
+    options.add_network(parser, "encoder")
+    options.add_network(parser, "decoder")
     parser.add_argument(
         "--size", type=int, default=512, metavar="PIXELS", help="side of the squares that pictures are cut to (default: 512)"
     )

@@ -6,8 +6,8 @@ import argparse
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from ..catalog import Entry, catalog
 from ..devices import available_devices
-from ..weights import BUNDLED, bundled_names
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -20,10 +20,20 @@ def run(arguments: argparse.Namespace) -> int:
     for package in ("adain", "torch", "torchvision", "pillow", "safetensors", "huggingface-hub"):
         print(f"{package:10} {_version(package)}")
     print(f"devices    {', '.join(available_devices())}")
-    print(f"weights    {BUNDLED}")
-    for role in ("encoder", "decoder"):
-        print(f"  {role}s {', '.join(bundled_names(role)) or 'none'}")
+    print("weights")
+    for entry in catalog():
+        print(f"  {entry.name} {entry.role}: {entry.about} ({entry.licence})")
+        print(f"    {_where(entry)}")
     return 0
+
+
+def _where(entry: Entry) -> str:
+    if entry.path.is_file():
+        return f"{'bundled' if entry.bundled else 'pulled'}: {entry.path}"
+    if not entry.mirrors:
+        return "would be bundled, but this version does not have it yet"
+    others = len(entry.mirrors) - 1
+    return f"to pull: {entry.size / 1e6:.1f} MB from {entry.mirrors[0]}" + (f" or {others} other places" if others else "")
 
 
 def _version(package: str) -> str:

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
+
+from tqdm import tqdm
 
 from ..devices import DTYPES
+from ..hub import Progress
+from ..weights import network_path
 
 
-def add_encoder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", default="lite", metavar="NAME", help="a bundled name or a file (default: %(default)s)")
+@contextlib.contextmanager
+def bytes_bar(name: str) -> Iterator[Progress]:
+    """A progress bar for a pull, which does not show where there is nothing to pull."""
+    with tqdm(desc=name, unit="B", unit_scale=True, leave=False, delay=0.2, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def network(name: str, role: str) -> str:
+    """The file of a network, pulled first under a progress bar where that is needed."""
+    with bytes_bar(name) as progress:
+        return str(network_path(name, role, progress))
+
+
+def add_network(parser: argparse.ArgumentParser, role: str) -> None:
+    text = "a name of the catalog, a file or hf:owner/repo/file (default: %(default)s)"
+    parser.add_argument(f"--{role}", default="lite", metavar="NAME", help=text)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     make = commands.add_parser("make", help="a style file from one or more pictures of one style")
     make.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
     _add_output(make)
-    options.add_encoder(make)
+    options.add_network(make, "encoder")
     options.add_style_size(make, "--size")
     make.add_argument("--mask", type=Path, metavar="FILE", help="which part of a single picture counts (white)")
     make.add_argument("--source", default="", help="where the picture is from, kept in the file")
@@ -45,7 +45,8 @@ def run_make(arguments: argparse.Namespace) -> int:
     _check_output(arguments.output)
     mask = load_mask(arguments.mask) if arguments.mask else None
     pictures = [load_image(path) for path in arguments.pictures]
-    encoder = load_encoder(arguments.encoder, resolve_device(arguments.device), arguments.dtype)
+    device = resolve_device(arguments.device)
+    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
     styles = [encode_style(encoder, picture, arguments.style_size, mask=mask) for picture in pictures]
     texts = {"name": arguments.name, "source": arguments.source, "licence": arguments.licence}
     dataclasses.replace(pool_styles(styles), **texts).save(arguments.output)

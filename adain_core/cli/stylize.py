@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
 from tqdm import tqdm
 
 from ..color import keep_colors, match_colors
-from ..devices import resolve_device
+from ..devices import rank_and_size, resolve_device
 from ..encoder import Encoder
+from ..files import remove_leftovers
 from ..images import SAVE_FORMATS, list_images, load_image, load_mask, resize, save_format, save_image
 from ..style import Style, encode_style, load_style, mix_styles
 from ..stylize import CONTENT_STATISTICS, stylize
@@ -25,10 +28,16 @@ from . import options
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("stylize", help="stylise a picture or a folder of pictures")
     parser.add_argument("content", type=Path, metavar="CONTENT", help="a picture, or a folder of pictures")
-    parser.add_argument("styles", type=Path, nargs="+", metavar="STYLE", help="pictures or style files; several are mixed")
+    parser.add_argument("styles", type=Path, nargs="*", metavar="STYLE", help="pictures or style files; several are mixed")
+    parser.add_argument(
+        "--styles", type=Path, metavar="DIR", dest="style_folder",
+        help="give each picture of a folder styles drawn at random from the pictures in DIR; started again, it goes on",
+    )  # fmt: skip
+    parser.add_argument("--per-picture", type=int, default=1, metavar="N", help="styles drawn for each picture (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="under which styles are drawn (default: 0)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a picture, or a folder for a folder")
-    options.add_encoder(parser)
-    parser.add_argument("--decoder", default="lite", metavar="NAME", help="a bundled name or a file (default: %(default)s)")
+    options.add_network(parser, "encoder")
+    options.add_network(parser, "decoder")
     parser.add_argument("--alpha", type=float, default=1.0, help="strength of the style, from 0 to 1 (default: 1)")
     options.add_weights(parser)
     parser.add_argument(
@@ -53,14 +62,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if bool(arguments.styles) == bool(arguments.style_folder):
+        raise ValueError("give either one or more STYLE, or a folder of styles to draw from with --styles.")
+    if arguments.style_folder:
+        return _run_data_set(arguments)
     pairs = _pairs(arguments.content, arguments.output)
     style_pictures = [path for path in arguments.styles if not _is_style_file(path)]
     if arguments.match_colors and len(style_pictures) < len(arguments.styles):
         raise ValueError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
     masks = _masks(arguments)
     device = resolve_device(arguments.device)
-    encoder = load_encoder(arguments.encoder, device, arguments.dtype)
-    decoder = load_decoder(arguments.decoder, device, arguments.dtype)
+    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
+    decoder = load_decoder(options.network(arguments.decoder, "decoder"), device, arguments.dtype)
 
     pictures = {path: load_image(path) for path in style_pictures}
     style_of = _style_maker(arguments, encoder, pictures, masks)
@@ -80,8 +93,58 @@ def run(arguments: argparse.Namespace) -> int:
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
+    return _report(failures, len(pairs))
+
+
+def _run_data_set(arguments: argparse.Namespace) -> int:
+    """Each picture in styles of its own. What a picture gets depends on its name and the seed, not on what was done before."""
+    if arguments.mask or arguments.weights or arguments.match_colors:
+        raise ValueError("--mask, --weights and --match-colors do not go with --styles.")
+    if not arguments.content.is_dir():
+        raise ValueError(f"{arguments.content} is no folder; --styles draws styles for the pictures of a folder.")
+    names = style_names(list_images(arguments.style_folder), arguments.style_folder)
+    if not 1 <= arguments.per_picture <= len(names):
+        raise ValueError(f"--per-picture is {arguments.per_picture}; there are {len(names)} styles to draw from.")
+    rank, processes = rank_and_size()
+    pairs = _pairs(arguments.content, arguments.output)[rank::processes]
+    device = resolve_device(arguments.device)
+    encoder = load_encoder(arguments.encoder, device, arguments.dtype)
+    decoder = load_decoder(arguments.decoder, device, arguments.dtype)
+
+    @functools.lru_cache(maxsize=1024)
+    def style_of(path: Path) -> Style:
+        return encode_style(encoder, load_image(path), arguments.style_size)
+
+    failures = []
+    for source, place in tqdm(pairs, unit="picture", disable=None if rank == 0 else True):
+        name = source.relative_to(arguments.content).as_posix()
+        drawn = random.Random(f"{arguments.seed} {name}").sample(list(names), arguments.per_picture)
+        targets = {path: place.with_name(f"{place.stem}-stylized-{names[path]}{place.suffix}") for path in drawn}
+        missing = {path: target for path, target in targets.items() if not target.exists()}
+        if not missing:
+            continue
+        try:
+            content = resize(load_image(source), arguments.size)
+            for path, target in missing.items():
+                result = stylize(encoder, decoder, content, style_of(path), arguments.alpha, tile=arguments.tile)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(target)
+                save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
+        except (ValueError, FileNotFoundError) as error:
+            failures.append(str(error))
+    return _report(failures, len(pairs))
+
+
+def style_names(styles: Sequence[Path], folder: Path) -> dict[Path, str]:
+    """For each style picture in `folder` a name to use in those of results: its path without the ending, if that is unique."""
+    paths = [path.relative_to(folder).as_posix().replace("/", "_") for path in styles]
+    stems = [path.rpartition(".")[0] for path in paths]
+    return dict(zip(styles, stems if len(set(stems)) == len(stems) else paths, strict=True))
+
+
+def _report(failures: Sequence[str], total: int) -> int:
     if failures:
-        print(f"adain: {len(failures)} of {len(pairs)} pictures could not be read:", *failures, sep="\n  ", file=sys.stderr)
+        print(f"adain: {len(failures)} of {total} pictures could not be read:", *failures, sep="\n  ", file=sys.stderr)
     return 1 if failures else 0
 
 

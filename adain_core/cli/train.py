@@ -12,8 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..devices import rank_and_size
 from ..training import PRESETS, TrainingConfig, train
-from ..training.distributed import rank_and_size
 
 SETTINGS = {field.name: field for field in dataclasses.fields(TrainingConfig)}
 HELP = {

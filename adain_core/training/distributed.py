@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 
-
-def rank_and_size() -> tuple[int, int]:
-    """This process's number among those of its launch, and how many they are; (0, 1) where none was launched."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+from ..devices import rank_and_size
 
 
 @contextlib.contextmanager

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ..devices import exact_float32, resolve_device
+from ..devices import exact_float32, rank_and_size, resolve_device
 from ..files import replacing
 from ..images import save_image
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .data import PictureFolder, stream
-from .distributed import mean_over_processes, processes, rank_and_size
+from .distributed import mean_over_processes, processes
 from .networks import fast_dtype, load_loss_network, network_file, new_networks, write_networks
 from .objective import Objective, Seen
 from .report import loss_curve, sample_sheet

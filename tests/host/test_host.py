@@ -21,8 +21,8 @@ from PIL import Image, ImageSequence
 from torchvision.transforms.functional import pil_to_tensor
 
 from adain_core import encode_style, load_decoder, load_encoder, load_style, stylize
+from adain_core.catalog import BUNDLED
 from adain_core.images import load_image, resize, save_image
-from adain_core.weights import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows" / "api").glob("*.json"))}

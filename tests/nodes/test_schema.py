@@ -49,7 +49,7 @@ def test_lists_name_pairs_once_and_public_files_by_their_name(schemas, folders):
     (folders / "models" / "adain" / "public.pth").touch()
     (folders / "models" / "adain" / "notes.txt").touch()
     node = schemas["AdaINLoadEncoder"][0]
-    assert node.define_schema().inputs[0].options == ["small", "public.pth"]
+    assert node.define_schema().inputs[0].options == ["small", "vgg19", "vgg19-imagenet", "public.pth"]
 
 
 def test_a_new_file_is_listed_the_next_time(schemas, folders):

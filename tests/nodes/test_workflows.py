@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from adain_core.weights import BUNDLED
+from adain_core.catalog import BUNDLED
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 TEMPLATES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}

@@ -1,0 +1,75 @@
+"""The catalog of networks: a data file beside the bundled weights. A new entry needs no code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .hub import HubFile, assets
+
+_HERE = Path(__file__).resolve().parent
+# In a checkout the folder stands beside the package, in an installed wheel inside it.
+BUNDLED = next((f for f in (_HERE / "weights_data", _HERE.parent / "weights") if f.is_dir()), _HERE.parent / "weights")
+PUBLIC_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network of the catalog: bundled as a file of that name, or on the Hub, where all `mirrors` have one file.
+
+    `sha256` is that of the whole file, `size` the bytes that a pull moves. Of a file that holds more than the network,
+    `tensors` says which to take: layers here and there, each a weight and a bias, with `hashes` (SHA-256 by their name
+    there) where these are known. `mean` and `std` are what such an encoder's RGB pictures in [0, 1] are normalised by.
+    """
+
+    name: str
+    role: str
+    architecture: str = ""
+    bundled: str = ""
+    mirrors: tuple[HubFile, ...] = ()
+    size: int = 0
+    sha256: str = ""
+    fingerprint: str = ""
+    tensors: dict[str, str] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    licence: str = ""
+    about: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the network's file is, or will be after it was pulled. Another source has another path."""
+        if self.bundled:
+            return BUNDLED / self.bundled
+        source = (self.role, self.sha256 or self.mirrors, self.tensors, self.mean, self.std)
+        return assets() / f"{Path(self.name).stem}-{hashlib.sha256(repr(source).encode()).hexdigest()[:16]}.safetensors"
+
+
+    @property
+    def available(self) -> bool:
+        """Whether the network is here or on the Hub; a bundled one can be missing."""
+        return bool(self.mirrors) or self.path.is_file()
+
+
+def catalog() -> list[Entry]:
+    """All entries; nothing is fetched."""
+    entries = json.loads((BUNDLED / "catalog.json").read_text(encoding="utf-8"))
+    return [
+        Entry(**entry | {"mirrors": tuple(HubFile(**mirror) for mirror in entry.get("mirrors", ()))}) for entry in entries
+    ]
+
+
+def find_entry(name: str, role: str) -> Entry | None:
+    """The entry of a catalog name, or one made up for "hf:owner/repo/file", whose role shows when it is read.
+
+    Raises ValueError for a name on the Hub that cannot be one of a network.
+    """
+    if not name.startswith("hf:"):
+        return next((entry for entry in catalog() if (entry.name, entry.role) == (name, role)), None)
+    file = HubFile.parse(name)
+    if not name.lower().endswith(PUBLIC_SUFFIXES):
+        raise ValueError(f"{name} is no file of weights; these end in {', '.join(PUBLIC_SUFFIXES)}.")
+    return Entry(name, role="", mirrors=(file,))

@@ -1,0 +1,95 @@
+"""`adain publish`: own networks to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from ..hub import HubFile, upload
+from ..weights import NetworkFile, read_network
+
+CARD = "README.md"
+# What the Hub calls licences that are common for weights; another one is named in the card.
+LICENCES = ("mit", "apache-2.0", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("publish", help="upload own networks and a model card to the Hugging Face Hub")
+    parser.add_argument(
+        "networks", nargs="+", metavar="NETWORK",
+        help=".safetensors files, or DIR/NAME for DIR/NAME-encoder.safetensors and DIR/NAME-decoder.safetensors",
+    )  # fmt: skip
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository, which is made if it is not there")
+    parser.add_argument("--private", action="store_true", help="make it private")
+    parser.add_argument("--dry-run", action="store_true", help="print what would go, and send nothing")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    HubFile.parse(f"{arguments.repo}/{CARD}")  # raises for what is no name of a repository
+    networks = {path: _publishable(path) for name in arguments.networks for path in _files(name)}
+    card = model_card(arguments.repo, {path.name: network for path, network in networks.items()})
+    if not arguments.dry_run:
+        print(upload(arguments.repo, {path.name: path for path in networks}, {CARD: card}, arguments.private))
+        return 0
+    print(f"to {arguments.repo}{' (private, if it is made anew)' if arguments.private else ''}:")
+    for path in networks:
+        print(f"  {path.name}  {path.stat().st_size} bytes, from {path}")
+    print(f"  {CARD}  {len(card.encode())} bytes, unless the repository has one:\n\n{card}")
+    return 0
+
+
+def model_card(repo: str, networks: dict[str, NetworkFile]) -> str:
+    """The card of a repository, in Markdown, from its files' names and what these hold."""
+    licences = {network.licence for network in networks.values()}
+    known = [licence.lower() for licence in licences if licence.lower() in LICENCES]
+    licence = known[0] if len(licences) == len(known) == 1 else "other"
+    data = ModelCardData(
+        license=licence,
+        license_name=" and ".join(sorted(licences)) if licence == "other" else None,
+        library_name="adain",
+        pipeline_tag="image-to-image",
+        tags=["style-transfer", "adain", "comfyui"],
+    )
+    options = " ".join(f"--{network.role} hf:{repo}/{name}" for name, network in networks.items())
+    rows = [
+        f"| `{name}` | {network.role} | {network.architecture} | {sum(t.numel() for t in network.state.values()):,} |"
+        f" {network.encoder_name} `{network.encoder_fingerprint[:12]}` | {network.licence} |"
+        for name, network in networks.items()
+    ]
+    recipes = {name: {k: v for k, v in network.recipe.items() if k != "normalised"} for name, network in networks.items()}
+    trained = [f"`{name}`:\n\n```json\n{json.dumps(recipe, indent=2)}\n```\n" for name, recipe in recipes.items() if recipe]
+    return "\n".join(
+        [
+            f"---\n{data.to_yaml()}\n---\n",
+            f"# {repo.split('/')[1]}\n",
+            "Arbitrary style transfer by adaptive instance normalization (Huang and Belongie, ICCV 2017), for ComfyUI-AdaIN.\n",
+            f"    adain stylize photo.jpg painting.jpg -o result.png {options}\n",
+            "In ComfyUI, give `hub_file` of Load Encoder and Load Decoder the same names without `hf:`.\n",
+            "| file | role | architecture | parameters | encoder | licence |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            *(["\n## Training\n", *trained] if trained else []),
+        ]
+    )
+
+
+def _files(name: str) -> list[Path]:
+    if Path(name).is_file():
+        return [Path(name)]
+    found = [path for role in ("encoder", "decoder") if (path := Path(f"{name}-{role}.safetensors")).is_file()]
+    if not found:
+        raise FileNotFoundError(f"there is no file {name}, {name}-encoder.safetensors or {name}-decoder.safetensors.")
+    return found
+
+
+def _publishable(path: Path) -> NetworkFile:
+    if path.suffix.lower() != ".safetensors":
+        raise ValueError(f"{path} is no .safetensors file; make one with adain convert.")
+    network = read_network(path)
+    if not network.licence:
+        raise ValueError(f"{path} does not say its licence; give it one with adain convert --licence.")
+    return network

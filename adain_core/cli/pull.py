@@ -1,0 +1,37 @@
+"""`adain pull`: networks from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..catalog import Entry, catalog, find_entry
+from ..weights import pull, read_network
+from . import options
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("pull", help="fetch networks from the Hugging Face Hub, once, checked")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a name of the catalog (see adain info) or hf:owner/repo/file")
+    parser.add_argument("--again", action="store_true", help="fetch them though they are here, for files that have changed")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    found = {name: _entries(name) for name in arguments.names}
+    for name, entries in found.items():
+        for entry in entries:
+            if entry.mirrors:
+                with options.bytes_bar(name) as progress:
+                    pull(entry, progress, arguments.again)
+            network = read_network(entry.path)
+            print(f"{name}: {network.role}, fingerprint {network.encoder_fingerprint[:12]}, {entry.path}")
+    return 0
+
+
+def _entries(name: str) -> list[Entry]:
+    available = [entry for entry in catalog() if entry.available]
+    entries = [find_entry(name, "")] if name.startswith("hf:") else [entry for entry in available if entry.name == name]
+    if not entries:
+        names = ", ".join(dict.fromkeys(entry.name for entry in available))
+        raise ValueError(f"{name!r} is no name in the catalog; there are {names}, and hf:owner/repo/file for any on the Hub.")
+    return entries

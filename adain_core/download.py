@@ -1,0 +1,200 @@
+"""Requests to the Hugging Face Hub that are tried again, and downloads that go on where they broke off.
+
+All goes through huggingface-hub's session, and so by its token, proxies, HF_ENDPOINT and HF_HUB_OFFLINE. Its own downloads
+can neither be stopped, nor do they say in all versions how far they are or go on where they broke off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from huggingface_hub import constants
+from huggingface_hub.utils import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
+)
+
+LIBRARY = "adain"
+CHUNK = 1 << 17  # bytes between two looks at the progress and at whether to stop
+PAUSES = (0.5, 1, 2, 4, 8)  # seconds before the next attempt
+LONGEST_PAUSE = 60  # however long the Hub asks to wait
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all; what it raises stops the download
+Span = tuple[int, int]  # bytes of a file from the first to before the second
+Result = TypeVar("Result")
+
+
+class BrokenLine(Exception):
+    """A request that was not answered, or not to the end."""
+
+
+class NoRanges(Exception):
+    """A server that sends whole files only."""
+
+
+class Download:
+    """A row of requests. Failures that may pass are tried again after pauses, which grow until a request succeeds."""
+
+    def __init__(self, progress: Progress | None = None):
+        self.progress = progress or (lambda done, total: None)
+        self.done, self.furthest, self.total, self.failures = 0, 0, 1, 0
+
+    def head(self, url: str) -> Mapping[str, str]:
+        """The headers by which the Hub describes a file."""
+        return self.retry(lambda: _head(url))
+
+    def read(self, url: str, start: int, stop: int) -> bytes:
+        """The bytes `start` to `stop` of a file. Raises NoRanges."""
+        return self.retry(lambda: b"".join(_chunks(url, start, stop)))
+
+    def fetch(self, url: str, spans: Sequence[Span], staging: Path, whole: bool = False) -> None:
+        """Append to the file `staging` what it lacks of the bytes of `spans`, one after the other.
+
+        `whole` says that these are a whole file, which needs no server that can send parts. Raises NoRanges for others.
+        """
+        self.total = sum(stop - start for start, stop in spans)
+        staging.parent.mkdir(parents=True, exist_ok=True)
+        with staging.open("ab") as sink:
+            if shutil.disk_usage(staging.parent).free < self.total - sink.tell():
+                raise OSError(errno.ENOSPC, "not enough space", str(staging))
+            self.done = self.furthest = sink.tell()
+            while sink.tell() < self.total:
+                self.retry(lambda: self._advance(url, spans, sink, whole))
+
+    def _advance(self, url: str, spans: Sequence[Span], sink: BinaryIO, whole: bool) -> None:
+        """Read on in the first span that is not complete. Failures are counted anew after a line that brought something."""
+        start, stop = _rest(spans, sink.tell())
+        try:
+            for chunk in _chunks(url, start, stop, whole):
+                sink.write(chunk)
+                self.done = sink.tell()
+                self.progress(self.done, self.total)
+        except BrokenLine:
+            if self.done > self.furthest:
+                self.furthest, self.failures = self.done, 0
+            raise
+        except NoRanges:
+            if not whole:
+                raise
+            sink.seek(0)
+            sink.truncate()
+            raise BrokenLine("the server cannot go on in the middle of a file") from None
+
+    def retry(self, request: Callable[[], Result]) -> Result:
+        """`request()`, tried again after a BrokenLine, a 429 or a server's error."""
+        while True:
+            try:
+                result = request()
+                self.failures = 0
+                return result
+            except (BrokenLine, HfHubHTTPError) as error:
+                if self.failures >= len(PAUSES) or not _may_pass(error):
+                    raise
+                self._pause(max(PAUSES[self.failures], min(_retry_after(error), LONGEST_PAUSE)))
+                self.failures += 1
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+            self.progress(self.done, self.total)
+
+
+def _chunks(url: str, start: int, stop: int, whole: bool = False) -> Iterator[bytes]:
+    """The bytes `start` to `stop` of a file as they arrive; `whole` says that these are all of a file, or its end.
+
+    Raises BrokenLine where fewer arrive and NoRanges where the server sends others.
+    """
+    options = {"headers": _headers(Range=f"bytes={start}-{stop - 1}"), "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
+    session = get_session()
+    with one_kind_of_error():
+        if _is_httpx(session):
+            opened, read = session.stream("GET", url, **options), "iter_bytes"
+        else:
+            opened, read = session.get(url, stream=True, **options), "iter_content"
+        with opened as response:
+            hf_raise_for_status(response)
+            asked_for = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            if not (asked_for if response.status_code == 206 else whole and start == 0):
+                raise NoRanges
+            left = stop - start
+            for chunk in getattr(response, read)(CHUNK):
+                yield chunk[:left]
+                left -= len(chunk)
+                if left <= 0:
+                    return
+        raise BrokenLine("the answer ended too early")
+
+
+@contextlib.contextmanager
+def one_kind_of_error() -> Iterator[None]:
+    """Whatever the HTTP client at hand calls a broken line becomes a BrokenLine."""
+    try:
+        yield
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, BrokenLine, NoRanges):
+        raise
+    except Exception as error:
+        raise BrokenLine(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+
+
+@one_kind_of_error()
+def _head(url: str) -> Mapping[str, str]:
+    """The headers by which the Hub describes a file.
+
+    Some versions of `get_hf_file_metadata` try again for half a minute, in which they cannot be stopped.
+    """
+    session = get_session()
+    options = {"headers": _headers(), "timeout": constants.HF_HUB_ETAG_TIMEOUT}
+    options["follow_redirects" if _is_httpx(session) else "allow_redirects"] = False
+    for _ in range(5):
+        response = session.request("HEAD", url, **options)
+        hf_raise_for_status(response)
+        # A redirect that does not describe the file is one on the Hub itself; other hosts must not get the token.
+        before, url = url, urljoin(url, response.headers.get("Location", ""))
+        if "X-Linked-Size" in response.headers or url == before or urlsplit(url).netloc != urlsplit(before).netloc:
+            break
+    return response.headers
+
+
+def _headers(**more: str) -> dict[str, str]:
+    return build_hf_headers(library_name=LIBRARY) | {"Accept-Encoding": "identity", **more}
+
+
+def _is_httpx(session: object) -> bool:
+    """Whether huggingface-hub's session is one of httpx, as from 1.0 on, or of requests, where `stream` is a flag."""
+    return callable(session.stream)
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status behind an error, or 0."""
+    return getattr(getattr(error, "response", None), "status_code", 0)
+
+
+def _may_pass(error: Exception) -> bool:
+    return (status := status_of(error)) in (0, 408, 429) or status >= 500
+
+
+def _retry_after(error: Exception) -> float:
+    """Seconds that the server asks to wait, or 0."""
+    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    return float(asked) if asked.isdigit() else 0
+
+
+def _rest(spans: Sequence[Span], done: int) -> Span:
+    """What is left of the first span that is not complete, after `done` bytes of all."""
+    for start, stop in spans:
+        if done < stop - start:
+            return start + done, stop
+        done -= stop - start
+    raise ValueError("nothing is left.")

@@ -1,0 +1,79 @@
+"""Normalising an encoder: its filters scaled so that each has a mean activation of 1 over natural pictures.
+
+As in Gatys, Ecker and Bethge (2015). Rectified and max-pooled features scale with their filters, so what a filter is divided
+by is multiplied into the next layer, and the network stays the same function up to the scale of its features. AdaIN's
+losses need this: with the scales that classification leaves, some channels drown the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .encoder import Encoder, State
+from .weights import NetworkFile
+
+
+def normalise(network: NetworkFile, images: Iterable[Tensor]) -> NetworkFile:
+    """The encoder `network` normalised over pictures `(B, 3, H, W)` in [0, 1]; nothing given is changed.
+
+    The features of each layer are the old ones times `recipe["normalised"]["scale"][layer]`. Raises ValueError for a decoder
+    and for no pictures.
+    """
+    if network.role != "encoder":
+        raise ValueError(f"{network.name} is a {network.role}; only encoders are normalised.")
+    means, count = mean_activations(network.build(), images)
+    # a filter that is never active has no scale, and stays as it is
+    scales = {layer: torch.where(mean > 0, 1 / mean, 1.0) for layer, mean in means.items()}
+    recipe = network.recipe | {"normalised": {"pictures": count, "scale": {k: scale.tolist() for k, scale in scales.items()}}}
+    scaled = dataclasses.replace(network, state=scale_filters(network.state, scales), recipe=recipe)
+    return dataclasses.replace(scaled, encoder_fingerprint=scaled.build().fingerprint)
+
+
+def mean_activations(encoder: Encoder, images: Iterable[Tensor]) -> tuple[dict[str, Tensor], int]:
+    """Mean of each filter's rectified output over all positions of pictures `(B, 3, H, W)`, and how many pictures these were.
+
+    Means are float64 `(C,)` by the layer's name, in the order in which the layers run. Raises ValueError for no pictures.
+    """
+    sums: dict[str, Tensor] = {}
+    positions: dict[str, int] = {}
+
+    def watch(name: str, layer: nn.Conv2d) -> torch.utils.hooks.RemovableHandle:
+        def add(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            sums[name] = sums.get(name, 0) + output.clamp(min=0).sum((0, 2, 3), dtype=torch.float64)
+            positions[name] = positions.get(name, 0) + output[:, 0].numel()
+
+        return layer.register_forward_hook(add)
+
+    hooks = [watch(name, layer) for name, layer in encoder.named_modules() if isinstance(layer, nn.Conv2d)]
+    count = 0
+    try:
+        with torch.inference_mode():
+            for batch in images:
+                encoder(batch)
+                count += len(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not count:
+        raise ValueError("there are no pictures to normalise over.")
+    return {name: sums[name] / positions[name] for name in sums}, count
+
+
+def scale_filters(state: State, scales: dict[str, Tensor]) -> State:
+    """A chain of rectified convolutions with the features of each layer multiplied by its positive scales `(C,)`.
+
+    `scales` are in the layers' order. Each layer undoes its input's scale first. Worked out in float64.
+    """
+    scaled, before = dict(state), None
+    for layer, scale in scales.items():
+        kernel, bias = state[f"{layer}.weight"].double(), state[f"{layer}.bias"].double()
+        if before is not None:
+            kernel = kernel / before[:, None, None]
+        scaled[f"{layer}.weight"] = (kernel * scale[:, None, None, None]).float()
+        scaled[f"{layer}.bias"] = (bias * scale).float()
+        before = scale
+    return scaled

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import dataclasses
+
+import plain
+import pytest
+import torch
+
+from adain_core import load_encoder
+from adain_core.cli import main
+from adain_core.encoder import PyramidEncoder, VGGEncoder
+from adain_core.filters import mean_activations, normalise, scale_filters
+from adain_core.images import save_image
+from adain_core.weights import NetworkFile, read_network
+
+
+def vgg() -> NetworkFile:
+    state = {f"{name}.{part}": tensor for name, part, tensor in _public()}
+    return NetworkFile("encoder", "vgg19", {}, state, "vgg")
+
+
+def _public():
+    layers = [layer for layer in plain.encoder() if isinstance(layer, torch.nn.Conv2d)]
+    for name, layer in zip(VGGEncoder({}).layer_names(), layers, strict=True):
+        yield name, "weight", layer.weight * 1.4
+        yield name, "bias", layer.bias + 0.01
+
+
+def pyramid() -> NetworkFile:
+    config = {"channels": [5, 7]}
+    state = {name: t + name.endswith("bias") for name, t in PyramidEncoder(config).state_dict().items()}  # all filters active
+    return NetworkFile("encoder", "pyramid", config, state, "pyramid")
+
+
+def random_scales(network, seed) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    biases = {layer: network.state[f"{layer}.bias"] for layer in ("down.0", "conv.0", "down.1", "conv.1")}
+    return {layer: torch.exp(3 * torch.randn(bias.shape, generator=generator)) for layer, bias in biases.items()}
+
+
+@pytest.fixture(params=[vgg, pyramid])
+def network(request) -> NetworkFile:
+    return request.param()
+
+
+@pytest.fixture
+def images() -> list[torch.Tensor]:
+    return [torch.rand(1, 3, 24, 20), torch.rand(2, 3, 17, 31)]
+
+
+def features(network, picture):
+    encoder = network.build(dtype=torch.float64)
+    if network.architecture == "pyramid":
+        return dict(zip((f"conv.{i}" for i in range(2)), encoder(picture), strict=True))
+    layers = [f"relu{block}_{i}" for block, widths in enumerate(encoder.blocks, 1) for i in range(1, len(widths) + 1)]
+    return {layer.replace("relu", "conv"): x for layer, x in zip(layers, encoder(picture, layers), strict=True)}
+
+
+def test_every_filter_has_a_mean_activation_of_one(network, images):
+    means, count = mean_activations(normalise(network, images).build(), images)
+    assert count == 3
+    for mean in means.values():
+        # a filter that was never active stays so
+        torch.testing.assert_close(mean[mean > 0], torch.ones_like(mean[mean > 0]), rtol=1e-3, atol=0)
+
+
+def test_the_network_stays_the_same_function_up_to_the_scale_that_is_stored(network, images):
+    normalised = normalise(network, images)
+    scales = normalised.recipe["normalised"]["scale"]
+    picture = torch.rand(1, 3, 21, 26)
+    after = features(normalised, picture)
+    for layer, before in features(network, picture).items():
+        scale = torch.tensor(scales[layer], dtype=torch.float64)[:, None, None]
+        torch.testing.assert_close(after[layer], before * scale, rtol=1e-4, atol=1e-6 * scale.max().item())
+
+
+def test_any_positive_scales_keep_the_function_and_undo_each_other():
+    network = pyramid()
+    for seed in range(5):
+        scales = random_scales(network, seed)
+        scaled = dataclasses.replace(network, state=scale_filters(network.state, scales))
+        picture = torch.rand(1, 3, 15, 12)
+        for layer, before in features(network, picture).items():
+            after = features(scaled, picture)[layer]
+            torch.testing.assert_close(after, before * scales[layer][:, None, None], rtol=1e-4, atol=1e-5)
+        back = scale_filters(scaled.state, {layer: 1 / scale for layer, scale in scales.items()})
+        for name, tensor in network.state.items():
+            torch.testing.assert_close(back[name], tensor, rtol=1e-5, atol=1e-7)
+
+
+def test_scales_of_before_make_no_difference(images):
+    network = pyramid()
+    other = dataclasses.replace(network, state=scale_filters(network.state, random_scales(network, 0)))
+    first, second = normalise(network, images), normalise(other, images)
+    for name, tensor in first.state.items():
+        torch.testing.assert_close(second.state[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_filter_that_is_never_active_stays_as_it_is(images):
+    network = pyramid()
+    network.state["down.0.bias"][1] = -100
+    normalised = normalise(network, images)
+    assert normalised.recipe["normalised"]["scale"]["down.0"][1] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in normalised.state.values())
+
+
+def test_nothing_that_is_given_is_changed_and_twice_is_the_same(network, images):
+    before = {name: tensor.clone() for name, tensor in network.state.items()}
+    first, second = normalise(network, images), normalise(network, images)
+    assert all(network.state[name].equal(tensor) for name, tensor in before.items())
+    assert all(first.state[name].equal(tensor) for name, tensor in second.state.items())
+    assert first.recipe == second.recipe
+    assert first.encoder_fingerprint == second.encoder_fingerprint != network.encoder_fingerprint
+
+
+def test_decoders_and_no_pictures_are_refused(small_files):
+    with pytest.raises(ValueError, match="only encoders"):
+        normalise(read_network(small_files[1]), [torch.rand(1, 3, 8, 8)])
+    with pytest.raises(ValueError, match="no pictures"):
+        normalise(read_network(small_files[0]), [])
+
+
+def test_convert_normalises_over_a_folder_and_stores_the_scale(small_files, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    for index in range(2):
+        save_image(torch.rand(3, 30, 40), tmp_path / "pictures" / f"{index}.png")
+    arguments = ["convert", str(small_files[0]), "--normalise", str(tmp_path / "pictures"), "-o"]
+    assert main([*arguments, str(tmp_path / "one.safetensors")]) == main([*arguments, str(tmp_path / "two.safetensors")]) == 0
+    one, two = (read_network(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    assert one.recipe["normalised"]["pictures"] == 2 and len(one.recipe["normalised"]["scale"]["conv.1"]) == 6
+    assert one.recipe == two.recipe and all(one.state[name].equal(tensor) for name, tensor in two.state.items())
+    assert load_encoder(str(tmp_path / "one.safetensors")).fingerprint != load_encoder(str(small_files[0])).fingerprint
+    assert main([*arguments[:-2], str(tmp_path / "none"), "-o", str(tmp_path / "three.safetensors")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
