@@ -125,6 +125,8 @@ def server(tmp_path_factory, small_files):
     base = tmp_path_factory.mktemp("comfyui")
     (base / "models" / "adain").mkdir(parents=True)
     (base / "input").mkdir()
+    (base / "custom_nodes").mkdir()
+    shutil.copy(Path(__file__).with_name("stand_in.py"), base / "custom_nodes")
     for file in small_files:
         shutil.copy(file, base / "models" / "adain")
         shutil.copy(file, base / "models" / "adain" / file.name.replace("small", "fresh"))
@@ -243,6 +245,23 @@ def test_a_saved_style_is_offered_at_once_and_serves_the_short_way(server):
     torch.testing.assert_close(server.pictures(server.run(workflow)), server.pictures(server.run(chain())))
 
 
+def test_a_replaced_style_file_runs_again(server):
+    workflow = {
+        "photo": node("LoadImage", image="photo.png"),
+        "short": node(
+            "AdaINStyleTransfer", content=["photo", 0], model="small", style="changing", alpha=1.0, keep_colors=False
+        ),
+        "save": node("SaveImage", images=["short", 0], filename_prefix="changing"),
+    }
+    pictures = []
+    for image in ("painting", "photo"):
+        save = chain(saved=node("AdaINSaveStyle", style=["style", 0], name="changing"))
+        save["style"]["inputs"]["image"] = [image, 0]
+        server.run(save)
+        pictures.append(server.pictures(server.run(workflow)))
+    assert not torch.equal(*pictures)
+
+
 def test_mixed_masked_and_swept_styles_make_a_clip(server):
     other = node("AdaINEncodeStyle", encoder=["encoder", 0], image=["photo", 0], size=0, combine="pool")
     workflow = chain(
@@ -274,6 +293,39 @@ def test_a_latent_gets_the_colours_of_another(server):
     assert picture.shape[2:] == (37, 45)
     torch.testing.assert_close(picture.mean((2, 3)), painting.mean((2, 3)), atol=0.01, rtol=0)
     torch.testing.assert_close(picture.std((2, 3)), painting.std((2, 3)), atol=0.01, rtol=0)
+
+
+def test_a_generation_is_steered_to_the_colours_of_a_reference(server):
+    workflow = {
+        "painting": node("LoadImage", image="painting.png"),
+        "vae": node("VAELoader", vae_name="pixel_space"),
+        "reference": node("VAEEncode", pixels=["painting", 0], vae=["vae", 0]),
+        "stand-in": node("StandInModel"),
+        "model": node(
+            "AdaINModel", model=["stand-in", 0], reference=["reference", 0], alpha=1.0, start_percent=0.0, end_percent=1.0
+        ),
+        "empty": node("EmptyLatentImage", width=128, height=128, batch_size=2),
+        "latent": node(
+            "KSampler",
+            model=["model", 0],
+            positive=["stand-in", 1],
+            negative=["stand-in", 1],
+            latent_image=["empty", 0],
+            seed=1,
+            steps=4,
+            cfg=2.0,
+            sampler_name="euler",
+            scheduler="normal",
+            denoise=1.0,
+        ),
+        "picture": node("VAEDecode", samples=["latent", 0], vae=["vae", 0]),
+        "save": node("SaveImage", images=["picture", 0], filename_prefix="model"),
+    }
+    pictures, painting = server.pictures(server.run(workflow)), load_image(server.base / "input" / "painting.png")
+    mean = painting.mean((2, 3)).expand(2, 3)
+    torch.testing.assert_close(pictures.mean((2, 3)), mean, atol=0.02, rtol=0)
+    workflow["latent"]["inputs"]["model"] = ["stand-in", 0]
+    assert (server.pictures(server.run(workflow)).mean((2, 3)) - mean).abs().max() > 0.1
 
 
 def test_a_mistake_is_one_sentence(server):
