@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import psutil
 import torch
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # GPUs, the CPU, the CPU on Windows
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -56,7 +57,7 @@ def free_memory(device: torch.device) -> int:
         # what PyTorch has taken from the device and does not use now can be used again
         return backend.mem_get_info(device)[0] + backend.memory_reserved(device) - backend.memory_allocated(device)
     if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     return psutil.virtual_memory().available
 
 
@@ -64,7 +65,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's memory ran out."""
     message = str(error).lower()
     return isinstance(error, torch.cuda.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
+        isinstance(error, RuntimeError) and any(phrase in message for phrase in OUT_OF_MEMORY)
     )
 
 

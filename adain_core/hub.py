@@ -117,7 +117,7 @@ def pull_tensors(
 
     def attempt(file: HubFile) -> dict[str, Tensor]:
         try:
-            found = _ranges(download, file, tensors)
+            found = _ranges(download, file, tensors, sha256)
         except NoRanges:
             found = read_safetensors(_whole(download, file, sha256), tensors)[0]
         for name, expected in tensors.items():
@@ -151,9 +151,7 @@ def upload(repo: str, files: Mapping[str, Path], texts: Mapping[str, str], priva
 
 def _whole(download: Download, file: HubFile, sha256: str) -> Path:
     pinned, etag, size = _describe(download, file)
-    stated = etag if re.fullmatch("[0-9a-f]{64}", etag) else ""
-    if sha256 and stated not in ("", sha256):
-        _refuse(file, "the Hub states another SHA-256 than the catalog")
+    stated = _stated(file, etag, sha256)
     # The cache's documented layout: a file's content is `blobs/ETAG`; hf_hub_download then links its name to that.
     blob = Path(constants.HF_HUB_CACHE) / "--".join([f"{file.kind}s", *file.repo.split("/")]) / "blobs" / etag
     expected = sha256 or stated
@@ -171,8 +169,9 @@ def _whole(download: Download, file: HubFile, sha256: str) -> Path:
     return Path(download.retry(lambda: link(file.repo, file.file, library_name=LIBRARY, **options)))
 
 
-def _ranges(download: Download, file: HubFile, tensors: Mapping[str, str]) -> dict[str, Tensor]:
+def _ranges(download: Download, file: HubFile, tensors: Mapping[str, str], sha256: str) -> dict[str, Tensor]:
     pinned, etag, size = _describe(download, file)
+    _stated(file, etag, sha256)
     url = pinned.url()
     try:
         header, begin = _header(download, url, size)
@@ -206,6 +205,14 @@ def _describe(download: Download, file: HubFile) -> tuple[HubFile, str, int]:
     if size > LARGEST:
         _refuse(file, f"it has {size / 1e9:.1f} GB, and no network of AdaIN has more than {LARGEST / 1e9:.1f}")
     return replace(file, revision=commit), etag[1], size
+
+
+def _stated(file: HubFile, etag: str, sha256: str) -> str:
+    """The SHA-256 that an ETag states, as those of large files do, or "". Raises HubError where it is not the one wanted."""
+    stated = etag if re.fullmatch("[0-9a-f]{64}", etag) else ""
+    if sha256 and stated not in ("", sha256):
+        _refuse(file, "the Hub states another SHA-256 than the catalog")
+    return stated
 
 
 def _header(download: Download, url: str, size: int) -> tuple[dict, int]:

@@ -40,10 +40,6 @@ class DownsampleConv2d(nn.Conv2d):
         return super().forward(reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2))
 
 
-# How an upsampled pixel's 3 taps fall on 2 positions below: of an even pixel (first), and of an odd one.
-_TAPS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
-
-
 class UpsampleConv2d(ReflectionConv2d):
     """Nearest 2x upsampling, then a 3x3 convolution under reflection padding.
 
@@ -52,18 +48,23 @@ class UpsampleConv2d(ReflectionConv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        taps = torch.tensor(_TAPS, device=x.device)
-        kernels = torch.einsum("pai,qbj,ocij->pqocab", taps, taps, self.weight.float()).to(self.weight.dtype)
+        # the first and the second pixel see its 3 taps fall on 2 positions as 1 + 2 and as 2 + 1; summed in float32
+        top, middle, bottom = self.weight.float().split(1, dim=2)
+        rows = torch.cat([top, middle + bottom], 2), torch.cat([top + middle, bottom], 2)
+        kernels = []
+        for kernel in rows:
+            left, centre, right = kernel.split(1, dim=3)
+            kernels.append((torch.cat([left, centre + right], 3), torch.cat([left + centre, right], 3)))
         height, width = x.shape[2:]
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")
 
         def pixels(row: int, column: int) -> Tensor:
             part = x[:, :, row : row + height + 1, column : column + width + 1]
-            kernel = kernels[row, column].contiguous(memory_format=torch.channels_last)
+            kernel = kernels[row][column].to(self.weight.dtype, memory_format=torch.channels_last)
             return F.conv2d(part, kernel, self.bias).permute(0, 2, 3, 1)
 
-        rows = [torch.stack([pixels(row, 0), pixels(row, 1)], dim=3) for row in (0, 1)]
-        return torch.stack(rows, dim=2).reshape(len(x), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+        pairs = [torch.stack([pixels(row, 0), pixels(row, 1)], dim=3) for row in (0, 1)]
+        return torch.stack(pairs, dim=2).reshape(len(x), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):

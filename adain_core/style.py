@@ -151,14 +151,14 @@ def encode_style(
     images = images[:, :3]
     pictures = resize(images, size)
     sample = next(encoder.parameters())
-    masks = [] if mask is None else [mask.to(sample.device)]
+    masks = [] if mask is None else [mask.cpu()]
     with torch.no_grad(), exact_float32():
         found, _ = run_in_memory(
             lambda attempt: measure(encoder, pictures, masks, attempt),
             plan(None, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, sample),
         )
     levels = [level[-1].pool() if combine == "pool" else level[-1] for level in found]
-    weight = torch.ones(levels[0].batch, device=sample.device)
+    weight = torch.ones(levels[0].batch)
     return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail_jpeg(images[:1]))
 
 

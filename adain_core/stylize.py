@@ -34,7 +34,7 @@ class AffineMap:
 
         def part(tensor: Tensor) -> Tensor:
             tensor = tensor if len(tensor) == 1 else tensor[pictures]
-            return tensor if tensor.shape[2:] == (1, 1) else tensor[:, :, rows, columns]
+            return (tensor if tensor.shape[2:] == (1, 1) else tensor[:, :, rows, columns]).to(x.device)
 
         scale, shift = 1.0, 0.0
         for component_scale, component_shift, gain in zip(self.scales, self.shifts, map(part, self.gains), strict=True):
@@ -104,16 +104,18 @@ def transfer(
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         raise ValueError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
     sample = next(encoder.parameters())
-    style = style.to(sample.device)
+    style = style.to("cpu")  # with its masks, which may be a clip's; parts of them go to the device when they are due
     size, count = tuple(content.shape[2:]), max(len(content), style.batch)
     rgb, alpha_channel = content[:, :3], content[:, 3:].expand(count, -1, -1, -1) if content.shape[1] == 4 else None
+    regional = content_statistics == "region"
+    regions = [component.mask for component in style.components if regional and component.mask is not None]
+    if regional:
+        rgb = rgb.expand(count, -1, -1, -1)  # one content has statistics of its own inside each of many masks
     strides = tuple(level.stride for level in encoder.levels)
 
     def work(attempt: Plan) -> Features:
         windows = attempt.windows(size, strides[-1])
-        whole = len(windows) == 1 and _fits(encoder, len(content), size)
-        regional = content_statistics == "region"
-        regions = [component.mask for component in style.components if regional and component.mask is not None]
+        whole = len(windows) == 1 and _fits(encoder, count, size)
         found, levels = measure(encoder, rgb, regions, attempt, keep=whole)
         maps = tuple(
             _affine_map(style.components, level, parts, grid(size, stride), alpha, content_statistics, half_life)
@@ -123,11 +125,12 @@ def transfer(
         if not whole:
             return Features((), *marks, rgb, encoder, maps)
         everything = slice(0, count)
-        mapped = (m(x, everything, windows[0], stride) for m, x, stride in zip(maps, levels, strides, strict=True))
+        # each level is let go as soon as it is mapped
+        mapped = (m(levels.pop(0), everything, windows[0], stride) for m, stride in zip(maps, strides, strict=True))
         return Features(tuple(mapped), *marks)
 
     with torch.no_grad(), exact_float32():
-        return run_in_memory(work, plan(tile, len(content), size, encoder.halo, encoder.values_per_pixel, sample))
+        return run_in_memory(work, plan(tile, len(rgb), size, encoder.halo, encoder.values_per_pixel, sample))
 
 
 def decode(decoder: Decoder, features: Features, tile: int | None = None) -> Tensor:
@@ -147,7 +150,7 @@ def decode(decoder: Decoder, features: Features, tile: int | None = None) -> Ten
         windows = attempt.windows(size, decoder.stride)
         whole = len(windows) == 1 and attempt.pictures >= features.count
         device = sample.device if whole else "cpu"  # where the networks work there may be no room for the result
-        images = torch.empty(features.count, 3, *size, device=device).to(memory_format=torch.channels_last)
+        images = torch.empty((features.count, 3, *size), device=device, memory_format=torch.channels_last)
         steps = list(itertools.product(attempt.parts(features.count), windows))
         report(0, len(steps))
         for step, (pictures, window) in enumerate(steps, 1):
@@ -229,7 +232,7 @@ def _known(inside: ChannelStatistics, whole: ChannelStatistics) -> ChannelStatis
 
 
 def _fits(encoder: Encoder, count: int, size: tuple[int, int]) -> bool:
-    """Whether the features of `count` pictures take less than a quarter of the free memory."""
+    """Whether the features of `count` pictures take little of the free memory; while they are made it is three times that."""
     sample = next(encoder.parameters())
     values = sum(level.channels / level.stride**2 for level in encoder.levels)
-    return count * size[0] * size[1] * values * sample.element_size() < free_memory(sample.device) / 4
+    return count * size[0] * size[1] * values * sample.element_size() < free_memory(sample.device) / 16

@@ -154,7 +154,8 @@ def measure(
 ) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
     """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of the whole, then by each of the `masks`.
 
-    Masks are `(B or 1, 1, H, W)` of any size. With `keep`, for a plan of one window, the levels are given back as well.
+    They are on the CPU. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, for a plan of one window, the levels are
+    given back as well.
     """
     size = pictures.shape[2:]
     weights = [[None, *(resize_mask(mask, grid(size, level.stride)) for mask in masks)] for level in encoder.levels]
@@ -173,7 +174,7 @@ def measure(
             ]
             found = [a.merge(b) for a, b in zip(found, here, strict=True)] if found else here
             report(next(steps), len(parts) * len(windows))
-        measured.append(found)
+        measured.append([statistics.map(Tensor.cpu) for statistics in found])
         if keep:
             kept.append(levels)
     flat = iter([ChannelStatistics.concatenate(list(batch)) for batch in zip(*measured, strict=True)])

@@ -51,9 +51,9 @@ def read_style(name: str) -> Style:
 def encode_pictures(
     patcher: ModelPatcher, pictures: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None
 ) -> Style:
-    """adain_core's `encode_style` with a managed encoder; styles stay on the CPU, they are small."""
+    """adain_core's `encode_style` with a managed encoder."""
     with host.working([patcher], pictures.shape[2:]):
-        return encode_style(patcher.model, pictures, size, combine, mask).to("cpu")
+        return encode_style(patcher.model, pictures, size, combine, mask)
 
 
 class EncodeStyle(io.ComfyNode):

@@ -251,12 +251,12 @@ def timm_file(path: Path) -> dict[str, torch.Tensor]:
 
 def test_imagenets_vgg_moves_14_of_575_mb_and_is_the_same_bit_for_bit(served, tmp_path):
     tensors = timm_file(tmp_path / "model.safetensors")
-    served.serve("timm/vgg19.tv_in1k/model.safetensors", tmp_path / "model.safetensors", etag="0" * 64)
+    entry = find_entry("vgg19-imagenet", "encoder")
+    served.serve("timm/vgg19.tv_in1k/model.safetensors", tmp_path / "model.safetensors", etag=entry.sha256)
     process = command("pull", "vgg19-imagenet", home=tmp_path / "hf")
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert served.sent < 14.1e6
-    entry = find_entry("vgg19-imagenet", "encoder")
     state = read_safetensors(entry.path)[0]
     for ours, theirs in entry.tensors.items():
         assert all(state[f"{ours}.{part}"].equal(tensors[f"{theirs}.{part}"]) for part in ("weight", "bias"))
@@ -267,6 +267,13 @@ def test_imagenets_vgg_moves_14_of_575_mb_and_is_the_same_bit_for_bit(served, tm
     padded = torch.nn.functional.pad(normalised, (1, 1, 1, 1), mode="reflect")
     expected = torch.conv2d(padded, tensors["features.0.weight"], tensors["features.0.bias"]).relu()
     torch.testing.assert_close(load_encoder("vgg19-imagenet")(picture, ["relu1_1"])[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_imagenets_vgg_is_refused_where_the_hub_states_another_file(served, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    served.serve("timm/vgg19.tv_in1k/model.safetensors", tmp_path / "model.safetensors", etag="0" * 64)
+    process = command("pull", "vgg19-imagenet", home=tmp_path / "hf")
+    assert "states another SHA-256" in process.communicate()[1] and process.returncode == 2
 
 
 def test_imagenets_vgg_from_a_server_without_ranges_is_checked_whole(served, tmp_path):

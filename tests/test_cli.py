@@ -46,6 +46,11 @@ def test_one_picture_in_one_style(folder, device):
     assert same("out.png", expected(load_image("photo.png"), style_of("red.png")))
 
 
+def test_styles_may_stand_behind_options(folder):
+    assert run("stylize", "photo.png", "-o", "out.png", "red.png", "blue.png", *NETWORKS) == 0
+    assert same("out.png", expected(load_image("photo.png"), mix_styles([style_of("red.png"), style_of("blue.png")])))
+
+
 def test_sizes_alpha_mix_mask_and_style_files(folder):
     assert run("style", "make", "red.png", "-o", "red.safetensors", "--size", "9", "--encoder", "encoder.safetensors") == 0
     arguments = ["--alpha", "0.7", "--weights", "1", "3", "--mask", "mask.png", "-", "--size", "12", "--style-size", "11"]

@@ -102,6 +102,17 @@ def test_two_processes_write_what_one_writes(command, whole, tmp_path):
     assert files(tmp_path / "two") == whole
 
 
+def test_results_among_the_contents_are_refused(command, tmp_path, capsys):
+    assert main([*command, "-o", str(tmp_path / "contents" / "out")]) == 2
+    assert "outside of" in capsys.readouterr().err
+
+
+def test_a_broken_style_leaves_the_others(command, whole, tmp_path):
+    (tmp_path / "styles/z.png").write_bytes(b"no picture")
+    assert main([*command, "-o", str(tmp_path / "out")]) == 1
+    assert 0 < sum("-stylized-z" in name for name in whole) == len(whole) - len(files(tmp_path / "out"))
+
+
 def test_broken_pictures_are_counted_and_the_others_done(command, tmp_path, capsys):
     (tmp_path / "contents/cats/2.png").write_bytes(b"no picture")
     assert main([*command, "-o", str(tmp_path / "out")]) == 1
@@ -113,6 +124,7 @@ def test_broken_pictures_are_counted_and_the_others_done(command, tmp_path, caps
     (["a.png"], "either one or more STYLE, or a folder"),
     (["--match-colors"], "do not go with --styles"),
     (["--per-picture", "7"], "there are 6 styles to draw from"),
+    (["--alpha", "2"], "alpha is 2.0; it must be"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(command, tmp_path, change, sentence, capsys):
     command[2:2] = change if change[0] == "a.png" else []

@@ -19,6 +19,12 @@ def test_strides_round_up_and_upsampling_doubles(size, device):
     assert UpsampleConv2d(3, 4).to(device)(x).shape[2:] == tuple(2 * side for side in size)
 
 
+def test_upsampling_equals_the_plain_way(device):
+    layer, x = UpsampleConv2d(3, 5).to(device), torch.randn(2, 3, 5, 4, device=device)
+    repeated = reflection_pad(torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest"), 1, 1, 1, 1)
+    torch.testing.assert_close(layer(x), torch.nn.functional.conv2d(repeated, layer.weight, layer.bias))
+
+
 def test_upsampling_repeats_pixels_before_the_convolution(device):
     layer = UpsampleConv2d(1, 1).to(device)
     with torch.no_grad():

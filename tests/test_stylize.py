@@ -76,6 +76,14 @@ def test_region_statistics_come_from_inside_the_mask(identity, content, styles):
     torch.testing.assert_close(found[..., 2:], plain_adain(content[..., 2:], styles[1]))
 
 
+def test_one_content_has_statistics_of_its_own_in_each_mask(identity, content, styles):
+    masks = torch.zeros(2, 1, 4, 6)
+    masks[0, ..., :2] = masks[1, ..., 2:] = 1
+    found = level(transfer(identity, content, styles[0].masked(masks), content_statistics="region"))
+    torch.testing.assert_close(found[:1, ..., :2], plain_adain(content[..., :2], styles[0]))
+    torch.testing.assert_close(found[1:, ..., 2:], plain_adain(content[..., 2:], styles[0]))
+
+
 def test_a_region_too_small_for_statistics_takes_the_picture(identity, content, styles):
     mask = torch.zeros(4, 6)
     mask[0, 0] = 0.5

@@ -149,9 +149,16 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(one_step, tmp_path):
     assert_equal_gradients(tmp_path / "parts", one_step.output)
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused(config):
-    with pytest.raises(ValueError, match="a batch of 2 cannot be shared out"):
+def test_a_batch_that_cannot_be_shared_out_or_paired_is_refused(config):
+    with pytest.raises(ValueError, match="a batch of 2 for 1 processes with 3 parts each cannot be shared out"):
         train(dataclasses.replace(config, accumulate=3))
+    with pytest.raises(ValueError, match="leaves 1 pictures to a part, too few for 2 pairings"):
+        train(dataclasses.replace(config, accumulate=2, pairings=2))
+
+
+def test_crops_of_any_size_are_trained_on(config):
+    odd = dataclasses.replace(config, crop_size=21, steps=2, consistency_every=1)
+    assert train(odd).skipped_steps == 0
 
 
 def test_a_batch_serves_several_pairings(config, monkeypatch):

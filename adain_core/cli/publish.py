@@ -31,6 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     HubFile.parse(f"{arguments.repo}/{CARD}")  # raises for what is no name of a repository
     networks = {path: _publishable(path) for name in arguments.networks for path in _files(name)}
+    if len({path.name for path in networks}) < len(networks):
+        raise ValueError("two of the files have the same name; they would replace each other, so rename one.")
     card = model_card(arguments.repo, {path.name: network for path, network in networks.items()})
     if not arguments.dry_run:
         print(upload(arguments.repo, {path.name: path for path in networks}, {CARD: card}, arguments.private))

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +29,10 @@ from . import options
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("stylize", help="stylise a picture or a folder of pictures")
     parser.add_argument("content", type=Path, metavar="CONTENT", help="a picture, or a folder of pictures")
-    parser.add_argument("styles", type=Path, nargs="*", metavar="STYLE", help="pictures or style files; several are mixed")
+    styles = parser.add_argument(
+        "styles", type=Path, nargs="+", default=[], metavar="STYLE", help="pictures or style files; several are mixed"
+    )
+    styles.required = False  # not with --styles; "*" would find none that stand behind an option
     parser.add_argument(
         "--styles", type=Path, metavar="DIR", dest="style_folder",
         help="give each picture of a folder styles drawn at random from the pictures in DIR; started again, it goes on",
@@ -98,8 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_data_set(arguments: argparse.Namespace) -> int:
     """Each picture in styles of its own. What a picture gets depends on its name and the seed, not on what was done before."""
-    if arguments.mask or arguments.weights or arguments.match_colors:
-        raise ValueError("--mask, --weights and --match-colors do not go with --styles.")
+    if arguments.mask or arguments.weights or arguments.match_colors or arguments.content_statistics != "image":
+        raise ValueError("--mask, --weights, --match-colors and --content-statistics do not go with --styles.")
     if not arguments.content.is_dir():
         raise ValueError(f"{arguments.content} is no folder; --styles draws styles for the pictures of a folder.")
     names = style_names(list_images(arguments.style_folder), arguments.style_folder)
@@ -108,12 +112,17 @@ def _run_data_set(arguments: argparse.Namespace) -> int:
     rank, processes = rank_and_size()
     pairs = _pairs(arguments.content, arguments.output)[rank::processes]
     device = resolve_device(arguments.device)
-    encoder = load_encoder(arguments.encoder, device, arguments.dtype)
-    decoder = load_decoder(arguments.decoder, device, arguments.dtype)
+    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
+    decoder = load_decoder(options.network(arguments.decoder, "decoder"), device, arguments.dtype)
 
     @functools.lru_cache(maxsize=1024)
-    def style_of(path: Path) -> Style:
-        return encode_style(encoder, load_image(path), arguments.style_size)
+    def style_of(path: Path) -> Style | str:
+        """Or why it cannot be read."""
+        try:
+            picture = load_image(path)
+        except (ValueError, OSError) as error:
+            return str(error)
+        return encode_style(encoder, picture, arguments.style_size)
 
     failures = []
     for source, place in tqdm(pairs, unit="picture", disable=None if rank == 0 else True):
@@ -124,22 +133,34 @@ def _run_data_set(arguments: argparse.Namespace) -> int:
         if not missing:
             continue
         try:
-            content = resize(load_image(source), arguments.size)
-            for path, target in missing.items():
-                result = stylize(encoder, decoder, content, style_of(path), arguments.alpha, tile=arguments.tile)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                remove_leftovers(target)
-                save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
-        except (ValueError, FileNotFoundError) as error:
+            content = load_image(source)
+        except (ValueError, OSError) as error:
             failures.append(str(error))
+            continue
+        content = resize(content, arguments.size)
+        for path, target in missing.items():
+            style = style_of(path)
+            if isinstance(style, str):
+                failures.append(style)
+                continue
+            result = stylize(encoder, decoder, content, style, arguments.alpha, tile=arguments.tile)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(target)
+            save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
     return _report(failures, len(pairs))
 
 
 def style_names(styles: Sequence[Path], folder: Path) -> dict[Path, str]:
-    """For each style picture in `folder` a name to use in those of results: its path without the ending, if that is unique."""
+    """For each style picture in `folder` a name to use in those of results: its path without the ending, if that is unique.
+
+    Raises ValueError where the path, with _ between its folders, is not unique.
+    """
     paths = [path.relative_to(folder).as_posix().replace("/", "_") for path in styles]
     stems = [path.rpartition(".")[0] for path in paths]
-    return dict(zip(styles, stems if len(set(stems)) == len(stems) else paths, strict=True))
+    names = stems if len(set(stems)) == len(stems) else paths
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"two styles in {folder} would both be called {twice[0]}; rename one of them.")
+    return dict(zip(styles, names, strict=True))
 
 
 def _report(failures: Sequence[str], total: int) -> int:
@@ -164,8 +185,8 @@ def _tile_bar() -> Iterator[None]:
 def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
     """Each content with the file it is written to. Raises before any work where that cannot be."""
     if content.is_dir():
-        if output.exists() and (not output.is_dir() or output.samefile(content)):
-            raise ValueError(f"{output} cannot take the results of a folder; name another folder.")
+        if (output.exists() and not output.is_dir()) or output.resolve().is_relative_to(content.resolve()):
+            raise ValueError(f"{output} cannot take the results of a folder; name another folder, outside of {content}.")
         return [(source, output / _writable(source.relative_to(content))) for source in list_images(content)]
     if not content.is_file():
         raise FileNotFoundError(f"there is no picture or folder {content}.")
@@ -207,7 +228,7 @@ def _style_maker(
                 picture = picture if content is None else match_colors(picture, content)
                 style = encode_style(encoder, picture, arguments.style_size)
             else:
-                style = load_style(path).to(next(encoder.parameters()).device)
+                style = load_style(path)
             styles.append(style if mask is None else style.masked(mask))
         return mix_styles(styles, arguments.weights)
 

@@ -28,8 +28,8 @@ class TrainingConfig:
     `DIR/NAME` of their files) whose weights a training begins with; without, they are drawn from the seed.
 
     Sizes are in pixels; a `resize` of (from, to) draws the smallest side anew for each crop. `batch_size` is that of all
-    processes together, `accumulate` in how many parts each takes its share, for less memory. A batch serves `pairings`
-    steps, each with the contents in other styles: what the loss network sees of them is then computed once. `schedule`:
+    processes together, `accumulate` in how many parts each takes its share, for less memory. A part serves `pairings`
+    steps, each with its contents in other styles of it: what the loss network sees of them is then computed once. `schedule`:
     "published" is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps, and falls along a cosine over the last third.
     `ema` 0 keeps no average.
 

@@ -17,6 +17,8 @@ def processes(device: torch.device) -> Iterator[None]:
     if rank_and_size()[1] == 1:
         yield
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield

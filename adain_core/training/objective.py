@@ -74,7 +74,7 @@ class Objective(nn.Module):
             else:
                 levels, styles = self._encode(seen.content, seen.style)
             own = [channel_statistics(x) for x in levels]
-            result = self._decode(levels, styles, own)
+            result = self._decode(levels, styles, own, seen.content)
         found = self.loss_network(_fast(result), LAYERS)
         target = seen.features if config.content_target == "content" else adain(seen.features, seen.statistics[-1])
         losses, weights = {"content": content_loss(found[-1], target)}, {"content": config.content_weight}
@@ -94,7 +94,7 @@ class Objective(nn.Module):
         """The networks' pictures, as they are in training."""
         with self._autocast():
             levels, styles = self._encode(content, style)
-            return self._decode(levels, styles, [channel_statistics(x) for x in levels])
+            return self._decode(levels, styles, [channel_statistics(x) for x in levels], content)
 
     def _consistency(
         self, content: Tensor, result: Tensor, styles: list[ChannelStatistics], own: list[ChannelStatistics], step: int
@@ -113,15 +113,19 @@ class Objective(nn.Module):
             moved, offset = noised[:, :, down:, right:], (down, right)
         with self._autocast():
             # By the whole crop's statistics: what the motion alone changes is to vanish.
-            return consistency_loss(result, self._decode(self.encoder(_fast(moved)), styles, own), offset)
+            return consistency_loss(result, self._decode(self.encoder(_fast(moved)), styles, own, moved), offset)
 
     def _encode(self, content: Tensor, style: Tensor) -> tuple[list[Tensor], list[ChannelStatistics]]:
         """Features of the contents, statistics of the styles."""
         pairs = self.encoder(_fast(torch.cat([content, style])))
         return [x[: len(content)] for x in pairs], [channel_statistics(x[len(content) :]) for x in pairs]
 
-    def _decode(self, levels: list[Tensor], styles: list[ChannelStatistics], own: list[ChannelStatistics]) -> Tensor:
-        return self.decoder([adain(x, style, content=mine) for x, style, mine in zip(levels, styles, own, strict=True)])
+    def _decode(
+        self, levels: list[Tensor], styles: list[ChannelStatistics], own: list[ChannelStatistics], content: Tensor
+    ) -> Tensor:
+        """The pictures, of the contents' size."""
+        result = self.decoder([adain(x, style, content=mine) for x, style, mine in zip(levels, styles, own, strict=True)])
+        return result[:, :, : content.shape[2], : content.shape[3]]
 
     def _autocast(self) -> torch.autocast:
         device = next(self.loss_network.parameters()).device.type

@@ -72,11 +72,12 @@ class Trainer:
     def __init__(self, config: TrainingConfig, device: torch.device):
         self.config, self.output, self.device = config, Path(config.output), device
         self.rank, self.processes = rank_and_size()
-        if config.batch_size % (self.processes * config.accumulate):
-            raise ValueError(
-                f"a batch of {config.batch_size} cannot be shared out evenly: {self.processes} processes, {config.accumulate}"
-                " parts in each."
-            )
+        part, rest = divmod(config.batch_size, self.processes * config.accumulate)
+        shares = f"a batch of {config.batch_size} for {self.processes} processes with {config.accumulate} parts each"
+        if rest:
+            raise ValueError(f"{shares} cannot be shared out evenly; give another batch size.")
+        if part < config.pairings:
+            raise ValueError(f"{shares} leaves {part} pictures to a part, too few for {config.pairings} pairings; give fewer.")
         dtype = fast_dtype(config.precision, device)
         loss_network = load_loss_network(config.loss_encoder, device, dtype)
         self.encoder, self.decoder = new_networks(config, loss_network, device)
@@ -175,8 +176,9 @@ class Trainer:
         """This process's share of each step's batch, in parts, from the current step on."""
         config = self.config
         first, turn = divmod(self.step, config.pairings)
-        share = config.batch_size // self.processes
-        pictures = stream(self.folders, share, first * config.batch_size, self.rank, self.processes, config.workers)
+        share, start = config.batch_size // self.processes, first * config.batch_size
+        pinned = self.device.type == "cuda"
+        pictures = stream(self.folders, share, start, self.rank, self.processes, config.workers, pinned)
         for batch in pictures:
             content, style = (self._to_device(x).chunk(config.accumulate) for x in batch)
             parts = [self.objective.look(*pair) for pair in zip(content, style, strict=True)]
