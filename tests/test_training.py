@@ -305,9 +305,10 @@ def test_the_command_trains_and_goes_on(config, capsys):
     paths = [f"--contents={config.contents}", f"--styles={config.styles}", f"--output={config.output}"]
     options = "--crop-size 32 --resize-content 40 --resize-style 32 40 --batch-size 2 --channels 4 6 --blocks 1 1".split()
     options += ["--workers=0", "--device=cpu", "--precision=float32", "--no-augment", "--preset=lite", "--name=tiny"]
+    options += ["--pairings=2"]
     for steps in (2, 3):
         arguments = parser.parse_args(["train", *paths, f"--loss-encoder={config.loss_encoder}", *options, f"--steps={steps}"])
         assert arguments.run(arguments) == 0
         assert f"{steps} steps, 0 skipped, 0 files unreadable" in capsys.readouterr().out
     recipe = read_network(config.output / "tiny-decoder.safetensors").recipe
-    assert (recipe["resize_content"], recipe["learning_rate"], recipe["augment"]) == ([40, 40], 1e-3, False)
+    assert (recipe["resize_content"], recipe["learning_rate"], recipe["augment"]) == ([40, 40], 5e-4, False)
