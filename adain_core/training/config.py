@@ -95,6 +95,7 @@ class TrainingConfig:
     def recipe(self) -> dict:
         """What must agree for a training to go on, as JSON has it."""
         recipe = {key: value for key, value in dataclasses.asdict(self).items() if key not in NOT_RECIPE}
+        recipe["start_from"] = Path(self.start_from).name  # it is published, and folders are private
         return {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.items()}
 
     def rate(self, step: int) -> float:
