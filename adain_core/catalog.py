@@ -47,7 +47,6 @@ class Entry:
         source = (self.role, self.sha256 or self.mirrors, self.tensors, self.mean, self.std)
         return assets() / f"{Path(self.name).stem}-{hashlib.sha256(repr(source).encode()).hexdigest()[:16]}.safetensors"
 
-
     @property
     def available(self) -> bool:
         """Whether the network is here or on the Hub; a bundled one can be missing."""

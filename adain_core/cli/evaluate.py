@@ -44,12 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = [field.name for field in dataclasses.fields(EvaluationConfig)]
     config = EvaluationConfig(**{name: getattr(arguments, name) for name in settings})
     with tqdm(unit="pair", disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        report = evaluate(config, progress)
+        report = evaluate(config, options.follow(bar))
     if output:
         report.save(output)
     print(_table(report))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
@@ -13,16 +13,21 @@ from ..hub import Progress
 from ..weights import network_path
 
 
+def follow(bar: tqdm) -> Callable[..., None]:
+    """What sets a bar to `(done, total)`; it may be called with more."""
+
+    def show(done: int, total: int, *rest: object) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return show
+
+
 @contextlib.contextmanager
 def bytes_bar(name: str) -> Iterator[Progress]:
     """A progress bar for a pull, which does not show where there is nothing to pull."""
     with tqdm(desc=name, unit="B", unit_scale=True, leave=False, delay=0.2, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
+        yield follow(bar)
 
 
 def network(name: str, role: str) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..color import keep_colors, match_colors
+from ..decoder import Decoder
 from ..devices import rank_and_size, resolve_device
 from ..encoder import Encoder
 from ..files import remove_leftovers
@@ -75,9 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.match_colors and len(style_pictures) < len(arguments.styles):
         raise ValueError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
     masks = _masks(arguments)
-    device = resolve_device(arguments.device)
-    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
-    decoder = load_decoder(options.network(arguments.decoder, "decoder"), device, arguments.dtype)
+    encoder, decoder = _networks(arguments)
 
     pictures = {path: load_image(path) for path in style_pictures}
     style_of = _style_maker(arguments, encoder, pictures, masks)
@@ -100,6 +99,12 @@ def run(arguments: argparse.Namespace) -> int:
     return _report(failures, len(pairs))
 
 
+def _networks(arguments: argparse.Namespace) -> tuple[Encoder, Decoder]:
+    device = resolve_device(arguments.device)
+    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
+    return encoder, load_decoder(options.network(arguments.decoder, "decoder"), device, arguments.dtype)
+
+
 def _run_data_set(arguments: argparse.Namespace) -> int:
     """Each picture in styles of its own. What a picture gets depends on its name and the seed, not on what was done before."""
     if arguments.mask or arguments.weights or arguments.match_colors or arguments.content_statistics != "image":
@@ -111,9 +116,7 @@ def _run_data_set(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--per-picture is {arguments.per_picture}; there are {len(names)} styles to draw from.")
     rank, processes = rank_and_size()
     pairs = _pairs(arguments.content, arguments.output)[rank::processes]
-    device = resolve_device(arguments.device)
-    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
-    decoder = load_decoder(options.network(arguments.decoder, "decoder"), device, arguments.dtype)
+    encoder, decoder = _networks(arguments)
 
     @functools.lru_cache(maxsize=1024)
     def style_of(path: Path) -> Style | str:
@@ -172,14 +175,8 @@ def _report(failures: Sequence[str], total: int) -> int:
 @contextlib.contextmanager
 def _tile_bar() -> Iterator[None]:
     """A progress bar where one picture is worked on in tiles."""
-    with tqdm(unit="tile", disable=None, delay=1, leave=False) as bar:
-
-        def show(done: int, total: int, pictures: Tensor | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        with reporting(show):
-            yield
+    with tqdm(unit="tile", disable=None, delay=1, leave=False) as bar, reporting(options.follow(bar)):
+        yield
 
 
 def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
