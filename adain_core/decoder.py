@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .encoder import State, load_checked
-from .layers import ReflectionConv2d, ResidualBlock, UpsampleConv2d
+from .layers import ReflectionConv2d, ResidualBlock, UpsampleConv2d, in_bands
 
 
 class Decoder(nn.Module):
@@ -61,7 +62,9 @@ class VGGDecoder(Decoder):
         ("conv1_2", 64, 64),
         ("conv1_1", 64, 3),
     )
-    upsampled = ("conv3_4", "conv2_2", "conv1_2")
+    # all but the first begin with upsampling
+    blocks = (("conv4_1",), ("conv3_4", "conv3_3", "conv3_2", "conv3_1"), ("conv2_2", "conv2_1"), ("conv1_2", "conv1_1"))
+    upsampled = tuple(names[0] for names in blocks[1:])
     stride = 2 ** len(upsampled)
     values_per_pixel = layers[-1][1]
 
@@ -76,9 +79,19 @@ class VGGDecoder(Decoder):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         (x,) = features
-        for name, _, _ in self.layers[:-1]:
-            x = F.relu(getattr(self, name)(x), inplace=True)
-        return self.conv1_1(x)
+        for names in self.blocks:
+            scale = 2 if names[0] in self.upsampled else 1
+            values_per_row = getattr(self, names[0]).out_channels * scale**2 * x.shape[3]
+            # upsampling sees one position beyond its own, two convolutions behind it one more
+            x = in_bands(partial(self._block, names=names), x, len(names) // 2 + 1, scale, values_per_row)
+        return x
+
+    def _block(self, x: Tensor, names: Sequence[str]) -> Tensor:
+        for name in names:
+            x = getattr(self, name)(x)
+            if name != self.layers[-1][0]:
+                x = F.relu(x, inplace=True)
+        return x
 
 
 class PyramidDecoder(Decoder):
@@ -108,7 +121,7 @@ class PyramidDecoder(Decoder):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         x = self.blocks[-1](features[-1])
         for index in reversed(range(len(self.up))):
-            x, below = F.relu(self.up[index](x), inplace=True), features[index]
+            x, below = self.up[index](x), features[index]
             # Odd sizes were rounded up on the way down.
             x = self.blocks[index](x[:, :, : below.shape[2], : below.shape[3]] + below)
         return F.pixel_shuffle(self.out(x), 2)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import DownsampleConv2d, ReflectionConv2d
+from .layers import DownsampleConv2d, ReflectionConv2d, in_bands
 
 State = dict[str, Tensor]
 
@@ -97,20 +98,27 @@ class VGGEncoder(Encoder):
 
     def forward(self, images: Tensor, layers: Sequence[str] | None = None) -> list[Tensor]:
         wanted = list(layers or [level.name for level in self.levels])
-        missing, found = set(wanted), {}
-        x = images.to(self.dtype)
+        found: dict[str, Tensor | None] = dict.fromkeys(wanted)
+        deepest, x = max(wanted), images.to(self.dtype)
         for block, widths in enumerate(self.blocks, 1):
-            if block > 1:
-                x = F.max_pool2d(x, 2, ceil_mode=True)
-            for index in range(1, len(widths) + 1):
-                name = f"relu{block}_{index}"
-                x = F.relu(getattr(self, f"conv{block}_{index}")(x), inplace=True)
-                if name in missing:
-                    found[name] = x
-                    missing.remove(name)
-                    if not missing:
-                        return [found[name] for name in wanted]
-        raise ValueError(f"VGG-19 up to relu4_1 has no layer {sorted(missing)[0]!r}.")
+            names = [name for index in range(1, len(widths) + 1) if (name := f"relu{block}_{index}") <= deepest]
+            if not names:
+                break
+            part = partial(self._block, names=names, found=found, pool=names[-1] < deepest)
+            halo = len(names) + len(names) % 2
+            x = part(x) if found.keys() & names else in_bands(part, x, halo, 0.5, max(widths) * x.shape[3])
+        for name, features in found.items():
+            if features is None:
+                raise ValueError(f"VGG-19 up to relu4_1 has no layer {name!r}.")
+        return [found[name] for name in wanted]
+
+    def _block(self, x: Tensor, names: Sequence[str], found: dict[str, Tensor | None], pool: bool) -> Tensor:
+        """Of the layers `names` of a block, those that `found` has are put there."""
+        for name in names:
+            x = F.relu(getattr(self, name.replace("relu", "conv"))(x), inplace=True)
+            if name in found:
+                found[name] = x
+        return F.max_pool2d(x, 2, ceil_mode=True) if pool else x
 
 
 class PyramidEncoder(Encoder):

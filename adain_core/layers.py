@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# The C library keeps freed blocks below 32 MB for the next use. Larger ones come from the system anew, page by page, which
+# takes up to as long as the convolution that fills them.
+BAND = 1 << 22
+
+
+def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
+    """`layers(x)`; on a CPU, where no gradient is wanted, in bands of rows in which no activation has more than `BAND` values.
+
+    `scale` is that of the rows: 1/2, 1 or 2. A row depends on `halo` rows of `x` beyond its own, an even number where
+    `scale` is 1/2. `values_per_row` are the most activations there are for a row of one picture of `x`.
+    """
+    rows = max(BAND // (values_per_row * len(x)) // 2, 8) * 2
+    if x.device.type != "cpu" or torch.is_grad_enabled() or rows >= x.shape[2]:
+        return layers(x)
+    bands = []
+    for top in range(0, x.shape[2], rows):
+        first, bottom = max(0, top - halo), min(x.shape[2], top + rows)
+        start, count = round((top - first) * scale), math.ceil((bottom - top) * scale)
+        bands.append(layers(x[:, :, first : bottom + halo])[:, :, start : start + count])
+    return torch.cat(bands, dim=2)
 
 
 def reflection_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adain_core import decode, encode_style, load_decoder, load_encoder, mix_styles, stylize, transfer
+from adain_core import decode, encode_style, layers, load_decoder, load_encoder, mix_styles, stylize, transfer
+from adain_core.losses import LAYERS
 
 
 @pytest.fixture(scope="module", params=["random", "reference"])
@@ -56,8 +57,7 @@ def pictures():
 
 
 def test_features_equal_the_plain_ones(networks, plain_networks, pictures):
-    layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-    found = networks[0](pictures[:1].to(networks[0].conv1_1.weight), layers)
+    found = networks[0](pictures[:1].to(networks[0].conv1_1.weight), LAYERS)
     x, wanted = pictures[:1], {}
     for index, module in enumerate(plain_networks[0]):
         x = module(x)
@@ -78,6 +78,17 @@ def test_stylising_alpha_and_mix_equal_the_plain_ones(networks, plain_networks, 
         features = transfer(encoder, content, style, alpha)
         assert plain.relative_error(features.levels[0].cpu(), target) < 2e-5
         assert plain.relative_error(decode(decoder, features).cpu(), g(target).clamp(0, 1)) < 2e-5
+
+
+@pytest.mark.parametrize("size", [(130, 33), (97, 40)])
+def test_bands_of_rows_change_nothing(networks, size, monkeypatch):
+    picture = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        features = networks[0](picture.to(networks[0].conv1_1.weight))
+        pictures = networks[1](features)
+        monkeypatch.setattr(layers, "BAND", 1)  # 16 rows at a time
+        torch.testing.assert_close(networks[0](picture.to(features[0])), features)
+        torch.testing.assert_close(networks[1](features), pictures)
 
 
 @pytest.mark.parametrize("size", [(97, 131), (1, 1), (16, 500), (33, 8)])
