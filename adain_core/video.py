@@ -48,7 +48,8 @@ class Video:
 
     `start` and `duration` in seconds cut it; a duration of 0 goes to the end. `size` is the upright frames' H and W,
     `aspect` their pixels' width to height, `rate` their average number in a second, `time_base` the unit of their times in
-    seconds, `len` how many there are by what the file says. Raises FileNotFoundError, or ValueError where the file is no video or PyAV is not installed.
+    seconds, `len` how many there are by what the file says. Raises FileNotFoundError, or ValueError where the file is no
+    video or PyAV is not installed.
     """
 
     multiple = 2  # of which resized frames' sides are: some players show no colours in full
@@ -201,7 +202,8 @@ def join(parts: Sequence[tuple[Path, Fraction]], video: Video, path: Path) -> No
         with _av().open(str(parts[0][0])) as first:
             stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
         # one packet at a time, in order: sound after all of the pictures would have to wait in memory
-        for packet in heapq.merge(_joined(parts, stream), video.sound(output), key=lambda packet: packet.dts * packet.time_base):
+        packets = heapq.merge(_joined(parts, stream), video.sound(output), key=lambda p: p.dts * p.time_base)
+        for packet in packets:
             output.mux(packet)
 
 
@@ -232,7 +234,7 @@ def save_format(path: str | Path) -> tuple[str, dict[str, str]]:
         raise ValueError(f"{path} has no extension of a video that can be written; use one of {', '.join(SAVE_FORMATS)}.")
     codec, options = SAVE_FORMATS[suffix]
     if codec not in _av().codecs_available:
-        raise ValueError(f"this PyAV cannot encode {suffix} ({codec} is missing); install another build, or use another format.")
+        raise ValueError(f"this PyAV cannot encode {suffix} ({codec} is missing); use another build or format.")
     return codec, options
 
 
