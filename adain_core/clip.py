@@ -119,7 +119,7 @@ class ClipStylizer:
         """
         save_format(path)
         folder = path.with_name(f"{path.name}.parts")
-        state = ClipState(folder / "state.safetensors", self._digest(video.version))
+        state = ClipState(folder / "state.safetensors", self.digest(video))
         if not (state.measured or state.done):
             shutil.rmtree(folder, ignore_errors=True)  # of other settings
             folder.mkdir()
@@ -147,7 +147,7 @@ class ClipStylizer:
 
     def pictures(self, clip: PictureSequence, targets: Sequence[Path], state_path: Path) -> None:
         """Write each stylised frame to its target. Until all are written, `state_path` says where to go on."""
-        state = ClipState(state_path, self._digest(clip.version))
+        state = ClipState(state_path, self.digest(clip))
         for chunk in self._stylized(clip, state):
             for frame in chunk:
                 target = targets[frame.time]
@@ -156,6 +156,16 @@ class ClipStylizer:
                 save_image(frame.picture, target)
             state.save()
         state_path.unlink(missing_ok=True)
+
+    def digest(self, clip: Video | PictureSequence) -> str:
+        """Of everything that the result depends on."""
+        settings = (clip.version, self.alpha, self.content_statistics, self.half_life, self.keep_colors, self.size)
+        digest = hashlib.sha256(repr(settings).encode())
+        for tensors in (self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors()):
+            for name, tensor in tensors.items():
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def _stylized(self, clip: Video | PictureSequence, state: ClipState) -> Iterator[list[Frame]]:
         """The frames that are still to be done, in chunks; `state` is the one after the last chunk that was given."""
@@ -213,16 +223,6 @@ class ClipStylizer:
         if not share.any():
             return self.style.select(lower)
         return mix_styles([self.style.select(lower), self.style.select(upper)], [1 - share, share])
-
-    def _digest(self, clip: object) -> str:
-        """Of everything that the result depends on."""
-        settings = (clip, self.alpha, self.content_statistics, self.half_life, self.keep_colors, self.size)
-        digest = hashlib.sha256(repr(settings).encode())
-        for tensors in (self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors()):
-            for name, tensor in tensors.items():
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
 
 
 def _stored_size(path: Path) -> tuple[int, int]:

@@ -195,7 +195,11 @@ class StyleSweep(io.ComfyNode):
                 StyleSocket.Input("style_from", tooltip="The style of the first frame."),
                 StyleSocket.Input("style_to", tooltip="The style of the last frame."),
                 io.Int.Input(
-                    "frames", default=16, min=2, max=4096, tooltip="How many; as many as the content has, if it has several."
+                    "frames",
+                    default=16,
+                    min=2,
+                    max=4096,
+                    tooltip="How many; as many as the content has, if it has several. Along a video any number is spread.",
                 ),
                 io.Combo.Input(
                     "curve",
