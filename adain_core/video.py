@@ -36,11 +36,10 @@ BT709 = 1  # the same number in FFmpeg's lists of colour spaces, primaries and t
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture `(1, 3 or 4, H, W)` in [0, 1] of a clip, when it is shown and for how long, in the clip's `time_base`."""
+    """A picture `(1, 3 or 4, H, W)` in [0, 1] of a clip, and when it is shown, in the clip's `time_base`."""
 
     picture: Tensor
     time: int
-    duration: int = 0
 
 
 class Video:
@@ -48,7 +47,7 @@ class Video:
 
     `start` and `duration` in seconds cut it; a duration of 0 goes to the end. `size` is the upright frames' H and W,
     `aspect` their pixels' width to height, `rate` their average number in a second, `time_base` the unit of their times in
-    seconds, `len` how many there are by what the file says. Raises FileNotFoundError, or ValueError where the file is no
+    seconds, `step` the usual time between them, `len` how many there are by what the file says. Raises FileNotFoundError, or ValueError where the file is no
     video or PyAV is not installed.
     """
 
@@ -60,6 +59,7 @@ class Video:
         with self._open() as container:
             stream = container.streams.video[0]
             self.rate, self.time_base = stream.average_rate or stream.guessed_rate or Fraction(25), stream.time_base
+            self.step = max(1, round(1 / self.rate / self.time_base))
             # files may start later than at 0, their sound too
             self.offset = self.start or Fraction(container.start_time or 0, _av().time_base)
             self.count = stream.frames
@@ -88,19 +88,21 @@ class Video:
             stream.thread_type = "AUTO"
             if self.start:
                 container.seek(int(self.start / self.time_base), stream=stream)
-            last, step = -1, max(1, round(1 / self.rate / self.time_base))
+            last = -1
             decoded = (frame for packet in container.demux(stream) for frame in self._decode(packet))
             for frame in decoded:
                 if frame.pts is not None and not self._within(frame.pts, self.time_base):
                     continue
-                time = last + step if frame.pts is None else frame.pts - round(self.offset / self.time_base)
+                time = last + self.step if frame.pts is None else frame.pts - round(self.offset / self.time_base)
                 last = max(time, last + 1)
                 if skip > 0:
                     skip -= 1
                     continue
-                pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                # older PyAV heeds the frame's colour space where another is asked for; which one is nothing to RGB
+                pixels = frame.reformat(format="rgb24", dst_colorspace="ITU601").to_ndarray()
+                pixels = np.rot90(pixels, frame.rotation // 90)
                 picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255)
-                yield Frame(picture, last, frame.duration or step)
+                yield Frame(picture, last)
 
     def sound(self, output: av.container.OutputContainer) -> Iterator[av.Packet]:
         """Add the sound to `output`, and give its packets: copied where such a file takes them, else encoded anew."""
@@ -177,7 +179,8 @@ class VideoWriter:
         context = self.stream.codec_context
         context.height, context.width = size
         context.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
-        context.time_base = self.time_base = video.time_base
+        context.time_base = video.time_base
+        self.step = video.step
         context.sample_aspect_ratio = video.aspect
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = BT709
 
@@ -186,14 +189,19 @@ class VideoWriter:
 
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
-            self.container.mux(self.stream.encode(None))
+            self._encode(None)
         self.container.close()
 
     def write(self, frame: Frame) -> None:
         picture = _av().VideoFrame.from_image(to_pil(frame.picture[:, :3]))
         picture = picture.reformat(format=self.stream.codec_context.pix_fmt, dst_colorspace="ITU709")
-        picture.pts, picture.time_base, picture.duration = frame.time, self.time_base, frame.duration
-        self.container.mux(self.stream.encode(picture))
+        picture.pts, picture.time_base = frame.time, self.stream.codec_context.time_base
+        self._encode(picture)
+
+    def _encode(self, picture: av.VideoFrame | None) -> None:
+        for packet in self.stream.encode(picture):
+            packet.duration = self.step  # of the last frame; others last until the next
+            self.container.mux(packet)
 
 
 def join(parts: Sequence[tuple[Path, Fraction]], video: Video, path: Path) -> None:

@@ -70,4 +70,5 @@ def duration(path: Path) -> float:
 def pixels(path: Path) -> np.ndarray:
     """The decoded frames `(N, H, W, 3)`."""
     with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        frames = container.decode(video=0)
+        return np.stack([frame.reformat(format="rgb24", dst_colorspace="ITU601").to_ndarray() for frame in frames])
