@@ -111,13 +111,14 @@ class ClipStylizer:
         check_options(self.encoder, self.style, self.alpha, self.content_statistics)
         check_decoder(self.decoder, self.encoder.fingerprint, self.encoder.name)
 
-    def video(self, video: Video, path: Path) -> None:
+    def video(self, video: Video, path: str | Path) -> None:
         """Write the stylised video to `path`, with the frame times and the sound of `video`.
 
         Until it is whole, finished parts are kept in a folder beside it; started again with the same settings, it goes on
         after them. Raises ValueError for an ending that is not written.
         """
         save_format(path)
+        path = Path(path)
         folder = path.with_name(f"{path.name}.parts")
         state = ClipState(folder / "state.safetensors", self.digest(video))
         if not (state.measured or state.done):

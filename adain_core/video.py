@@ -47,8 +47,8 @@ class Video:
 
     `start` and `duration` in seconds cut it; a duration of 0 goes to the end. `size` is the upright frames' H and W,
     `aspect` their pixels' width to height, `rate` their average number in a second, `time_base` the unit of their times in
-    seconds, `step` the usual time between them, `len` how many there are by what the file says. Raises FileNotFoundError, or ValueError where the file is no
-    video or PyAV is not installed.
+    seconds, `step` the usual one between two, `len` how many there are by what the file says. Raises FileNotFoundError, or
+    ValueError where the file is no video or PyAV is not installed.
     """
 
     multiple = 2  # of which resized frames' sides are: some players show no colours in full
@@ -57,7 +57,7 @@ class Video:
         self.source, self.name = source, "the video" if isinstance(source, io.BytesIO) else str(source)
         self.start, self.duration = Fraction(start), Fraction(duration)
         with self._open() as container:
-            stream = container.streams.video[0]
+            stream = container.streams.best("video")  # not a cover
             self.rate, self.time_base = stream.average_rate or stream.guessed_rate or Fraction(25), stream.time_base
             self.step = max(1, round(1 / self.rate / self.time_base))
             # files may start later than at 0, their sound too
@@ -84,7 +84,7 @@ class Video:
     def frames(self, skip: int = 0) -> Iterator[Frame]:
         """The frames after the first `skip`, upright, float32 sRGB `(1, 3, H, W)`; times start at 0 and always rise."""
         with self._open() as container:
-            stream = container.streams.video[0]
+            stream = container.streams.best("video")  # not a cover
             stream.thread_type = "AUTO"
             if self.start:
                 container.seek(int(self.start / self.time_base), stream=stream)
