@@ -6,11 +6,16 @@ import contextlib
 import glob
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 @contextlib.contextmanager
@@ -41,6 +46,26 @@ def remove_leftovers(path: str | Path) -> None:
     path = Path(path)
     for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*{path.suffix}"):
         leftover.unlink(missing_ok=True)
+
+
+def version(path: str | Path) -> tuple[int, int]:
+    """What differs once a file has changed: its time and size."""
+    status = Path(path).stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def read_ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """The same items, of which a thread makes up to `depth` before they are asked for."""
+    end, pending, iterator = object(), deque(), iter(items)
+    with ThreadPoolExecutor(1) as reader:
+        while True:
+            while len(pending) < depth:
+                pending.append(reader.submit(next, iterator, end))
+            item = pending.popleft().result()
+            if item is end:
+                return
+            pending.append(reader.submit(next, iterator, end))
+            yield item
 
 
 def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:

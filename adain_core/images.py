@@ -86,17 +86,18 @@ def list_images(folder: str | Path) -> list[Path]:
     return files
 
 
-def resize(images: Tensor, smallest_side: int) -> Tensor:
+def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
     """Resize pictures `(B, C, H, W)` so that the smallest side is `smallest_side` pixels, aspect kept; 0 keeps the size.
 
-    Bicubic with antialiasing, clamped to [0, 1]. Raises ValueError for a negative size.
+    Bicubic with antialiasing, clamped to [0, 1]; new sides are rounded to a multiple of `multiple`. Raises ValueError for a
+    negative size.
     """
     if smallest_side < 0:
         raise ValueError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
     shortest = min(images.shape[2:])
     if smallest_side in (0, shortest):
         return images
-    size = [max(1, round(side * smallest_side / shortest)) for side in images.shape[2:]]
+    size = [multiple * max(1, round(side * smallest_side / shortest / multiple)) for side in images.shape[2:]]
     return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 1)
 
 

@@ -46,15 +46,19 @@ class ChannelStatistics:
         m2 = (self.m2 + self.count * (self.mean - mean) ** 2).sum(0, keepdim=True)
         return ChannelStatistics(count, mean, m2)
 
-    def running(self, half_life: float) -> ChannelStatistics:
-        """Statistics smoothed along the batch: a sample's weight halves every `half_life` samples after it."""
+    def running(self, half_life: float, past: ChannelStatistics | None = None) -> ChannelStatistics:
+        """Statistics smoothed along the batch: a sample's weight halves every `half_life` samples after it.
+
+        `past`, of batch 1, is the last of what this gave for the samples before.
+        """
         if not half_life > 0:
             raise ValueError(f"half_life is {half_life}; it is a number of frames and must be above 0.")
         decay = 0.5 ** (1.0 / half_life)
-        smoothed = [self[0]]
-        for index in range(1, self.batch):
-            past = smoothed[-1]
-            smoothed.append(ChannelStatistics(past.count * decay, past.mean, past.m2 * decay).merge(self[index]))
+        smoothed = []
+        for index in range(self.batch):
+            here = self[index]
+            past = here if past is None else ChannelStatistics(past.count * decay, past.mean, past.m2 * decay).merge(here)
+            smoothed.append(past)
         return ChannelStatistics.concatenate(smoothed)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> ChannelStatistics:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from .devices import exact_float32
 from .encoder import Encoder
 from .files import read_safetensors, replacing
 from .images import resize, resize_mask, thumbnail_jpeg
 from .statistics import ChannelStatistics
-from .tiling import measure, plan, run_in_memory
+from .tiling import measure_in_memory
 
 FORMAT = "adain-style-1"
 MASK_SIDE = 512  # masks are stored at most this large
@@ -72,25 +71,22 @@ class Style:
 
     def to(self, device: str | torch.device) -> Style:
         """The style with its tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device))
 
-        def move(part: Component) -> Component:
-            levels = tuple(level.map(lambda tensor: tensor.to(device)) for level in part.levels)
-            return Component(part.weight.to(device), levels, None if part.mask is None else part.mask.to(device))
+    def select(self, indices: Tensor) -> Style:
+        """Those styles of a batch, in that order."""
+        return self._map(lambda tensor: tensor if len(tensor) == 1 else tensor[indices])
 
-        return dataclasses.replace(self, components=tuple(map(move, self.components)))
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Style:
+        def change(part: Component) -> Component:
+            levels = tuple(level.map(function) for level in part.levels)
+            return Component(function(part.weight), levels, None if part.mask is None else function(part.mask))
+
+        return dataclasses.replace(self, components=tuple(map(change, self.components)))
 
     def save(self, path: str | Path) -> None:
         """Write a style file (safetensors), beside `path` first and then renamed."""
         path = Path(path)
-        tensors = {}
-        for k, component in enumerate(self.components):
-            tensors[f"component.{k}.weight"] = component.weight
-            for i, level in enumerate(component.levels):
-                tensors |= {f"component.{k}.level.{i}.{n}": getattr(level, n) for n in ("mean", "m2", "count")}
-            if component.mask is not None:
-                mask = component.mask
-                size = [min(side, MASK_SIDE) for side in mask.shape[2:]]
-                tensors[f"component.{k}.mask"] = (resize_mask(mask, size) * 255).round().to(torch.uint8)
         metadata = {
             "format": FORMAT,
             "role": "style",
@@ -102,7 +98,20 @@ class Style:
             "licence": self.licence,
         }
         with replacing(path) as temporary:
-            temporary.write_bytes(save({k: v.cpu().contiguous() for k, v in tensors.items()}, metadata))
+            temporary.write_bytes(save(self.tensors(), metadata))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a style file holds, by name; masks with 8 bits."""
+        tensors = {}
+        for k, component in enumerate(self.components):
+            tensors[f"component.{k}.weight"] = component.weight
+            for i, level in enumerate(component.levels):
+                tensors |= {f"component.{k}.level.{i}.{n}": getattr(level, n) for n in ("mean", "m2", "count")}
+            if component.mask is not None:
+                mask = component.mask
+                size = [min(side, MASK_SIDE) for side in mask.shape[2:]]
+                tensors[f"component.{k}.mask"] = (resize_mask(mask, size) * 255).round().to(torch.uint8)
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def load_style(path: str | Path) -> Style:
@@ -150,13 +159,7 @@ def encode_style(
         mask = check_mask(opaque if mask is None else opaque * resize_mask(mask.cpu(), opaque.shape[2:]))
     images = images[:, :3]
     pictures = resize(images, size)
-    sample = next(encoder.parameters())
-    masks = [] if mask is None else [mask.cpu()]
-    with torch.no_grad(), exact_float32():
-        found, _ = run_in_memory(
-            lambda attempt: measure(encoder, pictures, masks, attempt),
-            plan(None, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, sample),
-        )
+    found = measure_in_memory(encoder, pictures, [] if mask is None else [mask.cpu()])
     levels = [level[-1].pool() if combine == "pool" else level[-1] for level in found]
     weight = torch.ones(levels[0].batch)
     return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail_jpeg(images[:1]))

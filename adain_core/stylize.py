@@ -50,7 +50,7 @@ class Features:
     `levels`: one `(B, C, h, w)` per level, shallow first. Where they would not fit memory they are deferred: `levels` is
     empty, and they are computed from `content`, `encoder` and `maps` when they are decoded. `size`: the content's H and W.
     `alpha_channel`: the content's, `(B, 1, H, W)`, or None. `encoder_fingerprint` and `encoder_name` say which decoder can
-    read them.
+    read them. `content_statistics`: for each level, what the content was normalised by where no region has its own.
     """
 
     levels: tuple[Tensor, ...]
@@ -60,6 +60,7 @@ class Features:
     alpha_channel: Tensor | None
     encoder_fingerprint: str
     encoder_name: str
+    content_statistics: tuple[ChannelStatistics, ...]
     content: Tensor | None = None
     encoder: Encoder | None = None
     maps: tuple[AffineMap, ...] = ()
@@ -81,25 +82,22 @@ def transfer(
     content_statistics: str = "image",
     half_life: float = 8.0,
     tile: int | None = None,
+    known: Sequence[ChannelStatistics] = (),
 ) -> Features:
     """AdaIN of the features of `content` `(N, 3, H, W)`, or `(N, 4, H, W)` with alpha, in [0, 1], with a style of N or 1.
 
     `alpha` in [0, 1] is the strength of the style. `content_statistics`: "image" per picture, "batch" pooled over the
     batch, "running" smoothed along it so that a picture's weight halves every `half_life` pictures, "region" inside the
     mask of each style. `tile`: the side in pixels of the tiles that are worked on one after the other, which changes the
-    memory it takes but not the result; None chooses by the free memory, 0 never tiles. Raises ValueError for anything
-    else, for pixels that are not finite and for another encoder's style.
+    memory it takes but not the result; None chooses by the free memory, 0 never tiles. `known` makes the content a part of
+    a clip, and holds for each level statistics of batch 1: for "batch" the whole clip's, for "running" the last of the
+    `content_statistics` of the part before. Raises ValueError for anything else, for pixels that are not finite and for
+    another encoder's style.
 
     With masks, at each position: `t = (1 - c) x + c sum_k a_k adain_k`, `a_k = w_k m_k / sum_j w_j m_j`,
     `c = min(1, sum_j m_j)`, where a style without a mask has m = 1.
     """
-    check_same_encoder(style, encoder.fingerprint, encoder.name, "the content's encoder")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; it must be from 0 (the content) to 1 (the full style).")
-    if content_statistics not in CONTENT_STATISTICS:
-        raise ValueError(f"content_statistics is {content_statistics!r}; choose one of {', '.join(CONTENT_STATISTICS)}.")
-    if content_statistics == "region" and all(component.mask is None for component in style.components):
-        raise ValueError('content_statistics "region" needs a style with a mask; mask the style or choose "image".')
+    check_options(encoder, style, alpha, content_statistics)
     content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         raise ValueError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
@@ -116,12 +114,22 @@ def transfer(
     def work(attempt: Plan) -> Features:
         windows = attempt.windows(size, strides[-1])
         whole = len(windows) == 1 and _fits(encoder, count, size)
-        found, levels = measure(encoder, rgb, regions, attempt, keep=whole)
+        pooled = known if content_statistics == "batch" else ()
+        if whole or not pooled:
+            found, levels = measure(encoder, rgb, regions, attempt, keep=whole)
+        if pooled:
+            found = [[statistics] for statistics in pooled]
+        for parts, past in itertools.zip_longest(found, known):
+            if content_statistics == "batch":
+                parts[0] = parts[0].pool()
+            elif content_statistics == "running":
+                parts[0] = parts[0].running(half_life, past)
         maps = tuple(
-            _affine_map(style.components, level, parts, grid(size, stride), alpha, content_statistics, half_life)
+            _affine_map(style.components, level, parts, grid(size, stride), alpha, regional)
             for level, (parts, stride) in enumerate(zip(found, strides, strict=True))
         )
-        marks = (strides, count, size, alpha_channel, encoder.fingerprint, encoder.name)
+        statistics = tuple(parts[0] for parts in found)
+        marks = (strides, count, size, alpha_channel, encoder.fingerprint, encoder.name, statistics)
         if not whole:
             return Features((), *marks, rgb, encoder, maps)
         everything = slice(0, count)
@@ -139,11 +147,7 @@ def decode(decoder: Decoder, features: Features, tile: int | None = None) -> Ten
     H and W are exactly the content's. `tile` is as in `transfer`. Raises ValueError if the decoder belongs to another
     encoder.
     """
-    if decoder.encoder_fingerprint != features.encoder_fingerprint:
-        raise ValueError(
-            f"the decoder {decoder.name!r} reads the encoder {decoder.encoder_name!r}, the features are of"
-            f" {features.encoder_name!r}; load the decoder that belongs to {features.encoder_name!r}."
-        )
+    check_decoder(decoder, features.encoder_fingerprint, features.encoder_name)
     sample, size = next(decoder.parameters()), features.size
 
     def work(attempt: Plan) -> Tensor:
@@ -185,25 +189,40 @@ def stylize(
     return decode(decoder, transfer(encoder, content, style, alpha, content_statistics, half_life, tile), tile)
 
 
+def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str) -> None:
+    """Raise ValueError where `transfer` could not do this with any content."""
+    check_same_encoder(style, encoder.fingerprint, encoder.name, "the content's encoder")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it must be from 0 (the content) to 1 (the full style).")
+    if content_statistics not in CONTENT_STATISTICS:
+        raise ValueError(f"content_statistics is {content_statistics!r}; choose one of {', '.join(CONTENT_STATISTICS)}.")
+    if content_statistics == "region" and all(component.mask is None for component in style.components):
+        raise ValueError('content_statistics "region" needs a style with a mask; mask the style or choose "image".')
+
+
+def check_decoder(decoder: Decoder, fingerprint: str, name: str) -> None:
+    """Raise ValueError unless `decoder` reads the features of the encoder of that fingerprint and name."""
+    if decoder.encoder_fingerprint != fingerprint:
+        raise ValueError(
+            f"the decoder {decoder.name!r} reads the encoder {decoder.encoder_name!r}, the features are of"
+            f" {name!r}; load the decoder that belongs to {name!r}."
+        )
+
+
 def _affine_map(
     components: Sequence[Component],
     level: int,
     statistics: Sequence[ChannelStatistics],
     positions: Sequence[int],
     alpha: float,
-    mode: str,
-    half_life: float,
+    regional: bool,
 ) -> AffineMap:
-    """AdaIN on a level of so many `positions` (h, w), given what `measure` found there."""
+    """AdaIN on a level of so many `positions` (h, w), given its statistics there: the whole's, then those of regions."""
     whole, *regions = statistics
-    if mode == "batch":
-        whole = whole.pool()
-    elif mode == "running":
-        whole = whole.running(half_life)
     inside = iter(regions)
     pairs = []
     for component in components:
-        measured = _known(next(inside), whole) if mode == "region" and component.mask is not None else whole
+        measured = _known(next(inside), whole) if regional and component.mask is not None else whole
         pairs.append(affine_pair(measured, component.levels[level]))
     scales, shifts = zip(*pairs, strict=True)
     return AffineMap(scales, shifts, tuple(alpha * gain for gain in _gains(components, positions)))

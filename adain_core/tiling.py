@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .devices import free_memory, is_out_of_memory, release_memory
+from .devices import exact_float32, free_memory, is_out_of_memory, release_memory
 from .encoder import Encoder
 from .images import resize_mask
 from .statistics import ChannelStatistics, channel_statistics
@@ -135,6 +135,14 @@ def report(done: int, total: int, pictures: Tensor | None = None) -> None:
         told(done, total, pictures)
 
 
+@contextlib.contextmanager
+def reporting_as(done: int, total: int) -> Iterator[None]:
+    """Whatever is reported inside is told as `done` of `total`: it is a part of a part."""
+    told = _report.get()
+    with reporting(lambda *_: told(done, total, None) if told else None):
+        yield
+
+
 def encode_window(encoder: Encoder, pictures: Tensor, window: Window) -> list[Tensor]:
     """The encoder's levels of `pictures` `(B, 3, H, W)` in the window, as they are in the levels of the whole."""
     stride = encoder.levels[-1].stride
@@ -179,6 +187,16 @@ def measure(
             kept.append(levels)
     flat = iter([ChannelStatistics.concatenate(list(batch)) for batch in zip(*measured, strict=True)])
     return [[next(flat) for _ in level] for level in weights], [torch.cat(level) for level in zip(*kept, strict=True)]
+
+
+def measure_in_memory(
+    encoder: Encoder, pictures: Tensor, masks: Sequence[Tensor] = (), tile: int | None = None
+) -> list[list[ChannelStatistics]]:
+    """What `measure` finds, in parts that fit the memory; `tile` is as in `plan`."""
+    sample = next(encoder.parameters())
+    attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, sample)
+    with torch.no_grad(), exact_float32():
+        return run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
 
 
 def _statistics(x: Tensor, mask: Tensor | None, part: slice, positions: tuple[slice, slice]) -> ChannelStatistics:

@@ -9,6 +9,7 @@ from .latent import LatentAdaIN, ModelAdaIN
 from .networks import LoadDecoder, LoadEncoder
 from .styles import EncodeStyle, LoadStyle, MaskStyle, SaveStyle, StyleMix, StyleSweep
 from .stylize import AdaIN, Decode, StyleTransfer
+from .video import StylizeVideo
 
 NODES: list[type[io.ComfyNode]] = [
     StyleTransfer,
@@ -22,6 +23,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadStyle,
     AdaIN,
     Decode,
+    StylizeVideo,
     LatentAdaIN,
     ModelAdaIN,
 ]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
+from comfy_api.input_impl import VideoFromFile
 from torch import Tensor, nn
 
 from ..adain_core.catalog import BUNDLED
 from ..adain_core.images import to_pil
 from ..adain_core.tiling import COPIES, reporting
+from ..adain_core.video import Video
 
 NETWORKS, STYLES = "adain", "adain_styles"  # names of the model folders
 EXTENSIONS = (".safetensors", ".pth", ".pt")
@@ -105,6 +109,33 @@ def new_style_path(style_name: str) -> Path:
         raise ValueError(f"{style_name!r} is no name for a style; use letters and digits, for example waves or sea/waves.")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def opened_video(video: Any) -> Iterator[Video]:
+    """A VIDEO to read as a stream: its file, of which hosts may have cut a part, or one that is written for it."""
+    if isinstance(video, VideoFromFile):
+        hidden = vars(video).get  # hosts that cut before they said where
+        trim = getattr(video, "get_active_trim_window", None)
+        cut = trim() if trim else (hidden("_VideoFromFile__start_time", 0), hidden("_VideoFromFile__duration", 0))
+        yield Video(video.get_stream_source(), *cut)
+        return
+    with tempfile.TemporaryDirectory(dir=temp_folder()) as folder:
+        path = Path(folder) / "video.mp4"
+        video.save_to(str(path))
+        yield Video(path)
+
+
+def to_video(path: Path) -> VideoFromFile:
+    """VIDEO of a file."""
+    return VideoFromFile(str(path))
+
+
+def temp_folder() -> Path:
+    """ComfyUI's folder for files until its next start."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _output_folder(name: str) -> Path:

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..adain_core import load_decoder, load_encoder
 from ..adain_core.catalog import catalog, find_entry
+from ..adain_core.files import version
 from ..adain_core.weights import pull
 from . import host
 from .sockets import DecoderSocket, EncoderSocket, schema
@@ -53,7 +54,7 @@ def load_network(role: str, name: str, dtype: str = "auto", hub_file: str = "") 
             if name != NOTHING_THERE
             else f"there is no {role} yet; put NAME-{role}.safetensors into models/adain and press R."
         )
-    return _load(role, str(path), _version(path), host.network_dtype(dtype))
+    return _load(role, str(path), version(path), host.network_dtype(dtype))
 
 
 def network_version(role: str, name: str, hub_file: str = "") -> str:
@@ -61,7 +62,7 @@ def network_version(role: str, name: str, hub_file: str = "") -> str:
     if hub_file.strip():
         return _hub_name(hub_file)
     path = _find(role, name)
-    return name if path is None else f"{path} {_version(path)}"
+    return name if path is None else f"{path} {version(path)}"
 
 
 class LoadEncoder(io.ComfyNode):
@@ -155,12 +156,7 @@ def _find(role: str, name: str) -> Path | None:
     return host.find_file(host.NETWORKS, f"{name}-{role}.safetensors") or host.find_file(host.NETWORKS, name)
 
 
-def _version(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
-
-
 @functools.lru_cache(maxsize=4)
-def _load(role: str, path: str, version: tuple[int, int], dtype: str) -> ModelPatcher:
+def _load(role: str, path: str, state: tuple[int, int], dtype: str) -> ModelPatcher:
     # shared by all nodes that name the same file, so that it is in memory once
     return host.managed(_LOADERS[role](path, dtype=dtype))

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core import Style, encode_style, load_style, match_colors, mix_styles
+from ..adain_core.files import version
 from ..adain_core.images import thumbnail_jpeg
 from . import host
 from .networks import combo
@@ -37,7 +38,7 @@ def find_style(name: str) -> Path | None:
 def style_version(name: str) -> str:
     """Differs when the file behind a name has changed."""
     path = find_style(name)
-    return name if path is None else f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}"
+    return name if path is None else f"{path} {version(path)}"
 
 
 def read_style(name: str) -> Style:
@@ -194,7 +195,11 @@ class StyleSweep(io.ComfyNode):
                 StyleSocket.Input("style_from", tooltip="The style of the first frame."),
                 StyleSocket.Input("style_to", tooltip="The style of the last frame."),
                 io.Int.Input(
-                    "frames", default=16, min=2, max=4096, tooltip="How many; as many as the content has, if it has several."
+                    "frames",
+                    default=16,
+                    min=2,
+                    max=4096,
+                    tooltip="How many; as many as the content has, if it has several. Along a video any number is spread.",
                 ),
                 io.Combo.Input(
                     "curve",

@@ -33,7 +33,7 @@ class AdaIN(io.ComfyNode):
                 EncoderSocket.Input("encoder", tooltip="From Load Encoder; the one that the style was made with."),
                 io.Image.Input("content", tooltip="The picture, or the frames, to stylise."),
                 StyleSocket.Input("style", tooltip="From Encode Style, Load Style, Style Mix, Mask Style or Style Sweep."),
-                _alpha(),
+                alpha_input(),
                 io.Combo.Input(
                     "content_statistics",
                     options=list(CONTENT_STATISTICS),
@@ -42,14 +42,7 @@ class AdaIN(io.ComfyNode):
                     " which keeps a clip from flickering. running: smoothed along the clip, for scenes that change. region:"
                     " inside the mask of each masked style.",
                 ),
-                io.Float.Input(
-                    "half_life",
-                    default=8.0,
-                    min=0.1,
-                    max=1000.0,
-                    step=0.5,
-                    tooltip="For running only: after so many frames, an old frame counts half.",
-                ),
+                half_life_input(),
                 _tile(),
             ],
             outputs=[FeaturesSocket.Output(display_name="features", tooltip="For Decode.")],
@@ -123,7 +116,7 @@ class StyleTransfer(io.ComfyNode):
                 io.Image.Input("content", tooltip="The picture, or the frames, to stylise."),
                 combo("model", model_names(), f"Which pair of networks to use. {WHERE}", default="lite"),
                 combo("style", style_names(), f"Which style to give. Not used when style_image is connected. {STYLE_LIST}"),
-                _alpha(),
+                alpha_input(),
                 io.Boolean.Input(
                     "keep_colors",
                     default=False,
@@ -158,7 +151,7 @@ class StyleTransfer(io.ComfyNode):
         return io.NodeOutput(to_image(keep_content_colors(result, pictures) if keep_colors else result))
 
 
-def _alpha() -> io.Float.Input:
+def alpha_input() -> io.Float.Input:
     return io.Float.Input(
         "alpha",
         default=1.0,
@@ -166,6 +159,17 @@ def _alpha() -> io.Float.Input:
         max=1.0,
         step=0.01,
         tooltip="Strength of the style: 0 is the content, 1 the full style.",
+    )
+
+
+def half_life_input() -> io.Float.Input:
+    return io.Float.Input(
+        "half_life",
+        default=8.0,
+        min=0.1,
+        max=1000.0,
+        step=0.5,
+        tooltip="For running only: after so many frames, an old frame counts half.",
     )
 
 

@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..clip import ClipStylizer, PictureSequence
 from ..color import keep_colors, match_colors
 from ..decoder import Decoder
 from ..devices import rank_and_size, resolve_device
@@ -23,13 +25,18 @@ from ..images import SAVE_FORMATS, list_images, load_image, load_mask, resize, s
 from ..style import Style, encode_style, load_style, mix_styles
 from ..stylize import CONTENT_STATISTICS, stylize
 from ..tiling import reporting
+from ..video import SAVE_FORMATS as VIDEO_FORMATS
+from ..video import VIDEO_EXTENSIONS, Video
+from ..video import save_format as video_format
 from ..weights import load_decoder, load_encoder
 from . import options
 
+CLIP_STATISTICS = ("batch", "running")  # which make a folder of pictures a clip
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("stylize", help="stylise a picture or a folder of pictures")
-    parser.add_argument("content", type=Path, metavar="CONTENT", help="a picture, or a folder of pictures")
+    parser = subparsers.add_parser("stylize", help="stylise a picture, a folder of pictures or a video")
+    parser.add_argument("content", type=Path, metavar="CONTENT", help="a picture, a folder of pictures, or a video")
     styles = parser.add_argument(
         "styles", type=Path, nargs="+", default=[], metavar="STYLE", help="pictures or style files; several are mixed"
     )
@@ -40,7 +47,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     parser.add_argument("--per-picture", type=int, default=1, metavar="N", help="styles drawn for each picture (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="under which styles are drawn (default: 0)")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a picture, or a folder for a folder")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="a picture, a folder for a folder, or a video for a video",
+    )
     options.add_network(parser, "encoder")
     options.add_network(parser, "decoder")
     parser.add_argument("--alpha", type=float, default=1.0, help="strength of the style, from 0 to 1 (default: 1)")
@@ -55,9 +69,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--match-colors", action="store_true", help="give style pictures the content's colours first")
     parser.add_argument("--keep-colors", action="store_true", help="give the result the content's colours")
     parser.add_argument(
-        "--content-statistics", choices=[mode for mode in CONTENT_STATISTICS if mode in ("image", "region")], default="image",
-        help="normalise the content by its own statistics, or by those inside each style's mask (default: image)",
+        "--content-statistics", choices=CONTENT_STATISTICS,
+        help="normalise the content by each picture's own statistics (image: the default), by those inside each style's mask"
+        " (region), or as a clip, which a folder then is too: by the whole clip's (batch), or smoothed along it (running: the"
+        " default for a video)",
     )  # fmt: skip
+    parser.add_argument(
+        "--half-life",
+        type=float,
+        default=8.0,
+        metavar="FRAMES",
+        help="with running: after these an old frame counts half (default: 8)",
+    )
+    parser.add_argument(
+        "--style-to",
+        type=Path,
+        metavar="STYLE",
+        help="go from the style to this one along a clip, from its first frame to its last",
+    )
     parser.add_argument(
         "--tile", type=int, metavar="PIXELS",
         help="side of the tiles that large pictures are worked on in; 0 never tiles (default: what fits the free memory)",
@@ -71,6 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("give either one or more STYLE, or a folder of styles to draw from with --styles.")
     if arguments.style_folder:
         return _run_data_set(arguments)
+    if arguments.content.suffix.lower() in VIDEO_EXTENSIONS or arguments.content_statistics in CLIP_STATISTICS:
+        return _run_clip(arguments)
+    if arguments.style_to:
+        raise ValueError("--style-to needs a clip: a video, or a folder with --content-statistics batch or running.")
     pairs = _pairs(arguments.content, arguments.output)
     style_pictures = [path for path in arguments.styles if not _is_style_file(path)]
     if arguments.match_colors and len(style_pictures) < len(arguments.styles):
@@ -92,11 +125,48 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         with _tile_bar():
             result = stylize(
-                encoder, decoder, content, style_of(content), arguments.alpha, arguments.content_statistics, tile=arguments.tile
-            )
+                encoder, decoder, content, style_of(content), arguments.alpha, arguments.content_statistics or "image",
+                tile=arguments.tile,
+            )  # fmt: skip
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
     return _report(failures, len(pairs))
+
+
+def _run_clip(arguments: argparse.Namespace) -> int:
+    """A video, or a folder of frames in the order of their names."""
+    if arguments.match_colors:
+        raise ValueError("--match-colors does not go with a clip, whose frames have one style; use --keep-colors instead.")
+    content, output = arguments.content, arguments.output
+    if content.is_dir():
+        sources, targets = zip(*_pairs(content, output), strict=True)
+        clip = PictureSequence(sources)
+    elif content.suffix.lower() in VIDEO_EXTENSIONS:
+        target = output / content.with_suffix(content.suffix if content.suffix.lower() in VIDEO_FORMATS else ".mp4").name
+        target = target if output.is_dir() else output
+        clip = Video(content)
+        video_format(target)
+        _check_target(content, target)
+    else:
+        raise ValueError(f"{content} is one picture; --content-statistics batch and running are for a folder or a video.")
+    masks = _masks(arguments)
+    encoder, decoder = _networks(arguments)
+    pictures = {path: load_image(path) for path in [*arguments.styles, arguments.style_to] if path and not _is_style_file(path)}
+    style = _style_maker(arguments, encoder, pictures, masks)(None)
+    if arguments.style_to:
+        ends = [style, _read_style(arguments.style_to, encoder, pictures, arguments.style_size)]
+        style = mix_styles(ends, [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])])
+    stylizer = ClipStylizer(
+        encoder, decoder, style, arguments.alpha, arguments.content_statistics or "running", arguments.half_life,
+        arguments.tile, arguments.keep_colors, arguments.size,
+    )  # fmt: skip
+    with tqdm(unit="frame", disable=None) as bar, reporting(options.follow(bar)):
+        if content.is_dir():
+            output.mkdir(parents=True, exist_ok=True)
+            stylizer.pictures(clip, targets, output / ".clip.safetensors")
+        else:
+            stylizer.video(clip, target)
+    return 0
 
 
 def _networks(arguments: argparse.Namespace) -> tuple[Encoder, Decoder]:
@@ -107,8 +177,10 @@ def _networks(arguments: argparse.Namespace) -> tuple[Encoder, Decoder]:
 
 def _run_data_set(arguments: argparse.Namespace) -> int:
     """Each picture in styles of its own. What a picture gets depends on its name and the seed, not on what was done before."""
-    if arguments.mask or arguments.weights or arguments.match_colors or arguments.content_statistics != "image":
-        raise ValueError("--mask, --weights, --match-colors and --content-statistics do not go with --styles.")
+    if arguments.mask or arguments.weights or arguments.match_colors or arguments.style_to:
+        raise ValueError("--mask, --weights, --match-colors and --style-to do not go with --styles.")
+    if arguments.content_statistics not in (None, "image"):
+        raise ValueError("--content-statistics does not go with --styles, where each picture is by itself.")
     if not arguments.content.is_dir():
         raise ValueError(f"{arguments.content} is no folder; --styles draws styles for the pictures of a folder.")
     names = style_names(list_images(arguments.style_folder), arguments.style_folder)
@@ -189,11 +261,16 @@ def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
         raise FileNotFoundError(f"there is no picture or folder {content}.")
     target = output / _writable(Path(content.name)) if output.is_dir() else output
     save_format(target)
+    _check_target(content, target)
+    return [(content, target)]
+
+
+def _check_target(content: Path, target: Path) -> None:
+    """Raise where the result of the file `content` cannot be written to `target`."""
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {target.parent} does not exist; create it first.")
     if target.exists() and target.samefile(content):
         raise ValueError(f"{target} is the content itself; name another file for the result.")
-    return [(content, target)]
 
 
 def _writable(path: Path) -> Path:
@@ -212,6 +289,14 @@ def _masks(arguments: argparse.Namespace) -> list[Tensor | None]:
     return [None if name == "-" else load_mask(name) for name in names]
 
 
+def _read_style(path: Path, encoder: Encoder, pictures: dict[Path, Tensor], size: int, content: Tensor | None = None) -> Style:
+    """The style of a picture, with the colours of `content` if that is given, or of a style file."""
+    if path not in pictures:
+        return load_style(path)
+    picture = pictures[path] if content is None else match_colors(pictures[path], content)
+    return encode_style(encoder, picture, size)
+
+
 def _style_maker(
     arguments: argparse.Namespace, encoder: Encoder, pictures: dict[Path, Tensor], masks: list[Tensor | None]
 ) -> Callable[[Tensor], Style]:
@@ -220,12 +305,7 @@ def _style_maker(
     def make(content: Tensor | None) -> Style:
         styles = []
         for path, mask in zip(arguments.styles, masks, strict=True):
-            if path in pictures:
-                picture = pictures[path]
-                picture = picture if content is None else match_colors(picture, content)
-                style = encode_style(encoder, picture, arguments.style_size)
-            else:
-                style = load_style(path)
+            style = _read_style(path, encoder, pictures, arguments.style_size, content)
             styles.append(style if mask is None else style.masked(mask))
         return mix_styles(styles, arguments.weights)
 

@@ -15,6 +15,7 @@ import threading
 import urllib.request
 from pathlib import Path
 
+import clips
 import pytest
 import torch
 from PIL import Image, ImageSequence
@@ -22,6 +23,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from adain_core import encode_style, load_decoder, load_encoder, load_style, stylize
 from adain_core.catalog import BUNDLED
+from adain_core.color import luma
 from adain_core.images import load_image, resize, save_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +117,11 @@ class Server:
         frames = []
         for output in history["outputs"].values():
             for file in output["images"]:
-                with Image.open(self.base / "output" / file["subfolder"] / file["filename"]) as picture:
+                path = self.base / "output" / file["subfolder"] / file["filename"]
+                if path.suffix == ".mp4":
+                    frames += [torch.from_numpy(pixels).movedim(-1, 0) for pixels in clips.pixels(path)]
+                    continue
+                with Image.open(path) as picture:
                     frames += [pil_to_tensor(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)]
         return torch.stack(frames) / 255
 
@@ -213,7 +219,7 @@ def test_every_template_is_listed_with_its_thumbnail(fresh_install):
 
 def test_all_nodes_register_and_nothing_failed(server):
     names = [name for name in server.get("/object_info") if name.startswith("AdaIN")]
-    assert len(names) == 13
+    assert len(names) == 14
     options = server.get("/object_info/AdaINLoadEncoder")["AdaINLoadEncoder"]["input"]["required"]["name"][1]["options"]
     assert {"fresh", "small", "lite"} <= set(options)
     assert not [line for line in server.log if "IMPORT FAILED" in line or "Traceback" in line]
@@ -276,6 +282,56 @@ def test_mixed_masked_and_swept_styles_make_a_clip(server):
     clip = server.pictures(server.run(workflow))
     assert clip.shape == (3, 3, 37, 45)
     assert not torch.equal(clip[0], clip[2])
+
+
+def test_a_video_goes_through_with_its_times_and_sound(server, small_files):
+    original = clips.write_clip(server.base / "input" / "clip.mp4", clips.noise(20), [0, 60, *range(240, 2400, 120)])
+    workflow = chain(
+        video=node("LoadVideo", file="clip.mp4"),
+        result=node(
+            "AdaINStylizeVideo",
+            video=["video", 0],
+            encoder=["encoder", 0],
+            decoder=["decoder", 0],
+            style=["style", 0],
+            alpha=1.0,
+            content_statistics="batch",
+            half_life=8.0,
+        ),
+        save=node("SaveVideo", video=["result", 0], filename_prefix="video", format="auto", codec="auto"),
+    )
+    file = server.run(workflow)["outputs"]["save"]["images"][0]
+    saved = server.base / "output" / file["subfolder"] / file["filename"]
+    assert clips.times(saved) == clips.times(original)
+    assert clips.packets(saved, "audio") == clips.packets(original, "audio")
+    encoder, decoder = load_encoder(str(small_files[0])), load_decoder(str(small_files[1]))
+    frames = torch.from_numpy(clips.pixels(original)).movedim(-1, 1) / 255
+    style = encode_style(encoder, load_image(server.base / "input" / "painting.png"), size=0)
+    expected = stylize(encoder, decoder, frames, style, content_statistics="batch")
+    found = torch.from_numpy(clips.pixels(saved)).movedim(-1, 1) / 255
+    assert (luma(found) - luma(expected)).abs().mean() < 0.02
+
+
+def test_a_cut_video_is_stylised_in_that_part(server):
+    if "Video Slice" not in server.get("/object_info"):
+        pytest.skip("this host does not cut videos")
+    clips.write_clip(server.base / "input" / "clip.mp4", clips.noise(20))
+    workflow = chain(
+        video=node("LoadVideo", file="clip.mp4"),
+        part=node("Video Slice", video=["video", 0], start_time=0.5, duration=1.0, strict_duration=False),
+        result=node(
+            "AdaINStylizeVideo",
+            video=["part", 0],
+            encoder=["encoder", 0],
+            decoder=["decoder", 0],
+            style=["style", 0],
+            alpha=1.0,
+            content_statistics="running",
+            half_life=8.0,
+        ),
+        save=node("SaveVideo", video=["result", 0], filename_prefix="cut", format="auto", codec="auto"),
+    )
+    assert len(server.pictures(server.run(workflow))) == 10
 
 
 def test_a_latent_gets_the_colours_of_another(server):

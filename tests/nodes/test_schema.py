@@ -19,6 +19,10 @@ NODES = {
     "AdaINTransfer": ("AdaIN", "encoder content style alpha=1.0 content_statistics=image half_life=8.0 tile=-1"),
     "AdaINDecode": ("Decode", "decoder features tile=-1 keep_colors_of?"),
     "AdaINStyleTransfer": ("StyleTransfer", "content model style alpha=1.0 keep_colors=False style_image?"),
+    "AdaINStylizeVideo": (
+        "StylizeVideo",
+        "video encoder decoder style alpha=1.0 content_statistics=running half_life=8.0",
+    ),
     "AdaINLatent": ("LatentAdaIN", "latent reference alpha=1.0 statistics=image"),
     "AdaINModel": ("ModelAdaIN", "model reference alpha=0.5 start_percent=0.0 end_percent=0.6"),
 }

@@ -1,0 +1,234 @@
+"""Clips: frames stylised one after the other, in constant memory; what is broken off goes on where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor
+
+from .color import keep_colors
+from .decoder import Decoder
+from .encoder import Encoder
+from .files import read_ahead, read_safetensors, remove_leftovers, replacing, version
+from .images import load_image, resize, save_image
+from .statistics import ChannelStatistics
+from .style import Style, mix_styles
+from .stylize import check_decoder, check_options, decode, transfer
+from .tiling import measure_in_memory, report, reporting_as
+from .video import PART, Frame, Video, VideoWriter, join, save_format
+
+CHUNK = 8  # frames at once on a GPU; on a CPU several are no faster
+PART_FRAMES = 64  # after which a part of a video is finished, and kept if the rest is broken off
+PARTS_OF_STATISTICS = ("count", "mean", "m2")
+
+
+class PictureSequence:
+    """Picture files of one size as the frames of a clip, in the order given.
+
+    Raises ValueError where sizes differ or a file is no picture.
+    """
+
+    multiple = 1  # of which resized frames' sides are
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+        self.size = tuple(load_image(paths[0]).shape[2:])
+        first = _stored_size(paths[0])
+        if odd := next((path for path in paths if _stored_size(path) != first), None):
+            raise ValueError(f"{odd} is not of the size of {paths[0]}; the frames of a clip must all be of one size.")
+        self.version = [(str(path), version(path)) for path in paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def frames(self, skip: int = 0) -> Iterator[Frame]:
+        """The frames after the first `skip`; their time is their number."""
+        for number, path in enumerate(self.paths[skip:], skip):
+            yield Frame(load_image(path), number)
+
+
+class ClipState:
+    """How far a clip is: frames `measured` and `done`, its statistics so far (one per level), when its parts begin.
+
+    It is kept in the file `path`, and starts anew where that was written under another `digest`.
+    """
+
+    def __init__(self, path: Path, digest: str):
+        self.path, self.digest = path, digest
+        self.measured, self.done = 0, 0
+        self.parts: list[int] = []
+        self.statistics: list[ChannelStatistics] = []
+        tensors, metadata = read_safetensors(path) if path.is_file() else ({}, {})
+        if metadata.get("digest") == digest:
+            self.measured, self.done, self.parts = json.loads(metadata["place"])
+            self.statistics = [
+                ChannelStatistics(*(tensors[f"level.{k}.{name}"] for name in PARTS_OF_STATISTICS))
+                for k in range(len(tensors) // len(PARTS_OF_STATISTICS))
+            ]
+
+    def save(self) -> None:
+        tensors = {
+            f"level.{k}.{name}": getattr(level, name).contiguous()
+            for k, level in enumerate(self.statistics)
+            for name in PARTS_OF_STATISTICS
+        }
+        place = json.dumps([self.measured, self.done, self.parts])
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(save(tensors, {"digest": self.digest, "place": place}))
+
+
+@dataclass(frozen=True)
+class ClipStylizer:
+    """Stylises clips of any length; memory depends on the frames' size alone.
+
+    `content_statistics` is as in `transfer`: "batch" reads the clip twice, first to measure it. A `style` with a batch is
+    spread along the clip: one style a frame where there are as many, else each frame has the mix of the two that it lies
+    between. `size` is the smallest side that frames are resized to, 0 keeps theirs; with `keep_colors` each frame has its
+    content's colours. Raises ValueError for what `transfer` and `decode` refuse.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+    style: Style
+    alpha: float = 1.0
+    content_statistics: str = "running"
+    half_life: float = 8.0
+    tile: int | None = None
+    keep_colors: bool = False
+    size: int = 0
+
+    def __post_init__(self):
+        check_options(self.encoder, self.style, self.alpha, self.content_statistics)
+        check_decoder(self.decoder, self.encoder.fingerprint, self.encoder.name)
+
+    def video(self, video: Video, path: str | Path) -> None:
+        """Write the stylised video to `path`, with the frame times and the sound of `video`.
+
+        Until it is whole, finished parts are kept in a folder beside it; started again with the same settings, it goes on
+        after them. Raises ValueError for an ending that is not written.
+        """
+        save_format(path)
+        path = Path(path)
+        folder = path.with_name(f"{path.name}.parts")
+        state = ClipState(folder / "state.safetensors", self.digest(video))
+        if not (state.measured or state.done):
+            shutil.rmtree(folder, ignore_errors=True)  # of other settings
+            folder.mkdir()
+
+        def part(index: int) -> Path:
+            return folder / f"{index:06d}{PART}"
+
+        chunks = self._stylized(video, state)
+        for chunk in chunks:
+            begin, size = chunk[0].time, chunk[0].picture.shape[2:]
+            with (
+                replacing(part(len(state.parts))) as temporary,
+                VideoWriter(temporary, size, video, path.suffix) as writer,
+            ):
+                for part_of_it in itertools.chain([chunk], chunks):
+                    for frame in part_of_it:
+                        writer.write(dataclasses.replace(frame, time=frame.time - begin))
+                    if state.done % PART_FRAMES == 0:
+                        break
+            state.parts.append(begin)
+            state.save()
+        remove_leftovers(path)
+        join([(part(index), begin * video.time_base) for index, begin in enumerate(state.parts)], video, path)
+        shutil.rmtree(folder)
+
+    def pictures(self, clip: PictureSequence, targets: Sequence[Path], state_path: Path) -> None:
+        """Write each stylised frame to its target. Until all are written, `state_path` says where to go on."""
+        state = ClipState(state_path, self.digest(clip))
+        for chunk in self._stylized(clip, state):
+            for frame in chunk:
+                target = targets[frame.time]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(target)
+                save_image(frame.picture, target)
+            state.save()
+        state_path.unlink(missing_ok=True)
+
+    def digest(self, clip: Video | PictureSequence) -> str:
+        """Of everything that the result depends on."""
+        settings = (clip.version, self.alpha, self.content_statistics, self.half_life, self.keep_colors, self.size)
+        digest = hashlib.sha256(repr(settings).encode())
+        for tensors in (self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors()):
+            for name, tensor in tensors.items():
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def _stylized(self, clip: Video | PictureSequence, state: ClipState) -> Iterator[list[Frame]]:
+        """The frames that are still to be done, in chunks; `state` is the one after the last chunk that was given."""
+        known = state.statistics
+        if self.content_statistics == "batch":
+            if not state.done:
+                self._measure(clip, state)
+            known = [level.map(Tensor.float) for level in state.statistics]
+        for chunk in self._chunks(clip, state.done):
+            pictures = torch.cat([frame.picture for frame in chunk])
+            with reporting_as(state.done, len(clip)):
+                features = transfer(
+                    self.encoder, pictures, self._styles(state.done, len(chunk), len(clip)), self.alpha,
+                    self.content_statistics, self.half_life, self.tile, known,
+                )  # fmt: skip
+                result = decode(self.decoder, features, self.tile)
+            if self.keep_colors:
+                result = keep_colors(result, pictures)
+            if self.content_statistics == "running":
+                known = state.statistics = [level[level.batch - 1] for level in features.content_statistics]
+            state.done += len(chunk)
+            report(state.done, len(clip), result)
+            yield [dataclasses.replace(frame, picture=picture[None]) for frame, picture in zip(chunk, result, strict=True)]
+
+    def _measure(self, clip: Video | PictureSequence, state: ClipState) -> None:
+        """The first pass: pool the statistics of all frames, in double precision since there may be many."""
+        for chunk in self._chunks(clip, state.measured):
+            with reporting_as(state.measured, len(clip)):
+                found = measure_in_memory(self.encoder, torch.cat([f.picture[:, :3] for f in chunk]), tile=self.tile)
+            pooled = [level[0].map(Tensor.double).pool() for level in found]
+            before = state.statistics
+            state.statistics = [a.merge(b) for a, b in zip(before, pooled, strict=True)] if before else pooled
+            state.measured += len(chunk)
+            report(state.measured, len(clip))
+            if state.measured % PART_FRAMES == 0:
+                state.save()
+        state.save()
+
+    def _chunks(self, clip: Video | PictureSequence, skip: int) -> Iterator[list[Frame]]:
+        count = 1 if next(self.encoder.parameters()).device.type == "cpu" else CHUNK
+        frames = (dataclasses.replace(f, picture=resize(f.picture, self.size, clip.multiple)) for f in clip.frames(skip))
+        # pictures with and without transparency do not go together
+        for _, alike in itertools.groupby(read_ahead(frames), lambda frame: frame.picture.shape):
+            while chunk := list(itertools.islice(alike, count)):
+                yield chunk
+
+    def _styles(self, first: int, count: int, total: int) -> Style:
+        """The styles of `count` frames from number `first` on, of `total`."""
+        last = self.style.batch - 1
+        if last == 0:
+            return self.style
+        places = torch.arange(first, first + count, dtype=torch.float64) * last / max(1, total - 1)
+        lower = places.long().clamp(max=last)
+        upper, share = (lower + 1).clamp(max=last), places - lower
+        if not share.any():
+            return self.style.select(lower)
+        return mix_styles([self.style.select(lower), self.style.select(upper)], [1 - share, share])
+
+
+def _stored_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except OSError as error:
+        raise ValueError(f"{path} is not a picture that can be read ({error}).") from None

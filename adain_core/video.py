@@ -1,0 +1,254 @@
+"""Video files in and out, through PyAV, which is an extra and is imported when it is first needed."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import io
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .files import replacing, version
+from .images import to_pil
+
+if TYPE_CHECKING:
+    import av
+
+log = logging.getLogger(__name__)
+
+# For each container that is written: the encoder and what it is told. Pictures that refer to later ones (bf) would give
+# the parts of a clip times of decoding that overlap; force-cfr has the average rate written, not the time base.
+H264 = ("libx264", {"crf": "17", "preset": "fast", "bf": "0", "x264-params": "force-cfr=1"})
+VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"})
+SAVE_FORMATS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264, ".webm": VP9}
+VIDEO_EXTENSIONS = frozenset({*SAVE_FORMATS, ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv"})
+PART = ".mp4"  # of the parts that are joined at the end: it holds each of these codecs, and times exactly
+BT709 = 1  # the same number in FFmpeg's lists of colour spaces, primaries and transfers
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture `(1, 3 or 4, H, W)` in [0, 1] of a clip, and when it is shown, in the clip's `time_base`."""
+
+    picture: Tensor
+    time: int
+
+
+class Video:
+    """A video file, by its path or as bytes in memory, whose frames are read one after the other.
+
+    `start` and `duration` in seconds cut it; a duration of 0 goes to the end. `size` is the upright frames' H and W,
+    `aspect` their pixels' width to height, `rate` their average number in a second, `time_base` the unit of their times in
+    seconds, `step` the usual one between two, `len` how many there are by what the file says. Raises FileNotFoundError, or
+    ValueError where the file is no video or PyAV is not installed.
+    """
+
+    multiple = 2  # of which resized frames' sides are: some players show no colours in full
+
+    def __init__(self, source: str | Path | io.BytesIO, start: float = 0.0, duration: float = 0.0):
+        self.source, self.name = source, "the video" if isinstance(source, io.BytesIO) else str(source)
+        self.start, self.duration = Fraction(start), Fraction(duration)
+        with self._open() as container:
+            stream = container.streams.best("video")  # not a cover
+            self.rate, self.time_base = stream.average_rate or stream.guessed_rate or Fraction(25), stream.time_base
+            self.step = max(1, round(1 / self.rate / self.time_base))
+            # files may start later than at 0, their sound too
+            self.offset = self.start or Fraction(container.start_time or 0, _av().time_base)
+            self.count = stream.frames
+            if not self.count or start or duration:
+                self.count = sum(p.size > 0 and self._within(p.pts, p.time_base) for p in container.demux(stream))
+            self.aspect = stream.sample_aspect_ratio or Fraction(1)
+        first = next(self.frames(), None)
+        if first is None:
+            raise ValueError(f"{self.name} holds no frames; give another video, or another part of it.")
+        self.size = tuple(first.picture.shape[2:])
+
+    @property
+    def version(self) -> tuple:
+        """What differs for another video, and once this one's file has changed."""
+        if isinstance(self.source, io.BytesIO):
+            return hashlib.sha256(self.source.getbuffer()).hexdigest(), self.start, self.duration
+        return version(self.source), self.start, self.duration
+
+    def __len__(self) -> int:
+        return self.count
+
+    def frames(self, skip: int = 0) -> Iterator[Frame]:
+        """The frames after the first `skip`, upright, float32 sRGB `(1, 3, H, W)`; times start at 0 and always rise."""
+        with self._open() as container:
+            stream = container.streams.best("video")  # not a cover
+            stream.thread_type = "AUTO"
+            if self.start:
+                container.seek(int(self.start / self.time_base), stream=stream)
+            last = -1
+            decoded = (frame for packet in container.demux(stream) for frame in self._decode(packet))
+            for frame in decoded:
+                if frame.pts is not None and not self._within(frame.pts, self.time_base):
+                    continue
+                time = last + self.step if frame.pts is None else frame.pts - round(self.offset / self.time_base)
+                last = max(time, last + 1)
+                if skip > 0:
+                    skip -= 1
+                    continue
+                # older PyAV heeds the frame's colour space where another is asked for; which one is nothing to RGB
+                pixels = frame.reformat(format="rgb24", dst_colorspace="ITU601").to_ndarray()
+                pixels = np.rot90(pixels, frame.rotation // 90)
+                picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255)
+                yield Frame(picture, last)
+
+    def sound(self, output: av.container.OutputContainer) -> Iterator[av.Packet]:
+        """Add the sound to `output`, and give its packets: copied where such a file takes them, else encoded anew."""
+        original = self._open()
+        streams = {}
+        for stream in original.streams.audio:
+            if stream.codec_context.name in output.supported_codecs:
+                streams[stream] = output.add_stream_from_template(stream, opaque=True), False
+            else:
+                encoded = output.add_stream(output.default_audio_codec, rate=48000, layout=stream.layout.name)
+                streams[stream] = encoded, True
+        return self._packets(original, streams)
+
+    def _packets(self, original: av.container.InputContainer, streams: dict) -> Iterator[av.Packet]:
+        with original:
+            if streams and self.start:
+                original.seek(int(self.start * _av().time_base))
+            for packet in original.demux(*streams) if streams else ():
+                target, encode = streams[packet.stream]
+                if encode:
+                    kept = [frame for frame in self._decode(packet) if self._within(frame.pts, frame.time_base)]
+                    for frame in kept:
+                        frame.pts -= round(self.offset / frame.time_base)
+                    # the packet at the end of a stream is empty, and so ends the encoding
+                    packets = [p for frame in kept or [None] * (packet.dts is None) for p in target.encode(frame)]
+                elif packet.dts is not None and self._within(packet.pts, packet.time_base):
+                    _shift(packet, -self.offset)
+                    packet.stream = target
+                    packets = [packet]
+                else:
+                    packets = []
+                yield from packets
+
+    def _within(self, time: int | None, time_base: Fraction) -> bool:
+        """Whether something of that time belongs to the part there is to read."""
+        if time is None:
+            return not self.start
+        seconds = time * time_base - self.start
+        return not (self.start and seconds < 0) and not (self.duration and seconds >= self.duration)
+
+    def _decode(self, packet: av.Packet) -> Iterable[av.Frame]:
+        try:
+            return packet.decode()
+        except _av().FFmpegError as error:
+            log.warning("%s is damaged at %s; that is left out (%s)", self.name, packet.time, error)
+            return ()
+
+    def _open(self) -> av.container.InputContainer:
+        if isinstance(self.source, io.BytesIO):
+            self.source.seek(0)
+        elif not Path(self.source).is_file():
+            raise FileNotFoundError(f"there is no file {self.source}.")
+        try:
+            container = _av().open(self.source if isinstance(self.source, io.BytesIO) else str(self.source))
+        except _av().FFmpegError as error:
+            raise ValueError(f"{self.name} is no video that can be read ({error}).") from None
+        if not container.streams.video:
+            container.close()
+            raise ValueError(f"{self.name} holds no video; give a file with pictures.")
+        return container
+
+
+class VideoWriter:
+    """Writes frames in the time of `video`, without its sound, to `path`; use it in a `with` statement.
+
+    `size` is their H and W; where one is odd, colours are kept in full (4:4:4), since they cannot be halved. The encoder is
+    the one for the file ending `ending`. Raises ValueError for another, and where PyAV lacks the encoder.
+    """
+
+    def __init__(self, path: Path, size: Sequence[int], video: Video, ending: str):
+        codec, options = save_format(f"video{ending}")
+        self.container = _av().open(str(path), "w")
+        self.stream = self.container.add_stream(codec, rate=video.rate, options=options)
+        context = self.stream.codec_context
+        context.height, context.width = size
+        context.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
+        context.time_base = video.time_base
+        self.step = video.step
+        context.sample_aspect_ratio = video.aspect
+        context.colorspace = context.color_primaries = context.color_trc = context.color_range = BT709
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._encode(None)
+        self.container.close()
+
+    def write(self, frame: Frame) -> None:
+        picture = _av().VideoFrame.from_image(to_pil(frame.picture[:, :3]))
+        picture = picture.reformat(format=self.stream.codec_context.pix_fmt, dst_colorspace="ITU709")
+        picture.pts, picture.time_base = frame.time, self.stream.codec_context.time_base
+        self._encode(picture)
+
+    def _encode(self, picture: av.VideoFrame | None) -> None:
+        for packet in self.stream.encode(picture):
+            packet.duration = self.step  # of the last frame; others last until the next
+            self.container.mux(packet)
+
+
+def join(parts: Sequence[tuple[Path, Fraction]], video: Video, path: Path) -> None:
+    """Write a video of parts, each a file and the seconds at which it begins, with the sound of `video`; replaces `path`."""
+    with replacing(path) as temporary, _av().open(str(temporary), "w") as output:
+        with _av().open(str(parts[0][0])) as first:
+            stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
+        # one packet at a time, in order: sound after all of the pictures would have to wait in memory
+        packets = heapq.merge(_joined(parts, stream), video.sound(output), key=lambda p: p.dts * p.time_base)
+        for packet in packets:
+            output.mux(packet)
+
+
+def _joined(parts: Sequence[tuple[Path, Fraction]], target: av.VideoStream) -> Iterator[av.Packet]:
+    for part, begin in parts:
+        with _av().open(str(part)) as container:
+            for packet in container.demux(video=0):
+                if packet.dts is not None:
+                    _shift(packet, begin)
+                    packet.stream = target
+                    yield packet
+
+
+def _shift(packet: av.Packet, seconds: Fraction) -> None:
+    ticks = round(seconds / packet.time_base)
+    packet.dts += ticks
+    if packet.pts is not None:
+        packet.pts += ticks
+
+
+def save_format(path: str | Path) -> tuple[str, dict[str, str]]:
+    """Encoder and its options for the video file `path`, by its ending.
+
+    Raises ValueError for an ending that is not written, and where PyAV is not installed or lacks the encoder.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SAVE_FORMATS:
+        raise ValueError(f"{path} has no extension of a video that can be written; use one of {', '.join(SAVE_FORMATS)}.")
+    codec, options = SAVE_FORMATS[suffix]
+    if codec not in _av().codecs_available:
+        raise ValueError(f"this PyAV cannot encode {suffix} ({codec} is missing); use another build or format.")
+    return codec, options
+
+
+def _av():
+    try:
+        import av
+    except ImportError:
+        raise ValueError("videos need PyAV, which is not installed; run `pip install av`.") from None
+    return av

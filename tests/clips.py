@@ -1,0 +1,74 @@
+"""Small video files, made with PyAV itself and not with the code under test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+TICKS = 1200  # a second, of the times of frames
+SOUND_RATE = 44100
+
+
+def noise(count: int, height: int = 32, width: int = 48) -> np.ndarray:
+    """Frames `(N, H, W, 3)` of blocks, which move, grow darker, and survive compression."""
+    blocks = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    still = blocks.repeat(8, 0).repeat(8, 1)[:height, :width]
+    return np.stack([(np.roll(still, 2 * k, axis=1) / (1 + k / 8)).astype(np.uint8) for k in range(count)])
+
+
+def write_clip(
+    path: Path, frames: np.ndarray, times: Sequence[int] | None = None, sound: bool = True, rotation: int = 0, lossless=False
+) -> Path:
+    """Frames `(N, H, W, 3)`, at `times` in ticks or 10 a second, with a tone as long as they are; odd sides are 4:4:4."""
+    times = range(0, len(frames) * 120, 120) if times is None else times
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"qp": "0"} if lossless else {"crf": "10"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv444p" if lossless or frames.shape[1] % 2 or frames.shape[2] % 2 else "yuv420p"
+        stream.codec_context.time_base = Fraction(1, TICKS)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        audio = container.add_stream("aac", rate=SOUND_RATE, layout="mono") if sound else None
+        for pixels, time in zip(frames, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, TICKS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if audio:
+            seconds = (times[-1] + 120) / TICKS
+            tone = np.sin(np.arange(int(SOUND_RATE * seconds)) * 0.06, dtype=np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = SOUND_RATE, 0
+            container.mux(audio.encode(frame))
+            container.mux(audio.encode(None))
+    return path
+
+
+def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
+    """Time in seconds and content of each packet of the first stream of a kind ("audio" or "video"), in the order of time."""
+    with av.open(str(path)) as container:
+        found = [p for p in container.demux(next(s for s in container.streams if s.type == kind)) if p.size]
+        return sorted((p.pts * p.time_base, bytes(p)) for p in found)
+
+
+def times(path: Path) -> list[Fraction]:
+    """When each frame is shown, in seconds."""
+    return [time for time, _ in packets(path, "video")]
+
+
+def duration(path: Path) -> float:
+    """Seconds that the pictures last."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return float(stream.duration * stream.time_base)
+
+
+def pixels(path: Path) -> np.ndarray:
+    """The decoded frames `(N, H, W, 3)`."""
+    with av.open(str(path)) as container:
+        frames = container.decode(video=0)
+        return np.stack([frame.reformat(format="rgb24", dst_colorspace="ITU601").to_ndarray() for frame in frames])

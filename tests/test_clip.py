@@ -1,0 +1,314 @@
+"""Clips in constant memory: what a batch of the same frames gives, going on after a kill, and the command line."""
+
+import dataclasses
+import gc
+import signal
+import subprocess
+import sys
+import weakref
+from fractions import Fraction
+
+import clips
+import numpy as np
+import pytest
+import torch
+
+from adain_core import clip as clip_module
+from adain_core import encode_style, keep_colors, load_decoder, load_encoder, mix_styles, stylize, transfer
+from adain_core.cli import main
+from adain_core.clip import ClipState, ClipStylizer, PictureSequence
+from adain_core.images import load_image, resize, save_image
+from adain_core.tiling import reporting
+from adain_core.video import Frame, Video
+
+OPTIONS = ["--style-size", "0", "--device", "cpu"]
+KILLED_IN_THE_THIRD_PART = """
+import os, signal, sys
+from adain_core import cli, video
+write = video.VideoWriter.write
+def write_or_die(self, frame):
+    if len(os.listdir("killed.mp4.parts")) == 4 and frame.time > 1000:  # two parts, the state, and the one at work
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, frame)
+video.VideoWriter.write = write_or_die
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def style(small):
+    return encode_style(small[0], torch.rand(1, 3, 16, 16), size=0)
+
+
+@pytest.fixture
+def other(small):
+    return encode_style(small[0], torch.rand(1, 3, 16, 16) ** 4, size=0)
+
+
+@pytest.fixture
+def clip(tmp_path) -> Video:
+    return Video(clips.write_clip(tmp_path / "clip.mp4", clips.noise(11)))
+
+
+@pytest.fixture
+def frames(clip) -> torch.Tensor:
+    return torch.cat([frame.picture for frame in clip.frames()])
+
+
+def streamed(small, clip, style, tmp_path, **options) -> torch.Tensor:
+    """The stylised frames, before a file's compression."""
+    stylizer = ClipStylizer(*small, style, **options)
+    chunks = stylizer._stylized(clip, ClipState(tmp_path / "state", ""))
+    return torch.cat([frame.picture for chunk in chunks for frame in chunk]).cpu()
+
+
+@pytest.mark.parametrize("mode", ["image", "batch", "running"])
+@pytest.mark.parametrize("tile", [None, 64])
+def test_a_stream_is_the_batch(small, clip, frames, style, tmp_path, monkeypatch, mode, tile):
+    monkeypatch.setattr(clip_module, "CHUNK", 3)
+    options = {"content_statistics": mode, "half_life": 2.0, "alpha": 0.8, "tile": tile}
+    if tile:
+        frames = resize(frames, 80)
+    expected = stylize(*small, frames, style, **options).cpu()
+    result = streamed(small, clip, style, tmp_path, size=80 if tile else 0, **options)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    if mode == "running":
+        assert not torch.allclose(result, stylize(*small, frames, style, alpha=0.8).cpu(), atol=0.01)
+
+
+def test_a_part_of_a_clip_goes_on_with_the_statistics_before_it(small, frames, style):
+    encoder, whole = small[0], transfer(small[0], frames, style, content_statistics="running")
+    first = transfer(encoder, frames[:4], style, content_statistics="running")
+    known = [level[3] for level in first.content_statistics]
+    second = transfer(encoder, frames[4:], style, content_statistics="running", known=known)
+    for level, expected in zip(second.levels, whole.levels, strict=True):
+        torch.testing.assert_close(level, expected[4:], rtol=1e-4, atol=1e-5)
+
+
+def test_styles_are_spread_along_the_clip(small, clip, frames, style, other, tmp_path):
+    share = torch.linspace(0, 1, 11)
+    sweep = mix_styles([style, other], [1 - share, share])
+    expected = stylize(*small, frames, sweep).cpu()
+    each = streamed(small, clip, sweep, tmp_path, content_statistics="image")
+    torch.testing.assert_close(each, expected, rtol=1e-4, atol=1e-5)
+    ends = mix_styles([style, other], [torch.tensor([1.0, 0]), torch.tensor([0.0, 1])])
+    spread = streamed(small, clip, ends, tmp_path, content_statistics="image")
+    torch.testing.assert_close(spread, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_colours_are_kept_frame_by_frame(small, clip, frames, style, tmp_path):
+    result = streamed(small, clip, style, tmp_path, keep_colors=True, content_statistics="image")
+    expected = keep_colors(stylize(*small, frames, style).cpu(), frames)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["batch", "running"])
+def test_few_frames_are_in_memory_at_once(small, style, tmp_path, mode):
+    alive, most = weakref.WeakSet(), []
+
+    class Endless:
+        multiple = 1
+
+        def __len__(self):
+            return 60
+
+        def frames(self, skip=0):
+            for k in range(skip, 60):
+                picture = torch.rand(1, 3, 16, 16)
+                alive.add(picture)
+                most.append(len(alive))
+                yield Frame(picture, k)
+
+    stylizer = ClipStylizer(*small, style, content_statistics=mode)
+    gc.collect()
+    for chunk in stylizer._stylized(Endless(), ClipState(tmp_path / "state", "")):
+        del chunk
+    assert len(most) == (120 if mode == "batch" else 60) and max(most) <= clip_module.CHUNK + 6
+
+
+def test_progress_is_in_frames_and_shows_them(small, clip, style, tmp_path):
+    seen = []
+    with reporting(lambda done, total, pictures=None: seen.append((done, total, pictures is not None))):
+        streamed(small, clip, style, tmp_path, content_statistics="batch")
+    assert all(total == 11 for _, total, _ in seen)
+    measured, shown = [d for d, _, picture in seen if not picture], [d for d, _, picture in seen if picture]
+    assert 11 in measured and shown[-1] == 11 and shown == sorted(shown)
+
+
+def test_what_cannot_be_is_refused_before_any_work(small, style):
+    with pytest.raises(ValueError, match="alpha is 2"):
+        ClipStylizer(*small, style, alpha=2)
+    with pytest.raises(ValueError, match="made by the encoder 'other'"):
+        ClipStylizer(*small, dataclasses.replace(style, encoder_fingerprint="other", encoder_name="other"))
+    with pytest.raises(ValueError, match="content_statistics is 'clip'"):
+        ClipStylizer(*small, style, content_statistics="clip")
+
+
+class Stopped(Exception):
+    pass
+
+
+def broken_off(stylizer, clip, path, after: int) -> None:
+    """What a run leaves that ends after so many reports."""
+    reports = iter(range(after))
+
+    def stop(*_):
+        if next(reports, None) is None:
+            raise Stopped
+
+    with pytest.raises(Stopped), reporting(stop):
+        stylizer.video(clip, path)
+
+
+@pytest.mark.parametrize("mode", ["batch", "running"])
+@pytest.mark.parametrize("after", [1, 12, 37])
+def test_a_broken_clip_goes_on_and_is_the_one_of_one_run(small, clip, style, tmp_path, monkeypatch, mode, after):
+    monkeypatch.setattr(clip_module, "PART_FRAMES", 4)
+    monkeypatch.setattr(clip_module, "CHUNK", 2)
+    stylizer = ClipStylizer(*small, style, content_statistics=mode)
+    stylizer.video(clip, tmp_path / "whole.mp4")
+    path = tmp_path / "result.mp4"
+    broken_off(stylizer, clip, path, after)
+    assert not path.exists()
+    stylizer.video(clip, path)
+    assert path.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "result.mp4", "whole.mp4"]
+
+
+def test_only_what_is_missing_is_done_and_other_settings_start_anew(small, clip, style, tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_module, "PART_FRAMES", 4)
+    monkeypatch.setattr(clip_module, "CHUNK", 2)
+    stylizer, path = ClipStylizer(*small, style), tmp_path / "result.mp4"
+    state = path.with_name("result.mp4.parts") / "state.safetensors"
+    broken_off(stylizer, clip, path, 37)
+    done = ClipState(state, stylizer.digest(clip)).done
+    assert done >= 4
+    seen = []
+    with reporting(lambda number, *_: seen.append(number)):
+        stylizer.video(clip, path)
+    assert min(seen) == done
+    broken_off(stylizer, clip, path, 37)
+    seen.clear()
+    with reporting(lambda number, *_: seen.append(number)):
+        ClipStylizer(*small, style, alpha=0.5).video(clip, path)
+    assert min(seen) == 0
+    plain = ClipStylizer(*small, style, alpha=0.5)
+    plain.video(clip, tmp_path / "plain.mp4")
+    assert path.read_bytes() == (tmp_path / "plain.mp4").read_bytes()
+
+
+@pytest.fixture
+def command(tmp_path, small_files, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clips.write_clip(tmp_path / "clip.mp4", clips.noise(11))
+    for k in range(5):
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        save_image(torch.rand(3, 24, 30), tmp_path / "frames" / f"{k}.png")
+    for name in ("red.png", "blue.png"):
+        save_image(torch.rand(3, 16, 16), tmp_path / name)
+    networks = ["--encoder", str(small_files[0]), "--decoder", str(small_files[1]), *OPTIONS]
+
+    def run(*arguments: str) -> int:
+        return main(["stylize", *arguments, *networks])
+
+    run.networks = networks
+    return run
+
+
+@pytest.fixture
+def networks(small_files):
+    return load_encoder(str(small_files[0])), load_decoder(str(small_files[1]))
+
+
+def painted(networks, name):
+    return encode_style(networks[0], load_image(name), size=0)
+
+
+def test_a_video_on_the_command_line(command, networks, tmp_path):
+    assert command("clip.mp4", "red.png", "-o", "out.mp4", "--half-life", "3", "--keep-colors") == 0
+    frames = torch.cat([frame.picture for frame in Video("clip.mp4").frames()])
+    expected = stylize(*networks, frames, painted(networks, "red.png"), content_statistics="running", half_life=3.0)
+    result = torch.from_numpy(clips.pixels(tmp_path / "out.mp4")).permute(0, 3, 1, 2) / 255
+    assert (result - keep_colors(expected, frames)).abs().mean() < 0.03
+    assert clips.times(tmp_path / "out.mp4") == [Fraction(k, 10) for k in range(11)]
+    assert clips.packets(tmp_path / "out.mp4", "audio") == clips.packets(tmp_path / "clip.mp4", "audio")
+
+
+def test_a_video_resized_into_a_folder_has_even_sides(command, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert command("clip.mp4", "red.png", "-o", "out", "--size", "18", "--content-statistics", "batch") == 0
+    assert clips.pixels(tmp_path / "out" / "clip.mp4").shape == (11, 18, 28, 3)
+
+
+@pytest.mark.parametrize("mode", ["batch", "running"])
+def test_a_folder_of_frames_is_a_clip(command, networks, tmp_path, mode):
+    options = ["--content-statistics", mode, "--half-life", "2", "--style-to", "blue.png"]
+    assert command("frames", "red.png", "-o", "out", *options) == 0
+    frames = torch.cat([load_image(tmp_path / "frames" / f"{k}.png") for k in range(5)])
+    share = torch.linspace(0, 1, 5)
+    sweep = mix_styles([painted(networks, name) for name in ("red.png", "blue.png")], [1 - share, share])
+    expected = stylize(*networks, frames, sweep, content_statistics=mode, half_life=2.0)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"{k}.png" for k in range(5)]
+    for k in range(5):
+        assert (load_image(tmp_path / "out" / f"{k}.png") - expected[k]).abs().max() < 0.55 / 255
+
+
+def test_a_broken_folder_goes_on(command, networks, tmp_path):
+    sources = [tmp_path / "frames" / f"{k}.png" for k in range(5)]
+    (tmp_path / "out").mkdir()
+    targets, state = [tmp_path / "out" / f"{k}.png" for k in range(5)], tmp_path / "out" / ".clip.safetensors"
+    stylizer = ClipStylizer(*networks, painted(networks, "red.png"))
+
+    def stop(done, *_):
+        if done == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped), reporting(stop):
+        stylizer.pictures(PictureSequence(sources), targets, state)
+    written = {path: path.stat().st_mtime_ns for path in targets if path.exists()}
+    assert len(written) == 2 and state.exists()
+    stylizer.pictures(PictureSequence(sources), targets, state)
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items()) and not state.exists()
+    assert command("frames", "red.png", "-o", "again", "--content-statistics", "running") == 0
+    assert all(path.read_bytes() == (tmp_path / "again" / path.name).read_bytes() for path in targets)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a kill that a process cannot see")
+def test_a_killed_command_goes_on_and_ends_with_the_same_frames(command, tmp_path):
+    clips.write_clip(tmp_path / "long.mp4", clips.noise(150))
+    arguments = ["stylize", "long.mp4", "red.png", *command.networks, "-o"]
+    killed = subprocess.run([sys.executable, "-c", KILLED_IN_THE_THIRD_PART, *arguments, "killed.mp4"])
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed.mp4").exists()
+    assert len(list((tmp_path / "killed.mp4.parts").glob("0*.mp4"))) == 2
+    assert main([*arguments, "killed.mp4"]) == 0 and main([*arguments, "whole.mp4"]) == 0
+    assert np.array_equal(clips.pixels(tmp_path / "killed.mp4"), clips.pixels(tmp_path / "whole.mp4"))
+    assert clips.times(tmp_path / "killed.mp4") == clips.times(tmp_path / "long.mp4")
+    assert not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["none.mp4", "red.png", "-o", "o.mp4"], "there is no file none.mp4"),
+        (["text.mp4", "red.png", "-o", "o.mp4"], "text.mp4 is no video"),
+        (["clip.mp4", "red.png", "-o", "o.png"], "extension of a video"),
+        (["clip.mp4", "red.png", "-o", "none/o.mp4"], "create it first"),
+        (["clip.mp4", "red.png", "-o", "clip.mp4"], "content itself"),
+        (["clip.mp4", "red.png", "-o", "o.mp4", "--match-colors"], "--match-colors does not go with a clip"),
+        (["clip.mp4", "--styles", ".", "-o", "o"], "no folder"),
+        (["clip.mp4", "red.png", "-o", "o.mp4", "--half-life", "0"], "half_life is 0"),
+        (["clip.mp4", "red.png", "-o", "o.mp4", "--content-statistics", "region"], "mask"),
+        (["frames", "red.png", "-o", "o", "--style-to", "blue.png"], "--style-to needs a clip"),
+        (["red.png", "red.png", "-o", "o.png", "--content-statistics", "running"], "is one picture"),
+        (["mixed", "red.png", "-o", "o", "--content-statistics", "running"], "all be of one size"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(command, tmp_path, capsys, arguments, reason):
+    (tmp_path / "text.mp4").write_text("text")
+    (tmp_path / "mixed").mkdir()
+    for k in (8, 9):
+        save_image(torch.rand(3, k, 8), tmp_path / "mixed" / f"{k}.png")
+    assert command(*arguments) == 2
+    err = capsys.readouterr().err
+    assert reason in err and err.count("\n") == 1
+    assert not (tmp_path / "o.mp4").exists()

@@ -1,0 +1,137 @@
+import builtins
+import io
+import wave
+from fractions import Fraction
+
+import clips
+import numpy as np
+import pytest
+import torch
+
+from adain_core.video import Frame, Video, VideoWriter, join
+
+
+def copy(video: Video, target, skip: int = 0):
+    """The frames of a video written again, in one part, with its sound."""
+    part = target.with_name("part.mp4")
+    with VideoWriter(part, video.size, video, target.suffix) as writer:
+        for frame in video.frames(skip):
+            writer.write(frame)
+    join([(part, Fraction(0))], video, target)
+    return target
+
+
+def pictures(video: Video) -> np.ndarray:
+    return torch.cat([frame.picture for frame in video.frames()]).permute(0, 2, 3, 1).numpy()
+
+
+def test_frames_come_one_by_one_as_they_were(tmp_path):
+    frames = clips.noise(5)
+    video = Video(clips.write_clip(tmp_path / "clip.mp4", frames, lossless=True))
+    assert len(video) == 5 and video.size == (32, 48) and video.rate == 10
+    found = list(video.frames())
+    assert all(frame.picture.shape == (1, 3, 32, 48) and frame.picture.dtype == torch.float32 for frame in found)
+    assert np.abs(pictures(video) - frames / 255).max() < 0.03  # of YUV with 8 bits
+    assert [frame.time * video.time_base for frame in found] == [Fraction(k, 10) for k in range(5)]
+    assert [frame.time for frame in video.frames(3)] == [frame.time for frame in found[3:]]
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv", ".webm"])
+def test_a_clip_written_again_has_its_frames_times_and_sound(tmp_path, ending):
+    original = clips.write_clip(tmp_path / "clip.mp4", clips.noise(12))
+    result = copy(Video(original), tmp_path / f"result{ending}")
+    assert np.abs(clips.pixels(result).astype(float) - clips.pixels(original)).mean() < 4
+    before = clips.times(original)
+    after = clips.times(result)
+    first = after[0]  # Matroska has no negative times, and so moves pictures and sound together
+    assert all(abs(a - first - b) <= Fraction(1, 1000) for a, b in zip(after, before, strict=True))
+    assert Video(result).rate == 10
+    sound = [data for _, data in clips.packets(result, "audio")]
+    if ending == ".webm":  # which takes no AAC
+        assert sum(map(len, sound)) > 0 and abs(clips.packets(result, "audio")[-1][0] - Fraction(12, 10)) < 0.1
+    else:
+        assert sound == [data for _, data in clips.packets(original, "audio")]
+        moved = {a - b for (a, _), (b, _) in zip(*(clips.packets(p, "audio") for p in (result, original)), strict=True)}
+        assert all(abs(by - first) <= Fraction(1, 1000) for by in moved)
+    if ending in (".mp4", ".mov"):
+        assert clips.duration(result) == clips.duration(original)
+
+
+def test_varying_frame_times_are_kept(tmp_path):
+    moments = [0, 50, 400, 410, 1000, 1960]
+    original = clips.write_clip(tmp_path / "clip.mp4", clips.noise(6), moments)
+    assert clips.times(copy(Video(original), tmp_path / "result.mp4")) == [Fraction(t, clips.TICKS) for t in moments]
+
+
+@pytest.mark.parametrize("size", [(33, 48), (32, 47), (33, 47)])
+def test_odd_sides_are_kept(tmp_path, size):
+    original = clips.write_clip(tmp_path / "clip.mp4", clips.noise(3, *size))
+    result = copy(Video(original), tmp_path / "result.mp4")
+    assert clips.pixels(result).shape == (3, *size, 3)
+
+
+def test_colours_come_back_from_a_written_file(tmp_path):
+    video = Video(clips.write_clip(tmp_path / "clip.mp4", clips.noise(1)))
+    colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.8, 0.4, 0.2], [0.5, 0.5, 0.5]])
+    with VideoWriter(tmp_path / "colours.mp4", video.size, video, ".mp4") as writer:
+        for k, colour in enumerate(colours):
+            writer.write(Frame(colour[None, :, None, None].expand(1, 3, 32, 48), k))
+    means = pictures(Video(tmp_path / "colours.mp4")).mean((1, 2))
+    assert np.abs(means - colours.numpy()).max() < 0.02
+
+
+def test_a_clip_filmed_on_its_side_is_upright(tmp_path):
+    frames = clips.noise(2)
+    if not hasattr(clips.av.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV cannot write such a file")
+    upright = pictures(Video(clips.write_clip(tmp_path / "plain.mp4", frames)))
+    video = Video(clips.write_clip(tmp_path / "side.mp4", frames, rotation=90))
+    assert video.size == (48, 32)
+    assert np.array_equal(pictures(video), np.rot90(upright, axes=(1, 2)))
+
+
+def test_a_part_has_its_frames_and_its_sound_from_0(tmp_path):
+    original = clips.write_clip(tmp_path / "clip.mp4", clips.noise(30))
+    video = Video(original, start=1.0, duration=1.5)
+    assert len(video) == 15
+    result = copy(video, tmp_path / "result.mp4")
+    assert clips.times(result) == [Fraction(k, 10) for k in range(15)]
+    assert np.array_equal(pictures(video), pictures(Video(original))[10:25])
+    sound = clips.packets(result, "audio")
+    assert abs(sound[0][0]) < 0.03 and abs(sound[-1][0] - 1.5) < 0.06
+    assert {data for _, data in sound} <= {data for _, data in clips.packets(original, "audio")}
+
+
+def test_a_video_in_memory_is_read_like_a_file(tmp_path):
+    path = clips.write_clip(tmp_path / "clip.mp4", clips.noise(4))
+    assert np.array_equal(pictures(Video(io.BytesIO(path.read_bytes()))), pictures(Video(path)))
+
+
+def test_what_is_no_video_is_refused(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(ValueError, match="text.mp4 is no video that can be read"):
+        Video(tmp_path / "text.mp4")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        Video(tmp_path / "none.mp4")
+    path = clips.write_clip(tmp_path / "clip.mp4", clips.noise(4))
+    with pytest.raises(ValueError, match="holds no frames"):
+        Video(path, start=5)
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(1600))
+    with pytest.raises(ValueError, match="sound.wav holds no video"):
+        Video(tmp_path / "sound.wav")
+
+
+def test_without_pyav_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+    path = clips.write_clip(tmp_path / "clip.mp4", clips.noise(1))
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name == "av":
+            raise ModuleNotFoundError("No module named 'av'")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match="pip install av"):
+        Video(path)
