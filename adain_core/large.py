@@ -83,9 +83,9 @@ def stylize_file(
     """`stylize` from a picture file to a PNG or TIFF file, in memory that depends on the tile and the width alone.
 
     Colours, depths, orientation and alpha are as of `load_image`, except that CMYK without a profile is taken for what
-    presses usually print. The picture and the result lie uncompressed beside `target` meanwhile. `tile` None is 1024
-    pixels. Raises ValueError before any work without pyvips, for more than `max_pixels` pixels, for too
-    small a disk, a masked style and what cannot be read or written; OSError where a file turns out to be damaged.
+    presses usually print. The picture and the result lie uncompressed beside `target` meanwhile. `tile`: the side of the
+    tiles, 1024 pixels for None or 0. Raises ValueError before any work without pyvips, for more than `max_pixels` pixels,
+    too small a disk, a masked style and another format to write; OSError where the picture cannot be read.
     """
     vips = _vips()
     target = Path(target)
@@ -101,8 +101,8 @@ def stylize_file(
             picture.rawsave(f"{folder}/content")
             content = RawPicture(Path(folder, "content"), height, width, channels)
             result = RawPicture(Path(folder, "result"), height, width, 3, content if keep_content_colors else None)
-            features = transfer(encoder, content, style, alpha, tile=tile or TILE)
-            decode(decoder, features, tile or TILE, out=result)
+            tile = tile or TILE
+            decode(decoder, transfer(encoder, content, style, alpha, tile=tile), tile, out=result)
             finished = vips.Image.rawload(str(result.path), width, height, 3)
             if channels == 4:
                 transparency = vips.Image.rawload(str(content.path), width, height, 4)[3]
@@ -146,7 +146,7 @@ def _srgb(vips: ModuleType, path: Path):
 
 def _check_room(source: str | Path, target: Path, pixels: int, channels: int, max_pixels: int) -> None:
     if pixels > max_pixels:
-        raise ValueError(f"{source} has {pixels} pixels, more than {max_pixels}; if you trust it, raise --max-pixels.")
+        raise ValueError(f"{source} has {pixels:,} pixels, more than {max_pixels:,}; if you trust it, raise max_pixels (--max-pixels).")
     need, free = pixels * (2 * channels + 3), shutil.disk_usage(target.parent).free
     if need > free:
         raise ValueError(

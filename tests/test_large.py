@@ -73,6 +73,14 @@ def test_pictures_are_read_as_in_memory(networks, style, picture, tmp_path, mode
     assert (found - expected).abs().max() < (5 if "profile" in mode else 1.1) / 255
 
 
+def test_16_bit_colours_with_alpha_are_read_as_in_memory(networks, style, picture, tmp_path):
+    deep = (picture[0].permute(1, 2, 0) * 65535).numpy().astype("uint16")
+    pyvips.Image.new_from_array(deep, interpretation="rgb16").pngsave(str(tmp_path / "in.png"))
+    large.stylize_file(*networks, tmp_path / "in.png", tmp_path / "out.tif", style, tile=64)
+    found, expected = load_image(tmp_path / "out.tif"), stylize(*networks, load_image(tmp_path / "in.png"), style)
+    assert found.shape[1] == 4 and (found - expected).abs().max() < 1.1 / 255
+
+
 def test_no_more_than_a_tile_is_in_memory(networks, style, picture, tmp_path, monkeypatch):
     save_image(picture, tmp_path / "in.png")
     read = []
@@ -105,7 +113,7 @@ def test_pictures_beyond_pillows_limit_are_large(picture, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("change, reason", [
     ({"--size": "50"}, "too large for --mask, --size"),
-    ({"--max-pixels": "31349"}, "has 31350 pixels, more than 31349"),
+    ({"--max-pixels": "31349"}, "has 31,350 pixels, more than 31,349"),
     ({"-o": "out.webp"}, "write a PNG or a TIFF"),
     ({"masked": True}, "too large for styles with masks"),
     ({"missing": True}, "pip install 'adain[large]'"),
