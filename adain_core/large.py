@@ -80,10 +80,10 @@ def stylize_file(
     keep_content_colors: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """`stylize` from a picture file to a PNG or TIFF file, in memory that depends on the tile and the width alone.
+    """`stylize` from a picture file to a PNG or TIFF file, in memory of its own that depends on the tile and the width alone.
 
     Colours, depths, orientation and alpha are as of `load_image`, except that CMYK without a profile is taken for what
-    presses usually print. The picture and the result lie uncompressed beside `target` meanwhile. `tile`: the side of the
+    presses usually print. The picture and the result lie uncompressed beside `target` meanwhile; libvips maps the latter to write it. `tile`: the side of the
     tiles, 1024 pixels for None or 0. Raises ValueError before any work without pyvips, for more than `max_pixels` pixels,
     too small a disk, a masked style and another format to write; OSError where the picture cannot be read.
     """
@@ -146,7 +146,9 @@ def _srgb(vips: ModuleType, path: Path):
 
 def _check_room(source: str | Path, target: Path, pixels: int, channels: int, max_pixels: int) -> None:
     if pixels > max_pixels:
-        raise ValueError(f"{source} has {pixels:,} pixels, more than {max_pixels:,}; if you trust it, raise max_pixels (--max-pixels).")
+        raise ValueError(
+            f"{source} has {pixels:,} pixels, more than {max_pixels:,}; if you trust it, raise max_pixels (--max-pixels)."
+        )
     need, free = pixels * (2 * channels + 3), shutil.disk_usage(target.parent).free
     if need > free:
         raise ValueError(
