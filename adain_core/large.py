@@ -83,9 +83,10 @@ def stylize_file(
     """`stylize` from a picture file to a PNG or TIFF file, in memory of its own that depends on the tile and the width alone.
 
     Colours, depths, orientation and alpha are as of `load_image`, except that CMYK without a profile is taken for what
-    presses usually print. The picture and the result lie uncompressed beside `target` meanwhile; libvips maps the latter to write it. `tile`: the side of the
-    tiles, 1024 pixels for None or 0. Raises ValueError before any work without pyvips, for more than `max_pixels` pixels,
-    too small a disk, a masked style and another format to write; OSError where the picture cannot be read.
+    presses usually print. The picture and the result lie uncompressed beside `target` meanwhile; libvips maps the result
+    to write it. `tile`: the side of the tiles, 1024 pixels for None or 0. Raises ValueError before any work without
+    pyvips, for more than `max_pixels` pixels, too small a disk, a masked style and another format to write; OSError where
+    the picture cannot be read.
     """
     vips = _vips()
     target = Path(target)
