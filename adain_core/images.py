@@ -129,8 +129,13 @@ def to_pil(image: Tensor) -> Image.Image:
         image = image[0]
     if image.ndim != 3 or image.shape[0] not in (3, 4):
         raise ValueError(f"a picture to write must be of shape (3 or 4, H, W), not {tuple(image.shape)}.")
+    return Image.fromarray(to_bytes(image))
+
+
+def to_bytes(image: Tensor) -> np.ndarray:
+    """The 8-bit pixels `(H, W, C)` of a picture `(C, H, W)`, clamped to [0, 1]."""
     pixels = (image.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    return pixels.permute(1, 2, 0).cpu().numpy()
 
 
 def _read(path: str | Path) -> Image.Image:

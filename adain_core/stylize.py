@@ -15,7 +15,7 @@ from .encoder import Encoder
 from .images import resize_mask
 from .statistics import ChannelStatistics, affine_pair
 from .style import Component, Style, check_pictures, check_same_encoder
-from .tiling import Plan, Window, encode_window, grid, measure, plan, report, run_in_memory
+from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, report, run_in_memory
 
 CONTENT_STATISTICS = ("image", "batch", "running", "region")
 
@@ -61,7 +61,7 @@ class Features:
     encoder_fingerprint: str
     encoder_name: str
     content_statistics: tuple[ChannelStatistics, ...]
-    content: Tensor | None = None
+    content: Pictures | None = None
     encoder: Encoder | None = None
     maps: tuple[AffineMap, ...] = ()
 
@@ -69,14 +69,14 @@ class Features:
         """The levels of some of the pictures in a window, on the encoder's device."""
         if self.levels:
             return [x[(pictures, slice(None), *window.positions(s))] for x, s in zip(self.levels, self.strides, strict=True)]
-        content = self.content if len(self.content) == 1 else self.content[pictures]
-        levels = encode_window(self.encoder, content, window)
+        part = slice(None) if len(self.content) == 1 else pictures
+        levels = encode_window(self.encoder, self.content, part, window)
         return [m(x, pictures, window, s) for m, x, s in zip(self.maps, levels, self.strides, strict=True)]
 
 
 def transfer(
     encoder: Encoder,
-    content: Tensor,
+    content: Pictures,
     style: Style,
     alpha: float = 1.0,
     content_statistics: str = "image",
@@ -98,13 +98,16 @@ def transfer(
     `c = min(1, sum_j m_j)`, where a style without a mask has m = 1.
     """
     check_options(encoder, style, alpha, content_statistics)
-    content = check_pictures(content, "content")
+    if isinstance(content, Tensor):  # what is read in parts is of bytes, and has no alpha
+        content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         raise ValueError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
     sample = next(encoder.parameters())
     style = style.to("cpu")  # with its masks, which may be a clip's; parts of them go to the device when they are due
     size, count = tuple(content.shape[2:]), max(len(content), style.batch)
-    rgb, alpha_channel = content[:, :3], content[:, 3:].expand(count, -1, -1, -1) if content.shape[1] == 4 else None
+    rgb, alpha_channel = content, None
+    if content.shape[1] == 4:
+        rgb, alpha_channel = content[:, :3], content[:, 3:].expand(count, -1, -1, -1)
     regional = content_statistics == "region"
     regions = [component.mask for component in style.components if regional and component.mask is not None]
     if regional:
@@ -141,20 +144,21 @@ def transfer(
         return run_in_memory(work, plan(tile, len(rgb), size, encoder.halo, encoder.values_per_pixel, sample))
 
 
-def decode(decoder: Decoder, features: Features, tile: int | None = None) -> Tensor:
+def decode(decoder: Decoder, features: Features, tile: int | None = None, out: Pictures | None = None) -> Pictures:
     """The picture of `features`, `(B, 3, H, W)` in [0, 1], or `(B, 4, H, W)` if the content had alpha; float32.
 
-    H and W are exactly the content's. `tile` is as in `transfer`. Raises ValueError if the decoder belongs to another
-    encoder.
+    H and W are exactly the content's. `tile` is as in `transfer`. With `out`, whatever takes the tiles `(B, 3, H, W)` one
+    by one, that is given back. Raises ValueError if the decoder belongs to another encoder.
     """
     check_decoder(decoder, features.encoder_fingerprint, features.encoder_name)
     sample, size = next(decoder.parameters()), features.size
 
-    def work(attempt: Plan) -> Tensor:
-        windows = attempt.windows(size, decoder.stride)
-        whole = len(windows) == 1 and attempt.pictures >= features.count
-        device = sample.device if whole else "cpu"  # where the networks work there may be no room for the result
-        images = torch.empty((features.count, 3, *size), device=device, memory_format=torch.channels_last)
+    def work(attempt: Plan) -> Pictures:
+        windows, images = attempt.windows(size, decoder.stride), out
+        if images is None:
+            whole = len(windows) == 1 and attempt.pictures >= features.count
+            device = sample.device if whole else "cpu"  # where the networks work there may be no room for the result
+            images = torch.empty((features.count, 3, *size), device=device, memory_format=torch.channels_last)
         steps = list(itertools.product(attempt.parts(features.count), windows))
         report(0, len(steps))
         for step, (pictures, window) in enumerate(steps, 1):

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,18 @@ Result = TypeVar("Result")
 # Called with how many parts of the work are done, of how many, and the last part's pictures where there are some.
 Report = Callable[[int, int, Tensor | None], None]
 _report: ContextVar[Report | None] = ContextVar("report", default=None)
+
+
+class Pictures(Protocol):
+    """Pictures `(B, 3, H, W)` of which parts are read or written: a tensor, or what keeps them elsewhere."""
+
+    shape: torch.Size
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Tensor: ...
+
+    def __setitem__(self, index: tuple[slice, slice, slice, slice], part: Tensor) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -143,12 +155,12 @@ def reporting_as(done: int, total: int) -> Iterator[None]:
         yield
 
 
-def encode_window(encoder: Encoder, pictures: Tensor, window: Window) -> list[Tensor]:
-    """The encoder's levels of `pictures` `(B, 3, H, W)` in the window, as they are in the levels of the whole."""
+def encode_window(encoder: Encoder, pictures: Pictures, part: slice, window: Window) -> list[Tensor]:
+    """The encoder's levels of a part of `pictures` `(B, 3, H, W)` in the window, as they are in the levels of the whole."""
     stride = encoder.levels[-1].stride
     outer = window.grow(encoder.halo, stride, pictures.shape[2:])
     device = next(encoder.parameters()).device
-    levels = encoder(pictures[:, :, outer.top : outer.bottom, outer.left : outer.right].to(device))
+    levels = encoder(pictures[(part, slice(None), *outer.positions(1))].to(device))
     return [x[(..., *window.inside(outer, level.stride))] for x, level in zip(levels, encoder.levels, strict=True)]
 
 
@@ -158,7 +170,7 @@ def grid(size: Sequence[int], stride: int) -> list[int]:
 
 
 def measure(
-    encoder: Encoder, pictures: Tensor, masks: Sequence[Tensor], attempt: Plan, keep: bool = False
+    encoder: Encoder, pictures: Pictures, masks: Sequence[Tensor], attempt: Plan, keep: bool = False
 ) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
     """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of the whole, then by each of the `masks`.
 
@@ -174,7 +186,7 @@ def measure(
     for part in parts:
         found = []
         for window in windows:
-            levels = encode_window(encoder, pictures[part], window)
+            levels = encode_window(encoder, pictures, part, window)
             here = [
                 _statistics(x, mask, part, window.positions(level.stride))
                 for x, masks_here, level in zip(levels, weights, encoder.levels, strict=True)

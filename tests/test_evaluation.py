@@ -8,6 +8,7 @@ from adain_core import EvaluationConfig, channel_statistics, encode_style, evalu
 from adain_core.cli import main
 from adain_core.encoder import VGGEncoder
 from adain_core.evaluation import boil, layer_features, pair_losses
+from adain_core.evaluation.boil import Pan, Zoom
 from adain_core.evaluation.report import draw_pairs, square
 from adain_core.images import load_image, save_image
 from adain_core.weights import NetworkFile, read_network, write_network
@@ -80,33 +81,54 @@ def test_noise_in_the_reference_decoder_is_told(reference):
 @pytest.mark.parametrize("step", [8, 3])
 def test_what_moves_with_the_picture_does_not_boil(step):
     still = torch.rand(1, 3, 256 + 7 * step, 300 + 7 * step)
-    assert boil(lambda frame: 1 - frame, still, step) == 0
+    assert boil(lambda clip: 1 - clip, still, Pan(step)) == 0
+
+
+def test_what_grows_with_the_picture_does_not_boil():
+    ramp = torch.linspace(0.1, 0.9, 300).expand(1, 3, 300, 300)
+    assert boil(lambda clip: 1 - clip, (ramp + ramp.mT) / 2, Zoom(1.02)) < 1e-4
+    frames = Zoom(1.5).clip(torch.linspace(0, 1, 144).expand(1, 3, 144, 144), 3, 64)
+    assert frames.shape == (3, 3, 64, 64)
+    slopes = frames[:, 0, 0, -4] - frames[:, 0, 0, 3]
+    torch.testing.assert_close(slopes, 57 / 143 * torch.tensor([1.5**2, 1.5, 1]), rtol=0.01, atol=0)  # bicubic
 
 
 @pytest.mark.parametrize("step", [8, 3])
 def test_what_stays_on_the_screen_boils(step):
     ramp = torch.arange(256) * 0.001
-    assert boil(lambda frame: frame + ramp, torch.rand(1, 3, 400, 400), step) == pytest.approx(0.001 * step, rel=1e-3)
+    assert boil(lambda clip: clip + ramp, torch.rand(1, 3, 400, 400), Pan(step)) == pytest.approx(0.001 * step, rel=1e-3)
+
+
+def test_what_stays_on_the_screen_boils_in_a_zoom():
+    distance = (torch.arange(256) - 127.5).abs() * 0.001
+    still = torch.full((1, 3, 400, 400), 0.5)
+    # a position at distance d from the middle was at d / 1.02; frames are compared up to a distance of 112 pixels
+    expected = 0.001 * 56 * (1 - 1 / 1.02)
+    assert boil(lambda clip: clip + distance, still, Zoom(1.02)) == pytest.approx(expected, rel=0.02)
 
 
 def test_statistics_that_change_with_the_window_boil():
     still = (torch.arange(64 + 3 * 2) * 0.01).expand(1, 3, 70, 70)
-    assert boil(lambda frame: frame - frame.mean(), still, 2, frames=4, size=64) == pytest.approx(0.02, rel=1e-4)
+    found = boil(lambda clip: clip - clip.mean((1, 2, 3), keepdim=True), still, Pan(2), frames=4, size=64)
+    assert found == pytest.approx(0.02, rel=1e-4)
 
 
 def test_the_border_does_not_count():
-    def framed(frame):
-        frame = frame.clone()
-        frame[:, :, 16:-16, 16:-16] = 0
-        return frame
+    def framed(clip):
+        clip = clip.clone()
+        clip[:, :, 16:-16, 16:-16] = 0
+        return clip
 
-    assert boil(framed, torch.rand(1, 3, 80, 80), 3, frames=2, size=64) == 0
+    for motion in (Pan(3), Zoom(1.1)):
+        assert boil(framed, torch.rand(1, 3, 80, 80), motion, frames=2, size=64) == 0
 
 
-@pytest.mark.parametrize(("frames", "step", "size"), [(1, 3, 64), (8, 0, 64), (8, 32, 64), (8, 3, 32)])
-def test_frames_without_overlap_are_refused(frames, step, size):
+@pytest.mark.parametrize(("frames", "motion", "size"), [
+    (1, Pan(3), 64), (8, Pan(0), 64), (8, Pan(32), 64), (8, Pan(3), 32), (8, Zoom(1.0), 64), (8, Zoom(1.1), 32),
+])  # fmt: skip
+def test_frames_without_overlap_are_refused(frames, motion, size):
     with pytest.raises(ValueError, match="overlap"):
-        boil(lambda frame: frame, torch.rand(1, 3, 64, 64), step, frames, size)
+        boil(lambda clip: clip, torch.rand(1, 3, 64, 64), motion, frames, size)
 
 
 def test_a_square_is_the_centre():
@@ -151,9 +173,12 @@ def test_the_boil_is_measured_on_some_pairs(config):
     style = encode_style(encoder, square(load_image(config["styles"] / found.style), 16), 0)
     still = load_image(config["contents"] / found.content)
     still = still[:, :3] * still[:, 3:] + 1 - still[:, 3:] if still.shape[1] == 4 else still
-    wanted = boil(lambda frame: stylize(encoder, decoder, frame, style), still, 3)
-    assert report.boil[3] == found.boil[3] == pytest.approx(wanted, rel=1e-4) and wanted > 0
-    assert report.boil.keys() == {8, 3}
+    for mode in ("image", "running"):
+        wanted = boil(lambda clip, mode=mode: stylize(encoder, decoder, clip, style, content_statistics=mode), still, Pan(3))
+        motion = "pan, 3 pixels a frame"
+        assert report.boil[motion][mode] == found.boil[motion][mode] == pytest.approx(wanted, rel=1e-4) and wanted > 0
+    assert report.boil.keys() == {"pan, 8 pixels a frame", "pan, 3 pixels a frame", "zoom, 1% a frame"}
+    assert all(values.keys() == {"image", "batch", "running"} for values in report.boil.values())
 
 
 def test_pictures_that_cannot_be_read_are_left_out(config, capsys):

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
+from ..evaluation.report import MODES
 from . import options
 
 
@@ -30,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, help="under which the pairs are drawn (default: 0)")
     parser.add_argument(
         "--boil", type=int, default=4, metavar="N", dest="boil_pairs",
-        help="measure the boil of a panned still on N of the pairs; 0 leaves it out (default: 4)",
+        help="measure the boil of a moving view of a still on N of the pairs; 0 leaves it out (default: 4)",
     )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the means and every pair as JSON")
     options.add_device(parser)
@@ -64,6 +65,8 @@ def _table(report: Report) -> str:
     for name, losses in (("the model", report.model), ("the untouched content", report.untouched)):
         lines.append(f"  {name:24}{losses.content:14.4g}{losses.style:14.4g}")
     if report.boils:
-        lines += ["", f"boil of {len(report.boils)} pairs, {SIZE}x{SIZE}"]
-        lines += [f"  {f'{step} pixels a frame':24}{value:14.4g}" for step, value in report.boil.items()]
+        title = f"boil of {len(report.boils)} pairs, {SIZE}x{SIZE}"
+        lines += ["", f"{title:26}" + "".join(f"{mode:>14}" for mode in MODES)]
+        for motion, values in report.boil.items():
+            lines.append(f"  {motion:24}" + "".join(f"{values[mode]:14.4g}" for mode in MODES))
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from ..devices import rank_and_size, resolve_device
 from ..encoder import Encoder
 from ..files import remove_leftovers
 from ..images import SAVE_FORMATS, list_images, load_image, load_mask, resize, save_format, save_image
+from ..large import MAX_PIXELS, needs_streaming, stylize_file
 from ..style import Style, encode_style, load_style, mix_styles
 from ..stylize import CONTENT_STATISTICS, stylize
 from ..tiling import reporting
@@ -91,6 +92,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--tile", type=int, metavar="PIXELS",
         help="side of the tiles that large pictures are worked on in; 0 never tiles (default: what fits the free memory)",
     )  # fmt: skip
+    parser.add_argument(
+        "--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
+        help="the most pixels of a picture that is too large for memory and read in parts (default: %(default)s)",
+    )  # fmt: skip
     options.add_device(parser)
     parser.set_defaults(run=run)
 
@@ -117,6 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
     failures = []
     for source, target in tqdm(pairs, unit="picture", disable=True if len(pairs) == 1 else None):
         try:
+            if needs_streaming(source):
+                _run_large(arguments, encoder, decoder, style_of, source, target)
+                continue
             content = resize(load_image(source), arguments.size)
         except (ValueError, OSError) as error:
             if not arguments.content.is_dir():
@@ -167,6 +175,24 @@ def _run_clip(arguments: argparse.Namespace) -> int:
         else:
             stylizer.video(clip, target)
     return 0
+
+
+def _run_large(
+    arguments: argparse.Namespace,
+    encoder: Encoder,
+    decoder: Decoder,
+    style_of: Callable[[Tensor | None], Style],
+    source: Path,
+    target: Path,
+) -> None:
+    if arguments.mask or arguments.size or arguments.match_colors:
+        raise ValueError(f"{source} is too large for --mask, --size and --match-colors; leave them out, or make it smaller.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _tile_bar():
+        stylize_file(
+            encoder, decoder, source, target, style_of(None), arguments.alpha, arguments.tile, arguments.keep_colors,
+            arguments.max_pixels,
+        )  # fmt: skip
 
 
 def _networks(arguments: argparse.Namespace) -> tuple[Encoder, Decoder]:

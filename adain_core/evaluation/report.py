@@ -22,9 +22,11 @@ from ..style import Style, encode_style
 from ..stylize import stylize
 from ..training.networks import load_loss_network
 from ..weights import load_decoder, load_encoder
-from .boil import STEPS, boil
+from .boil import MOTIONS, boil
 from .losses import Losses, layer_features, pair_losses
 
+MODES = ("image", "batch", "running")  # content statistics that a clip can be stylised with
+Boil = dict[str, dict[str, float]]  # by motion, then by mode
 Progress = Callable[[int, int], None]
 
 
@@ -68,11 +70,11 @@ class PairLosses:
 
 @dataclass(frozen=True)
 class PairBoil:
-    """The boil of one content in one style, by pixels a frame."""
+    """The boil of one content in one style, by motion and by how the content's statistics are taken."""
 
     content: str
     style: str
-    boil: dict[int, float]
+    boil: Boil
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,10 @@ class Report:
         return _mean([pair.untouched for pair in self.pairs])
 
     @property
-    def boil(self) -> dict[int, float]:
-        """The mean boil by pixels a frame; empty where it was left out."""
-        return {step: fmean(pair.boil[step] for pair in self.boils) for step in STEPS} if self.boils else {}
+    def boil(self) -> Boil:
+        """The mean boil; empty where it was left out."""
+        motions = map(str, MOTIONS if self.boils else ())
+        return {motion: {mode: fmean(pair.boil[motion][mode] for pair in self.boils) for mode in MODES} for motion in motions}
 
     def save(self, path: str | Path) -> None:
         """Write means and every pair as JSON, beside `path` first and then renamed."""
@@ -185,7 +188,12 @@ class _Evaluation:
         """Of a pair that can be read."""
         model_style, _ = self.styles[style]
         still = _load(content)
-        found = {step: boil(lambda frame: self._stylise(frame, model_style), still, step) for step in STEPS}
+        found = {
+            str(motion): {
+                mode: boil(lambda clip, mode=mode: self._stylise(clip, model_style, mode), still, motion) for mode in MODES
+            }
+            for motion in MOTIONS
+        }
         return PairBoil(*self._names(content, style), found)
 
     def report(self, pairs: Sequence[PairLosses], boils: Sequence[PairBoil]) -> Report:
@@ -197,8 +205,8 @@ class _Evaluation:
             tuple(pairs), tuple(boils), tuple(self.unreadable.values()),
         )  # fmt: skip
 
-    def _stylise(self, picture: Tensor, style: Style) -> Tensor:
-        return stylize(self.encoder, self.decoder, picture, style)
+    def _stylise(self, pictures: Tensor, style: Style, content_statistics: str = "image") -> Tensor:
+        return stylize(self.encoder, self.decoder, pictures, style, content_statistics=content_statistics)
 
     def _see_content(self, path: Path) -> bool:
         if path not in self.contents and (picture := self._square(path)) is not None:

@@ -1,0 +1,158 @@
+"""Pictures that are too large for memory, from file to file; libvips (pyvips) reads and writes them in parts."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .color import keep_colors
+from .decoder import Decoder
+from .devices import free_memory
+from .encoder import Encoder
+from .files import replacing
+from .images import save_format, to_bytes
+from .style import Style
+from .stylize import decode, transfer
+
+log = logging.getLogger(__name__)
+
+TILE = 1024
+MAX_PIXELS = 1_000_000_000
+# Of each pixel in memory: the content and its result as float32, the result once more as it is finished and rounded.
+BYTES_PER_PIXEL = 48
+
+
+class RawPicture:
+    """8-bit pixels `(height, width, channels)` in a file, read and written in parts like a tensor `(1, 3, H, W)` in [0, 1].
+
+    Each access maps the file anew, so that no more of it counts as this process's memory than one part. What is written
+    takes the colours of `colors_of`, if that is given, as `keep_colors` does.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, channels: int = 3, colors_of: RawPicture | None = None):
+        self.path, self.pixels, self.colors_of = path, (height, width, channels), colors_of
+        self.shape = torch.Size((1, 3, height, width))
+        with path.open("ab") as file:
+            file.truncate(height * width * channels)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Tensor:
+        _, _, rows, columns = index
+        part = np.array(np.memmap(self.path, np.uint8, "r", shape=self.pixels)[rows, columns, :3])
+        return torch.from_numpy(part).permute(2, 0, 1)[None].float().div_(255)
+
+    def __setitem__(self, index: tuple[slice, slice, slice, slice], part: Tensor) -> None:
+        _, _, rows, columns = index
+        if self.colors_of:
+            part = keep_colors(part.cpu(), self.colors_of[index])
+        np.memmap(self.path, np.uint8, "r+", shape=self.pixels)[rows, columns] = to_bytes(part[0])
+
+
+def needs_streaming(path: str | Path) -> bool:
+    """Whether a picture file is larger than Pillow reads, or than half of the free memory has room for, by its header."""
+    try:
+        with Image.open(path) as file:
+            return file.width * file.height * BYTES_PER_PIXEL > free_memory(torch.device("cpu")) / 2
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # what is wrong with a file is told where it is read
+        return False
+
+
+def stylize_file(
+    encoder: Encoder,
+    decoder: Decoder,
+    source: str | Path,
+    target: str | Path,
+    style: Style,
+    alpha: float = 1.0,
+    tile: int | None = None,
+    keep_content_colors: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> None:
+    """`stylize` from a picture file to a PNG or TIFF file, in memory of its own that depends on the tile and the width alone.
+
+    Colours, depths, orientation and alpha are as of `load_image`, except that CMYK without a profile is taken for what
+    presses usually print. The picture and the result lie uncompressed beside `target` meanwhile; libvips maps the result
+    to write it. `tile`: the side of the tiles, 1024 pixels for None or 0. Raises ValueError before any work without
+    pyvips, for more than `max_pixels` pixels, too small a disk, a masked style and another format to write; OSError where
+    the picture cannot be read.
+    """
+    vips = _vips()
+    target = Path(target)
+    if save_format(target) not in ("PNG", "TIFF"):
+        raise ValueError(f"{source} is too large for the format of {target}; write a PNG or a TIFF.")
+    if any(component.mask is not None for component in style.components):
+        raise ValueError(f"{source} is too large for styles with masks; stylise it without, or make it smaller.")
+    try:
+        picture = _srgb(vips, Path(source))
+        height, width, channels = picture.height, picture.width, picture.bands
+        _check_room(source, target, height * width, channels, max_pixels)
+        with tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder:
+            picture.rawsave(f"{folder}/content")
+            content = RawPicture(Path(folder, "content"), height, width, channels)
+            result = RawPicture(Path(folder, "result"), height, width, 3, content if keep_content_colors else None)
+            tile = tile or TILE
+            decode(decoder, transfer(encoder, content, style, alpha, tile=tile), tile, out=result)
+            finished = vips.Image.rawload(str(result.path), width, height, 3)
+            if channels == 4:
+                transparency = vips.Image.rawload(str(content.path), width, height, 4)[3]
+                finished = finished.bandjoin(transparency) if transparency.min() < 255 else finished
+            finished = finished.copy(interpretation="srgb")
+            with replacing(target) as temporary:
+                if save_format(target) == "PNG":
+                    finished.pngsave(str(temporary))
+                else:
+                    large = height * width * channels > 2**31  # well below the 4 GiB of plain TIFF
+                    finished.tiffsave(str(temporary), compression="deflate", predictor="horizontal", tile=True, bigtiff=large)
+    except vips.Error as error:
+        raise OSError(f"{source} could not be read, or {target} not written ({' '.join(str(error).split())}).") from None
+
+
+def _vips() -> ModuleType:
+    try:
+        import pyvips
+    except (ImportError, OSError):  # the latter without libvips itself
+        raise ValueError("a picture of this size needs pyvips; pip install 'adain[large]', or make it smaller.") from None
+    pyvips.cache_set_max(0)  # or files stay open, which cannot be removed then on Windows
+    return pyvips
+
+
+def _srgb(vips: ModuleType, path: Path):
+    """The upright picture in 8-bit sRGB with three or four channels, not computed yet, a `pyvips.Image`."""
+    picture = vips.Image.new_from_file(str(path), access="sequential", fail_on="error")
+    if picture.format not in ("uchar", "ushort"):
+        raise ValueError(f"{path} has pixels of the type {picture.format}; save it with 8 or 16 bits.")
+    if picture.get_typeof("orientation") and picture.get("orientation") != 1:
+        # turning needs any row at any time: libvips unpacks the picture into its own temporary file
+        picture = vips.Image.new_from_file(str(path), fail_on="error").autorot()
+    if picture.get_typeof("icc-profile-data"):
+        try:
+            picture = picture.icc_transform("srgb", embedded=True, intent="relative", black_point_compensation=True)
+        except vips.Error as error:
+            log.warning("a colour profile that does not fit its picture is ignored (%s)", error)
+    picture = picture.colourspace("srgb")
+    return picture[: 4 if picture.hasalpha() else 3].cast("uchar")
+
+
+def _check_room(source: str | Path, target: Path, pixels: int, channels: int, max_pixels: int) -> None:
+    if pixels > max_pixels:
+        raise ValueError(
+            f"{source} has {pixels:,} pixels, more than {max_pixels:,}; if you trust it, raise max_pixels (--max-pixels)."
+        )
+    need, free = pixels * (2 * channels + 3), shutil.disk_usage(target.parent).free
+    if need > free:
+        raise ValueError(
+            f"{source} needs {need / 1e9:.1f} GB of disk in {target.parent.resolve()} while it is worked on, of which"
+            f" {free / 1e9:.1f} are free; make room, or write to another disk."
+        )
