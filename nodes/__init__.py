@@ -9,6 +9,7 @@ from .latent import LatentAdaIN, ModelAdaIN
 from .networks import LoadDecoder, LoadEncoder
 from .styles import EncodeStyle, LoadStyle, MaskStyle, SaveStyle, StyleMix, StyleSweep
 from .stylize import AdaIN, Decode, StyleTransfer
+from .training import LearnStyle, TrainDecoder
 
 NODES: list[type[io.ComfyNode]] = [
     StyleTransfer,
@@ -24,6 +25,8 @@ NODES: list[type[io.ComfyNode]] = [
     Decode,
     LatentAdaIN,
     ModelAdaIN,
+    TrainDecoder,
+    LearnStyle,
 ]
 
 
