@@ -12,6 +12,7 @@ import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
+from comfy_api.latest import ui
 from torch import Tensor, nn
 
 from ..adain_core.catalog import BUNDLED
@@ -59,6 +60,11 @@ def training(patchers: list[ModelPatcher], pixels: int) -> Iterator[None]:
         raise
     finally:
         model_management.soft_empty_cache()
+
+
+def final_preview(image: Tensor, node: type) -> ui.PreviewImage:
+    """What shows an IMAGE on the node once it has run."""
+    return ui.PreviewImage(image, cls=node)
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core import TrainingConfig, TrainingResult, learn_style, train
@@ -156,7 +156,7 @@ class TrainDecoder(io.ComfyNode):
             result = _train(config, preview_every, path)
         samples, curve = (to_image(load_image(folder / file)) for file in ("samples.png", "losses.png"))
         decoder = load_file("decoder", path)
-        return io.NodeOutput(decoder, _loss_map(result, config), samples, curve, ui=ui.PreviewImage(samples, cls=cls))
+        return io.NodeOutput(decoder, _loss_map(result, config), samples, curve, ui=host.final_preview(samples, cls))
 
 
 class LearnStyle(io.ComfyNode):
