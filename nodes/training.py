@@ -102,7 +102,7 @@ class TrainDecoder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, contents: str, styles: str, **inputs: object) -> str:
-        return " ".join(_version(name) for name in (contents, styles))
+        return f"{_version(contents)} {_version(styles)}"
 
     @classmethod
     def execute(

@@ -50,7 +50,7 @@ def test_a_learned_style_comes_closer_to_its_picture_also_on_other_contents(smal
 def test_the_start_is_kept_and_it_ends_early_where_nothing_is_gained(small, painting, contents, caplog):
     steps = []
     with caplog.at_level(logging.INFO):
-        style = learn_style(*small, painting, contents, 100, learning_rate=1e6, progress=lambda done, *more: steps.append(done))
+        style = learn_style(*small, painting, contents, 100, learning_rate=1.0, progress=lambda done, *more: steps.append(done))
     start = encode_style(small[0], painting, 64)
     for found, wanted in zip(style.components[0].levels, start.components[0].levels, strict=True):
         torch.testing.assert_close(found.mean, wanted.mean)
@@ -70,6 +70,8 @@ def test_another_encoders_decoder_and_pictures_that_are_none_are_refused(small, 
         learn_style(identity, small[1], painting, contents)
     with pytest.raises(ValueError, match="the content picture holds NaN"):
         learn_style(*small, painting, contents * float("nan"))
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        learn_style(*small, painting, contents, 0)
 
 
 def test_the_command_learns_a_style(small_files, tmp_path, painting, contents):

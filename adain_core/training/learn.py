@@ -53,6 +53,8 @@ def learn_style(
     """
     if decoder.encoder_fingerprint != encoder.fingerprint:
         raise ValueError(f"the decoder {decoder.name!r} reads the encoder {decoder.encoder_name!r}, not {encoder.name!r}.")
+    if steps < 1 or not 0 < learning_rate <= 1:
+        raise ValueError("steps must be at least 1, and the learning rate above 0 and at most 1.")
     style_picture, contents = check_pictures(style_picture, "style")[:1, :3], check_pictures(contents, "content")[:, :3]
     places = torch.linspace(0, len(contents) - 1, min(CONTENTS, len(contents))).round().long()
     device = next(encoder.parameters()).device
