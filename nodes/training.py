@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..adain_core import TrainingConfig, TrainingResult, learn_style, train
 from ..adain_core.catalog import find_entry
+from ..adain_core.encoder import VGGEncoder
 from ..adain_core.files import replacing
 from ..adain_core.images import list_images, load_image
 from ..adain_core.training.data import folder_digest
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 EXAMPLES, EXAMPLE_FOLDER = "(built-in examples)", Path(__file__).resolve().parents[1] / "workflows" / "pictures"
 NOTHING = "(nothing)"
+SMOOTHNESS = 0.1  # against stripes of two pixels, to which a small encoder, which sees pixels in pairs, is blind
 LOSS_ENCODER = "Whose features the losses compare; the encoder itself when not connected. Best is a VGG-19 (vgg19): slower,"
 
 
@@ -146,6 +148,7 @@ class TrainDecoder(io.ComfyNode):
             ema=0.99,
             style_weight=style_weight,
             content_weight=content_weight,
+            variation_weight=0.0 if isinstance(measure.model, VGGEncoder) else SMOOTHNESS,
             layer_weights=(1.0,) * len(loss_layers(measure.model)),
             seed=seed,
             workers=0,
