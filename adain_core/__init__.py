@@ -10,7 +10,7 @@ from .evaluation import EvaluationConfig, Report, evaluate
 from .statistics import ChannelStatistics, adain, channel_statistics
 from .style import Style, encode_style, load_style, mix_styles
 from .stylize import Features, decode, stylize, transfer
-from .training import TrainingConfig, TrainingResult, train
+from .training import TrainingConfig, TrainingResult, learn_style, train
 from .weights import load_decoder, load_encoder
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "encode_style",
     "evaluate",
     "keep_colors",
+    "learn_style",
     "load_decoder",
     "load_encoder",
     "load_style",

@@ -9,6 +9,7 @@ from .latent import LatentAdaIN, ModelAdaIN
 from .networks import LoadDecoder, LoadEncoder
 from .styles import EncodeStyle, LoadStyle, MaskStyle, SaveStyle, StyleMix, StyleSweep
 from .stylize import AdaIN, Decode, StyleTransfer
+from .training import LearnStyle, TrainDecoder
 from .video import StylizeVideo
 
 NODES: list[type[io.ComfyNode]] = [
@@ -26,6 +27,8 @@ NODES: list[type[io.ComfyNode]] = [
     StylizeVideo,
     LatentAdaIN,
     ModelAdaIN,
+    TrainDecoder,
+    LearnStyle,
 ]
 
 

@@ -15,16 +15,27 @@ from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.input_impl import VideoFromFile
+from comfy_api.latest import ui
 from torch import Tensor, nn
 
 from ..adain_core.catalog import BUNDLED
+from ..adain_core.devices import is_out_of_memory
 from ..adain_core.images import to_pil
 from ..adain_core.tiling import COPIES, reporting
 from ..adain_core.video import Video
 
+try:
+    from comfy_execution.utils import get_executing_context
+    from server import PromptServer
+except ImportError:  # ComfyUI's modules without its server, as in tests
+    PromptServer = None
+
 NETWORKS, STYLES = "adain", "adain_styles"  # names of the model folders
+TRAININGS = "adain_training"
 EXTENSIONS = (".safetensors", ".pth", ".pt")
 PREVIEW_SIDE = 512
+KEPT = 8  # times what one layer holds is what all layers of a network hold for a gradient
+Interrupted = model_management.InterruptProcessingException
 
 
 @contextlib.contextmanager
@@ -38,6 +49,34 @@ def working(patchers: list[ModelPatcher], size: Sequence[int]) -> Iterator[None]
     model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
     with reporting(progress()):
         yield
+
+
+@contextlib.contextmanager
+def training(patchers: list[ModelPatcher], pixels: int) -> Iterator[None]:
+    """The networks on their devices, with memory for gradients through them of `pixels` in all, given back afterwards."""
+    needed = pixels * max(patcher.model.values_per_pixel for patcher in patchers) * COPIES * KEPT * torch.float32.itemsize
+    model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise RuntimeError("there is too little memory for this training; give smaller pictures or batches.") from None
+        raise
+    finally:
+        model_management.soft_empty_cache()
+
+
+def final_preview(image: Tensor, node: type) -> ui.PreviewImage:
+    """What shows an IMAGE on the node once it has run."""
+    return ui.PreviewImage(image, cls=node)
+
+
+def say(text: str) -> None:
+    """Show a line on the running node, where this ComfyUI can."""
+    server = getattr(PromptServer, "instance", None)
+    context = get_executing_context() if hasattr(server, "send_progress_text") else None
+    if context is not None:
+        server.send_progress_text(text, context.node_id)
 
 
 def progress() -> Callable[..., None]:
@@ -65,6 +104,11 @@ def network_dtype(choice: str) -> str:
     if choice != "auto":
         return choice
     return "float16" if model_management.should_use_fp16(model_management.get_torch_device()) else "float32"
+
+
+def training_device() -> str:
+    """The device that ComfyUI computes on."""
+    return str(model_management.get_torch_device())
 
 
 def intermediate_device() -> torch.device:
@@ -101,12 +145,43 @@ def new_style_path(style_name: str) -> Path:
 
     Raises ValueError for a name that is empty, leaves the folder or has characters that a file name cannot have.
     """
-    folder = _output_folder(STYLES).resolve()
-    name = style_name.strip().removesuffix(".safetensors")
+    return _new_file(STYLES, style_name, ".safetensors", "style")
+
+
+def new_decoder_path(decoder_name: str) -> tuple[Path, Path]:
+    """Where a decoder of this name is saved, in `output/adain`, and the folder of its training, in `output/adain_training`.
+
+    Names and errors are as in `new_style_path`.
+    """
+    ending = "-decoder.safetensors"
+    path = _new_file(NETWORKS, decoder_name, ending, "decoder")
+    name = path.relative_to(_output_folder(NETWORKS).resolve()).as_posix().removesuffix(ending)
+    return path, _output_folder(TRAININGS) / name
+
+
+def input_folders() -> list[str]:
+    """The folders in ComfyUI's input folder and below, hidden ones left out, as they are now."""
+    root, found = Path(folder_paths.get_input_directory()), []
+    for parent, folders, _ in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [(Path(parent) / name).relative_to(root).as_posix() for name in folders]
+    return sorted(found)
+
+
+def input_folder(name: str) -> Path:
+    """The path of a listed folder. Raises FileNotFoundError for any other."""
+    if name not in input_folders():
+        raise FileNotFoundError(f"there is no folder {name!r} in ComfyUI's input folder; make it there and press R.")
+    return Path(folder_paths.get_input_directory()) / name
+
+
+def _new_file(folder_name: str, file_name: str, ending: str, what: str) -> Path:
+    folder = _output_folder(folder_name).resolve()
+    name = file_name.strip().removesuffix(ending)
     usable = name.split("/")[-1].strip(". ") and not set(name) & set('<>:"|?*\\\0')
-    path = Path(os.path.realpath(folder / f"{name}.safetensors")) if usable else None
+    path = Path(os.path.realpath(folder / f"{name}{ending}")) if usable else None
     if path is None or not path.is_relative_to(folder):
-        raise ValueError(f"{style_name!r} is no name for a style; use letters and digits, for example waves or sea/waves.")
+        raise ValueError(f"{file_name!r} is no name for a {what}; use letters and digits, for example waves or sea/waves.")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

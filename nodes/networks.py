@@ -54,6 +54,11 @@ def load_network(role: str, name: str, dtype: str = "auto", hub_file: str = "") 
             if name != NOTHING_THERE
             else f"there is no {role} yet; put NAME-{role}.safetensors into models/adain and press R."
         )
+    return load_file(role, path, dtype)
+
+
+def load_file(role: str, path: Path, dtype: str = "auto") -> ModelPatcher:
+    """The network of a file in ComfyUI's care."""
     return _load(role, str(path), version(path), host.network_dtype(dtype))
 
 

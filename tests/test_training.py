@@ -2,6 +2,7 @@ import argparse
 import dataclasses
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 from adain_core import encode_style, load_decoder, load_encoder, stylize
 from adain_core.cli import train as command
 from adain_core.encoder import VGGEncoder
+from adain_core.images import load_image
 from adain_core.losses import LAYERS
 from adain_core.statistics import channel_statistics
 from adain_core.training import PRESETS, TrainingConfig, train
@@ -123,8 +125,9 @@ def command_line(config, **changes) -> list[str]:
 
 
 def assert_equal_gradients(found, wanted):
+    # sums in another order may tip a ReLU or a pooling that is near its edge
     for a, b in zip(first_gradients(found), first_gradients(wanted), strict=True):
-        assert plain.relative_error(a, b) < 1e-4
+        assert plain.relative_error(a, b) < 1e-3
 
 
 @pytest.fixture
@@ -273,9 +276,72 @@ def test_broken_files_are_counted_and_empty_folders_refused(config, folders, tmp
     assert train(dataclasses.replace(config, styles=styles)).broken_files == 1
 
 
-def test_the_loss_network_must_be_a_vgg(config, small_files):
-    with pytest.raises(ValueError, match="VGG-19"):
-        train(dataclasses.replace(config, loss_encoder=str(small_files[0])))
+def test_any_encoder_measures_at_its_own_levels(config, small_files):
+    alone = dataclasses.replace(config, loss_encoder=str(small_files[0]), channels=(), layer_weights=(1.0, 2.0))
+    assert train(alone).losses["style"][-1] > 0
+    with pytest.raises(ValueError, match="there are 4 layer_weights; give one for each of stride2, stride4"):
+        train(dataclasses.replace(alone, layer_weights=(1.0,) * 4))
+
+
+def test_pictures_and_networks_at_hand_give_what_their_files_give(config, folders, small_files, tmp_path):
+    """As a host calls: in inference mode, with networks and pictures that nothing can be trained through."""
+    files = dataclasses.replace(config, encoder=str(small_files[0]), start_from=str(small_files[1]), channels=(), steps=2)
+    wanted = train(files)
+    before = train(dataclasses.replace(files, output=tmp_path / "none", learning_rate=1e-9)).losses
+    with torch.inference_mode():
+        pictures = [
+            torch.cat([load_image(path) for path in sorted((folders / name).iterdir())]) for name in ("contents", "styles")
+        ]
+        networks = load_encoder(config.loss_encoder), load_encoder(files.encoder), load_decoder(files.start_from)
+        networks = dict(zip(("loss_encoder", "encoder", "start_from"), (n.double().float() for n in networks), strict=True))
+        at_hand = dict(zip(("contents", "styles"), pictures, strict=True), output=tmp_path / "at hand", **networks)
+        found = train(dataclasses.replace(files, **at_hand))
+    assert found.losses == wanted.losses != before
+    assert all(p.is_inference() for p in networks["encoder"].parameters())
+
+
+@pytest.mark.parametrize("what", ["contents", "styles"])
+def test_other_pictures_do_not_go_on(config, folders, tmp_path, what):
+    train(config)
+    shutil.copytree(folders / what, tmp_path / "more")
+    assert train(dataclasses.replace(config, **{what: tmp_path / "more"})).steps[-1] == 6  # they may lie elsewhere
+    shutil.copy(folders / what / "0.png", tmp_path / "more" / "another.png")
+    with pytest.raises(ValueError, match=rf"another recipe \({what} differ\)"):
+        train(dataclasses.replace(config, **{what: tmp_path / "more"}))
+
+
+class Stop(Exception):
+    pass
+
+
+def test_what_is_stopped_is_kept_and_goes_on(config, tmp_path):
+    config = dataclasses.replace(config, save_minutes=60.0)
+
+    def stop(step, losses):
+        if step == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config, stop)
+    assert read_network(config.output / "tiny-decoder.safetensors").recipe["steps"] == 3
+    whole = train(dataclasses.replace(config, output=tmp_path / "whole"))
+    assert train(config).losses == whole.losses
+
+
+def test_a_preview_shows_fixed_pairs_at_the_start_and_every_few_steps(config):
+    sheets = []
+    train(config, preview=sheets.append, preview_every=3)
+    assert len(sheets) == 3 and all(sheet.shape == (3, 3 * 36, 4 * 36) for sheet in sheets)
+    rows = [sheet.split(36, dim=1) for sheet in sheets]
+    assert torch.equal(rows[0][0], rows[2][0]) and torch.equal(rows[0][1], rows[2][1])
+    assert not torch.equal(rows[0][2], rows[2][2])
+
+
+def test_a_decoder_has_the_blocks_of_its_start_or_usual_ones(config, small_files, tmp_path):
+    fixed = dataclasses.replace(config, encoder=str(small_files[0]), channels=(), blocks=(), steps=1)
+    assert load_decoder(str(train(fixed).decoder)).config["blocks"] == [1, 4]
+    begun = dataclasses.replace(fixed, output=tmp_path / "begun", start_from=str(small_files[1]))
+    assert load_decoder(str(train(begun).decoder)).config["blocks"] == [1, 1]
 
 
 def test_the_paper_is_the_default(config):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from adain_core.training.data import PictureFolder, decode, random_crop, stream
+from adain_core.images import load_image
+from adain_core.training.data import PictureBatch, PictureFolder, decode, random_crop, stream
 
 
 def noise(path, width=60, height=40, seed=0):
@@ -52,6 +53,15 @@ def test_the_stream_can_be_entered_anywhere(pictures):
     whole = batches(PictureFolder(pictures, 16, (20, 50), darken), 6, batch_size=2, workers=0)
     resumed = batches(PictureFolder(pictures, 16, (20, 50), darken), 3, batch_size=2, position=6, workers=0)
     assert torch.equal(torch.stack(resumed), torch.stack(whole[3:]))
+
+
+def test_a_tensor_of_pictures_gives_the_crops_of_their_files(pictures):
+    files = torch.cat([load_image(path) for path in sorted(pictures.iterdir())])
+    found, expected = (
+        kind(source, 16, (20, 50), darken, seed=2) for kind, source in ((PictureBatch, files), (PictureFolder, pictures))
+    )
+    assert torch.equal(batches(found, 1, batch_size=9, workers=0)[0], batches(expected, 1, batch_size=9, workers=0)[0])
+    assert found.digest() == PictureBatch(files, 16).digest() != PictureBatch(files[1:], 16).digest()
 
 
 def test_seeds_differ(pictures):
@@ -103,7 +113,7 @@ def test_the_cache_changes_nothing(pictures):
     expected = [read[k] for k in range(15)]
     for path in pictures.iterdir():
         if path.name != "0.png":
-            kept[[kept._file_of(k) for k in range(5)].index(kept.files.index(path))]
+            kept[[kept._index_of(k) for k in range(5)].index(kept.files.index(path))]
     for path in pictures.iterdir():
         path.unlink()
     assert all(torch.equal(kept[k], expected[k]) for k in range(15))
@@ -117,7 +127,7 @@ def test_broken_files_are_replaced_by_the_next_and_counted(broken, caplog):
         batches(folder, 2, batch_size=8, workers=1)
     assert [path.name for path in folder.broken] == ["1-text.png", "2-short.png", "3-empty.jpg"]
     assert "of 8 pictures" in caplog.text and ".png" in caplog.text
-    sample = [folder.files[folder._file_of(k)].name for k in range(8)].index("2-short.png")
+    sample = [folder.files[folder._index_of(k)].name for k in range(8)].index("2-short.png")
     Image.open(broken / "2.png").save(broken / "2-short.png")
     assert torch.equal(PictureFolder(broken, 16, 40, flip=False)[sample], folder[sample])
 

@@ -1,4 +1,4 @@
-"""`adain style`: make, mix and show style files."""
+"""`adain style`: make, learn, mix and show style files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import torch
+from tqdm import tqdm
+
 from ..devices import resolve_device
 from ..images import load_image, load_mask
 from ..style import encode_style, load_style, mix_styles, pool_styles
-from ..weights import load_encoder
+from ..training.data import PictureFolder
+from ..training.learn import CONTENT_SIDE, CONTENTS, learn_style
+from ..weights import load_decoder, load_encoder
 from . import options
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    commands = subparsers.add_parser("style", help="make, mix and show style files").add_subparsers(
-        metavar="make|mix|show", required=True
+    commands = subparsers.add_parser("style", help="make, learn, mix and show style files").add_subparsers(
+        metavar="make|learn|mix|show", required=True
     )
     make = commands.add_parser("make", help="a style file from one or more pictures of one style")
     make.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
@@ -23,10 +28,34 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_network(make, "encoder")
     options.add_style_size(make, "--size")
     make.add_argument("--mask", type=Path, metavar="FILE", help="which part of a single picture counts (white)")
-    make.add_argument("--source", default="", help="where the picture is from, kept in the file")
-    make.add_argument("--licence", default="", help="the picture's licence, kept in the file")
+    _add_origin(make)
     options.add_device(make)
     make.set_defaults(run=run_make)
+
+    learn = commands.add_parser("learn", help="a style file from one picture, refined until results come closer to it")
+    learn.add_argument("picture", type=Path, metavar="PICTURE")
+    learn.add_argument(
+        "--contents",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help=f"folder of pictures like those to stylise; {CONTENTS} are used",
+    )
+    _add_output(learn)
+    options.add_network(learn, "encoder")
+    options.add_network(learn, "decoder")
+    learn.add_argument(
+        "--loss-encoder",
+        default="",
+        metavar="NAME",
+        help="whose features the loss compares, best a VGG-19 (default: the encoder)",
+    )
+    learn.add_argument("--steps", type=int, default=100, metavar="N", help="at most; it ends early where nothing is gained")
+    learn.add_argument("--learning-rate", type=float, default=0.02, metavar="RATE")
+    learn.add_argument("--seed", type=int, default=0, metavar="N")
+    _add_origin(learn)
+    options.add_device(learn)
+    learn.set_defaults(run=run_learn)
 
     mix = commands.add_parser("mix", help="a style file from others")
     mix.add_argument("styles", type=Path, nargs="+", metavar="STYLE")
@@ -48,8 +77,25 @@ def run_make(arguments: argparse.Namespace) -> int:
     device = resolve_device(arguments.device)
     encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
     styles = [encode_style(encoder, picture, arguments.style_size, mask=mask) for picture in pictures]
-    texts = {"name": arguments.name, "source": arguments.source, "licence": arguments.licence}
-    dataclasses.replace(pool_styles(styles), **texts).save(arguments.output)
+    dataclasses.replace(pool_styles(styles), **_origin(arguments)).save(arguments.output)
+    return 0
+
+
+def run_learn(arguments: argparse.Namespace) -> int:
+    _check_output(arguments.output)
+    picture = load_image(arguments.picture)
+    crops = PictureFolder(arguments.contents, CONTENT_SIDE, CONTENT_SIDE, flip=False, seed=arguments.seed)
+    contents = torch.stack([crops[index] for index in range(min(CONTENTS, crops.count))]).float() / 255
+    device = resolve_device(arguments.device)
+    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
+    decoder = load_decoder(options.network(arguments.decoder, "decoder"), device, arguments.dtype)
+    loss_encoder = arguments.loss_encoder and load_encoder(options.network(arguments.loss_encoder, "encoder"), device)
+    with tqdm(unit="step", disable=None) as bar:
+        style = learn_style(
+            encoder, decoder, picture, contents, arguments.steps, arguments.learning_rate, arguments.seed, loss_encoder or None,
+            options.follow(bar),
+        )  # fmt: skip
+    dataclasses.replace(style, **_origin(arguments)).save(arguments.output)
     return 0
 
 
@@ -79,6 +125,15 @@ def run_show(arguments: argparse.Namespace) -> int:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the style file (.safetensors)")
     parser.add_argument("--name", default="", help="the style's name, kept in the file (default: the file's)")
+
+
+def _add_origin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", default="", help="where the picture is from, kept in the file")
+    parser.add_argument("--licence", default="", help="the picture's licence, kept in the file")
+
+
+def _origin(arguments: argparse.Namespace) -> dict[str, str]:
+    return {"name": arguments.name, "source": arguments.source, "licence": arguments.licence}
 
 
 def _check_output(path: Path) -> None:

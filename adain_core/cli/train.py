@@ -20,10 +20,10 @@ HELP = {
     "contents": "folder of content pictures, with its sub-folders",
     "styles": "folder of style pictures, with its sub-folders",
     "output": "folder for networks, checkpoint, sample sheet and loss curve; a training found there goes on",
-    "loss_encoder": "the VGG-19 whose features the losses compare: a name or a file",
+    "loss_encoder": "the encoder, best a VGG-19, whose features the losses compare: a name or a file",
     "encoder": "the fixed encoder to train a decoder for (default: the loss encoder)",
     "channels": "channels of a pyramid at strides 2, 4, 8, ...; trains its encoder too",
-    "blocks": "its residual blocks at each stride",
+    "blocks": "residual blocks of a pyramid's decoder at each stride",
     "start_from": "networks to begin with: a bundled name, or DIR/NAME of their files",
     "batch_size": "pictures a step, of all processes together",
     "accumulate": "parts in which a batch is worked through, for less memory",
@@ -32,7 +32,7 @@ HELP = {
     "resize_style": "the same for styles, which sets the scale of the strokes",
     "content_target": "adain (the paper's) or content (the content's own features)",
     "style_loss": "statistics (the paper's) or gram",
-    "layer_weights": "weights of the style loss at relu1_1 to relu4_1",
+    "layer_weights": "weights of the style loss at relu1_1 to relu4_1, or at the loss encoder's levels",
 }
 
 

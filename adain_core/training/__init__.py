@@ -1,6 +1,7 @@
-"""Training of decoders and of small models."""
+"""Training of decoders, of small models and of single styles."""
 
 from .config import PRESETS, TrainingConfig
+from .learn import learn_style
 from .trainer import TrainingResult, train
 
-__all__ = ["PRESETS", "TrainingConfig", "TrainingResult", "train"]
+__all__ = ["PRESETS", "TrainingConfig", "TrainingResult", "learn_style", "train"]

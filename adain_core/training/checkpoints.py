@@ -26,9 +26,11 @@ def load_checkpoint(path: Path, recipe: dict) -> dict:
         found = None
     if found is None:
         raise ValueError(f"{path} is no checkpoint of a training; remove it to begin anew.")
-    changed = sorted(key for key in recipe.keys() | found.keys() if recipe.get(key) != found.get(key))
+    # what a checkpoint of an older version does not know is not compared
+    changed = sorted(key for key in found if recipe.get(key) != found[key])
     if changed:
         raise ValueError(
-            f"{path} is of another recipe ({', '.join(changed)} differ); give the same options, or another output folder."
+            f"{path} is of another recipe ({', '.join(changed)} differ); give the same options, or another name or"
+            " output folder."
         )
     return state

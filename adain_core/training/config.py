@@ -7,7 +7,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..losses import LAYERS
+from torch import Tensor
+
+from ..decoder import Decoder
+from ..encoder import Encoder
 
 # Where pictures and results lie, and how the work is done, are no part of the recipe; nor is where it ends.
 NOT_RECIPE = (
@@ -20,12 +23,15 @@ CHOICES = {"schedule": ("published", "cosine"), "content_target": ("adain", "con
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Pictures in `contents` and `styles`, results in the folder `output` under `name`; the defaults are the paper's recipe.
+    """Pictures of `contents` and `styles`, results in the folder `output` under `name`; the defaults are the paper's recipe.
 
-    `loss_encoder` is the VGG-19 (a name or a file) whose features the losses compare. With `channels` empty a decoder for
-    the fixed `encoder` (default: the loss encoder) is trained; else a pyramid encoder and decoder with these channels at
-    strides 2, 4, 8, ... and as many `blocks` of residual blocks, jointly. `start_from` names the networks (bundled, or the
-    `DIR/NAME` of their files) whose weights a training begins with; without, they are drawn from the seed.
+    Contents and styles are folders, or tensors `(N, 3 or 4, H, W)` in [0, 1]; networks are names, files, or networks, which
+    are copied. `loss_encoder` is the encoder whose features the losses compare: of a VGG-19 at relu1_1 to relu4_1, of
+    another at its levels. With `channels` empty a decoder for the fixed `encoder` (default: the loss encoder) is trained;
+    else a pyramid encoder and decoder with these channels at strides 2, 4, 8, ..., jointly. A pyramid decoder has `blocks`
+    of residual blocks at each stride (default: those of `start_from`, else one, and four at the coarsest). `start_from` is
+    the decoder, or names the networks (bundled, or the `DIR/NAME` of their files), whose weights a training begins with;
+    without, they are drawn from the seed.
 
     Sizes are in pixels; a `resize` of (from, to) draws the smallest side anew for each crop. `batch_size` is that of all
     processes together, `accumulate` in how many parts each takes its share, for less memory. A part serves `pairings`
@@ -34,21 +40,21 @@ class TrainingConfig:
     `ema` 0 keeps no average.
 
     `content_target`: "adain", the paper's, or "content", the content's own features. `style_loss`: "statistics", the
-    paper's, or "gram"; `layer_weights` are of relu1_1 to relu4_1. `variation_weight` is of the total variation. Every
+    paper's, or "gram"; `layer_weights` are of the loss encoder's layers. `variation_weight` is of the total variation. Every
     `consistency_every`-th step (0: none) a noised and shifted or zoomed crop must give the shifted or zoomed result.
     `precision` "auto" is bfloat16 where the device multiplies it fast, else float32; "float16" scales the gradients.
     Raises ValueError for what cannot be.
     """
 
-    contents: Path
-    styles: Path
+    contents: Path | Tensor
+    styles: Path | Tensor
     output: Path
-    loss_encoder: str
+    loss_encoder: str | Encoder
     name: str = "decoder"
-    encoder: str = ""
+    encoder: str | Encoder = ""
     channels: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
-    start_from: str = ""
+    start_from: str | Decoder = ""
     steps: int = 160_000
     batch_size: int = 8
     accumulate: int = 1
@@ -87,15 +93,15 @@ class TrainingConfig:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.")
-        if len(self.layer_weights) != len(LAYERS):
-            raise ValueError(f"there are {len(self.layer_weights)} layer_weights; give one for each of {', '.join(LAYERS)}.")
         if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
             raise ValueError("the learning rate must be above 0 and below 1, ema at least 0 and below 1.")
 
     def recipe(self) -> dict:
         """What must agree for a training to go on, as JSON has it."""
-        recipe = {key: value for key, value in dataclasses.asdict(self).items() if key not in NOT_RECIPE}
-        recipe["start_from"] = Path(self.start_from).name  # it is published, and folders are private
+        names = [field.name for field in dataclasses.fields(self) if field.name not in NOT_RECIPE]
+        recipe = {name: getattr(self, name) for name in names}
+        start = self.start_from.name if isinstance(self.start_from, Decoder) else self.start_from
+        recipe["start_from"] = Path(start).name  # it is published, and folders are private
         return {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.items()}
 
     def rate(self, step: int) -> float:

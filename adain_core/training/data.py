@@ -1,7 +1,8 @@
-"""Random crops from folders of pictures, as a stream that can be entered at any sample."""
+"""Random crops from folders or tensors of pictures, as a stream that can be entered at any sample."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,48 +21,43 @@ log = logging.getLogger(__name__)
 Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
 
 
-class PictureFolder(Dataset):
-    """Random crops `(3, crop_size, crop_size)`, uint8 RGB, of the pictures in `folder` and below.
+class Pictures(Dataset):
+    """Random crops `(3, crop_size, crop_size)`, uint8 RGB, of `count` pictures; the base of those of folders and tensors.
 
-    Sample `i` of an endless stream depends on the files, the settings and `(seed, i)` alone. Every epoch shows each
+    Sample `i` of an endless stream depends on the pictures, the settings and `(seed, i)` alone. Every epoch shows each
     picture once, in an order of its own: the smallest side is resized to `resize` pixels (of a range, a size uniform in
     its logarithm is drawn), never below the crop; a random crop is taken, half of them are flipped, then `augment` is
-    applied to the crop as float32 in [0, 1]. Alpha is composited on white. A file that cannot be read is replaced by the
-    next one that can be, and named by `broken`. Up to `cache_bytes` of decoded pictures are kept, shared out among the workers.
-
-    Raises FileNotFoundError for no folder and ValueError for one without a readable picture.
+    applied to the crop as float32 in [0, 1]. Alpha is composited on white. Raises ValueError for sizes that cannot be.
     """
+
+    count: int
+    broken: Sequence[Path] = ()
 
     def __init__(
         self,
-        folder: str | Path,
         crop_size: int,
         resize: int | tuple[int, int] = 512,
         augment: Augmentation | None = None,
         flip: bool = True,
         seed: int = 0,
-        cache_bytes: int = 1 << 30,
     ):
-        self.folder, self.crop_size, self.augment, self.flip, self.seed = Path(folder), crop_size, augment, flip, seed
+        self.crop_size, self.augment, self.flip, self.seed = crop_size, augment, flip, seed
         smallest, largest = (resize, resize) if isinstance(resize, int) else resize
         if crop_size < 1 or not 1 <= smallest <= largest:
             raise ValueError(f"a crop of {crop_size} pixels at sizes {smallest} to {largest} is none; give positive sizes.")
         self.sizes = max(smallest, crop_size), max(largest, crop_size)
-        self.files = list_images(folder)
-        self._cache: dict[int, Image.Image] = {}
-        self._cache_left = cache_bytes
-        # in shared memory: what a worker finds broken, the process that logs knows
-        self._broken = torch.zeros(len(self.files), dtype=torch.bool).share_memory_()
         self._order: tuple[int, np.ndarray] = -1, np.empty(0)
-        self._readable(0)
 
-    @property
-    def broken(self) -> list[Path]:
-        """Files that turned out to be unreadable so far, in any worker."""
-        return [self.files[index] for index in self._broken.nonzero().flatten().tolist()]
+    def digest(self) -> str:
+        """Differs where the pictures differ."""
+        raise NotImplementedError
+
+    def _readable(self, index: int) -> Image.Image:
+        """Picture `index`, upright RGB, its smallest side at most the largest of `sizes`."""
+        raise NotImplementedError
 
     def __getitem__(self, sample: int) -> Tensor:
-        picture = self._readable(self._file_of(sample))
+        picture = self._readable(self._index_of(sample))
         rng = np.random.default_rng((self.seed, 1, sample))
         smallest, largest = self.sizes
         side = round(math.exp(rng.uniform(math.log(smallest), math.log(largest))))
@@ -73,11 +69,54 @@ class PictureFolder(Dataset):
             return pixels
         return (self.augment(pixels.float() / 255, rng) * 255).round().to(torch.uint8)
 
-    def _file_of(self, sample: int) -> int:
-        epoch, place = divmod(sample, len(self.files))
+    def _index_of(self, sample: int) -> int:
+        epoch, place = divmod(sample, self.count)
         if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.files))
+            self._order = epoch, np.random.default_rng((self.seed, 0, epoch)).permutation(self.count)
         return int(self._order[1][place])
+
+
+class PictureBatch(Pictures):
+    """Random crops of `pictures` `(N, 3 or 4, H, W)` in [0, 1]."""
+
+    def __init__(self, pictures: Tensor, crop_size: int, *settings: object, **more: object):
+        super().__init__(crop_size, *settings, **more)
+        self.pictures = [shrink(to_pil(picture), self.sizes[1]) for picture in on_white(pictures)]
+        self.count = len(self.pictures)
+
+    def digest(self) -> str:
+        return hashlib.sha256(b"".join(picture.tobytes() for picture in self.pictures)).hexdigest()
+
+    def _readable(self, index: int) -> Image.Image:
+        return self.pictures[index]
+
+
+class PictureFolder(Pictures):
+    """Random crops of the pictures in `folder` and below.
+
+    A file that cannot be read is replaced by the next one that can be, and named by `broken`. Up to `cache_bytes` of decoded
+    pictures are kept, shared out among the workers. Raises FileNotFoundError for no folder and ValueError for one without
+    a readable picture.
+    """
+
+    def __init__(self, folder: str | Path, crop_size: int, *settings: object, cache_bytes: int = 1 << 30, **more: object):
+        super().__init__(crop_size, *settings, **more)
+        self.folder = Path(folder)
+        self.files = list_images(folder)
+        self.count = len(self.files)
+        self._cache: dict[int, Image.Image] = {}
+        self._cache_left = cache_bytes
+        # in shared memory: what a worker finds broken, the process that logs knows
+        self._broken = torch.zeros(self.count, dtype=torch.bool).share_memory_()
+        self._readable(0)
+
+    @property
+    def broken(self) -> list[Path]:
+        """Files that turned out to be unreadable so far, in any worker."""
+        return [self.files[index] for index in self._broken.nonzero().flatten().tolist()]
+
+    def digest(self) -> str:
+        return folder_digest(self.folder, self.files)
 
     def _readable(self, index: int) -> Image.Image:
         """The picture of file `index`, or of the next one that can be read."""
@@ -104,6 +143,17 @@ class PictureFolder(Dataset):
         return picture
 
 
+def pictures_of(source: str | Path | Tensor, *settings: object, **more: object) -> Pictures:
+    """Random crops of a folder's pictures or of a tensor of them."""
+    return (PictureBatch if isinstance(source, Tensor) else PictureFolder)(source, *settings, **more)
+
+
+def folder_digest(folder: Path, files: Sequence[Path]) -> str:
+    """Of the names and sizes of a folder's files, wherever it lies."""
+    lines = (f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def decode(path: str | Path, side: int) -> Image.Image:
     """An upright RGB picture on white, its smallest side reduced to `side` pixels if it is larger."""
     with Image.open(path) as file:
@@ -113,6 +163,11 @@ def decode(path: str | Path, side: int) -> Image.Image:
             picture.load()
         else:
             picture = to_pil(on_white(load_image(path)))
+    return shrink(picture, side)
+
+
+def shrink(picture: Image.Image, side: int) -> Image.Image:
+    """The picture with its smallest side reduced to `side` pixels if it is larger."""
     scale = side / min(picture.size)
     if scale >= 1:
         return picture
@@ -130,7 +185,7 @@ def random_crop(picture: Image.Image, side: int, crop_size: int, rng: np.random.
 
 
 def stream(
-    folders: Sequence[PictureFolder],
+    folders: Sequence[Pictures],
     batch_size: int,
     position: int = 0,
     rank: int = 0,
@@ -165,7 +220,7 @@ def stream(
 
 
 class _Samples(Dataset):
-    def __init__(self, folders: Sequence[PictureFolder]):
+    def __init__(self, folders: Sequence[Pictures]):
         self.folders = folders
 
     def __getitem__(self, sample: int) -> list[Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,8 +14,11 @@ from ..decoder import Decoder, PyramidDecoder, VGGDecoder
 from ..devices import resolve_dtype
 from ..encoder import Encoder, PyramidEncoder, State, VGGEncoder, fingerprint, load_checked
 from ..layers import ResidualBlock
+from ..losses import LAYERS
 from ..weights import NetworkFile, load_decoder, load_encoder, write_network
 from .config import TrainingConfig
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def fast_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -37,20 +42,42 @@ def load_loss_network(name: str, device: torch.device, dtype: torch.dtype) -> VG
     return network
 
 
-def new_networks(config: TrainingConfig, loss_network: VGGEncoder, device: torch.device) -> tuple[Encoder, Decoder]:
+def frozen_encoder(encoder: str | Encoder, device: torch.device, dtype: torch.dtype = torch.float32) -> Encoder:
+    """The encoder of a name or a file, or a copy of the one that is given: a host keeps its own where it likes, and as
+    inference tensors, which nothing can be trained through.
+    """
+    return load_encoder(encoder, device, dtype) if isinstance(encoder, str) else frozen_copy(encoder, device, dtype)
+
+
+def frozen_decoder(decoder: str | Decoder, device: torch.device) -> Decoder:
+    """As `frozen_encoder`."""
+    return load_decoder(decoder, device) if isinstance(decoder, str) else frozen_copy(decoder, device)
+
+
+def frozen_copy(network: Network, device: torch.device, dtype: torch.dtype = torch.float32) -> Network:
+    """A copy that can be trained through, if it is made outside of inference mode."""
+    return copy.deepcopy(network).requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
+
+
+def loss_layers(network: Encoder) -> tuple[str, ...]:
+    """The layers that losses compare: the paper's of a VGG-19, the levels of another encoder."""
+    return LAYERS if isinstance(network, VGGEncoder) else tuple(level.name for level in network.levels)
+
+
+def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.device) -> tuple[Encoder, Decoder]:
     """The encoder, fixed or to be trained, and the decoder, in float32; weights are those of `start_from`, or drawn.
 
     Raises ValueError where `start_from` does not fit the encoder.
     """
+    start = frozen_decoder(config.start_from, device) if config.start_from else None
     if config.channels:
         encoder = PyramidEncoder({"channels": list(config.channels)})
         initialize(encoder, config.seed)
     else:
-        encoder = load_encoder(config.encoder, device) if config.encoder else loss_network
-    decoder = _new_decoder(encoder, config.blocks)
+        encoder = frozen_encoder(config.encoder, device) if config.encoder else loss_network
+    decoder = _new_decoder(encoder, config.blocks or (start.config.get("blocks") if start else None))
     initialize(decoder, config.seed + 1)
-    if config.start_from:
-        start = load_decoder(config.start_from, device)
+    if start:
         if not config.channels and start.encoder_fingerprint != encoder.fingerprint:
             raise ValueError(
                 f"the decoder {start.name!r} reads the encoder {start.encoder_name!r}, not {encoder.name!r};"
@@ -62,10 +89,11 @@ def new_networks(config: TrainingConfig, loss_network: VGGEncoder, device: torch
     return tuple(network.to(device, memory_format=torch.channels_last) for network in (encoder, decoder))
 
 
-def _new_decoder(encoder: Encoder, blocks: Sequence[int]) -> Decoder:
+def _new_decoder(encoder: Encoder, blocks: Sequence[int] | None) -> Decoder:
     if isinstance(encoder, VGGEncoder):
         return VGGDecoder({})
     channels = encoder.config["channels"]
+    blocks = blocks or [1] * (len(channels) - 1) + [4]
     if len(blocks) != len(channels):
         raise ValueError(f"the encoder {encoder.name} has {len(channels)} levels; give as many numbers of blocks.")
     return PyramidDecoder({"channels": channels, "blocks": list(blocks)})

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..decoder import Decoder
-from ..encoder import Encoder, VGGEncoder
-from ..losses import LAYERS, consistency_loss, content_loss, gram_loss, gram_matrix, style_loss, total_variation
+from ..encoder import Encoder
+from ..losses import consistency_loss, content_loss, gram_loss, gram_matrix, style_loss, total_variation
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from .config import TrainingConfig
+from .networks import loss_layers
 
 MAX_SHIFT = 7  # pixels; the coarsest level has a stride of 8
 MAX_ZOOM = 1.2
@@ -47,20 +48,22 @@ class Seen:
 class Objective(nn.Module):
     """The paper's loss `content_weight * Lc + style_weight * Ls` of pictures, in the features of the loss network.
 
-    The content target is AdaIN of the loss network's own relu4_1, whichever encoder is trained. On some steps the
-    consistency loss is added. `dtype` is the type of the trained networks' activations.
+    The content target is AdaIN of the loss network's own last layer, whichever encoder is trained. On some steps the
+    consistency loss is added. `dtype` is the type of the trained networks' activations. Raises ValueError where the
+    configuration does not weight the loss network's layers.
     """
 
-    def __init__(
-        self, config: TrainingConfig, loss_network: VGGEncoder, encoder: Encoder, decoder: Decoder, dtype: torch.dtype
-    ):
+    def __init__(self, config: TrainingConfig, loss_network: Encoder, encoder: Encoder, decoder: Decoder, dtype: torch.dtype):
         super().__init__()
+        self.layers, given = loss_layers(loss_network), len(config.layer_weights)
+        if given != len(self.layers):
+            raise ValueError(f"there are {given} layer_weights; give one for each of {', '.join(self.layers)}.")
         self.config, self.loss_network, self.encoder, self.decoder, self.dtype = config, loss_network, encoder, decoder, dtype
 
     @torch.no_grad()
     def look(self, content: Tensor, style: Tensor) -> Seen:
         """What the losses of contents and styles `(B, 3, S, S)` compare with."""
-        features = self.loss_network(_fast(torch.cat([content, style])), LAYERS)
+        features = self.loss_network(_fast(torch.cat([content, style])), self.layers)
         styles = [x[len(content) :] for x in features]
         grams = [gram_matrix(x) for x in styles] if self.config.style_loss == "gram" else []
         return Seen(content, style, features[-1][: len(content)], [channel_statistics(x) for x in styles], grams)
@@ -69,13 +72,13 @@ class Objective(nn.Module):
         """The total loss, and its parts before they are weighted."""
         config = self.config
         with self._autocast():
-            if self.encoder is self.loss_network:
+            if self.encoder is self.loss_network and len(self.encoder.levels) == 1:
                 levels, styles = [seen.features], seen.statistics[-1:]
             else:
                 levels, styles = self._encode(seen.content, seen.style)
             own = [channel_statistics(x) for x in levels]
             result = self._decode(levels, styles, own, seen.content)
-        found = self.loss_network(_fast(result), LAYERS)
+        found = self.loss_network(_fast(result), self.layers)
         target = seen.features if config.content_target == "content" else adain(seen.features, seen.statistics[-1])
         losses, weights = {"content": content_loss(found[-1], target)}, {"content": config.content_weight}
         if config.style_loss == "gram":

@@ -21,18 +21,19 @@ from ..images import save_image
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import TrainingConfig
-from .data import PictureFolder, stream
+from .data import pictures_of, stream
 from .distributed import mean_over_processes, processes
-from .networks import fast_dtype, load_loss_network, network_file, new_networks, write_networks
+from .networks import fast_dtype, frozen_encoder, network_file, new_networks, write_networks
 from .objective import Objective, Seen
 from .report import loss_curve, sample_sheet
 
 log = logging.getLogger(__name__)
 
 PERSISTENT = 20  # steps in a row without a finite loss
-SAMPLES = 8
+SAMPLES, PREVIEWED = 8, 4  # pairs of the sample sheet and of a preview
 
 Progress = Callable[[int, dict[str, float]], None]
+Preview = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,21 @@ class TrainingResult:
     broken_files: int
 
 
-def train(config: TrainingConfig, progress: Progress | None = None) -> TrainingResult:
-    """Train by `config`, or go on from the checkpoint in its output folder; `progress` is called after every step.
+def train(
+    config: TrainingConfig, progress: Progress | None = None, preview: Preview | None = None, preview_every: int = 50
+) -> TrainingResult:
+    """Train by `config`, or go on from the checkpoint in its output folder.
 
-    While it runs, the networks, `samples.png` and `losses.png` are renewed in the folder. Raises ValueError for folders
-    without pictures or a checkpoint of another recipe, and FloatingPointError where losses stay non-finite.
+    `progress(step, losses)` is called after every step, `preview` with a sample sheet `(3, H, W)` of some fixed pairs at
+    the start and every `preview_every` steps; what they raise ends the training once its checkpoint and networks are
+    written. While it runs, the networks, `samples.png` and `losses.png` are renewed in the folder. Raises ValueError for
+    folders without pictures or a checkpoint of another recipe, and FloatingPointError where losses stay non-finite.
     """
     device = resolve_device(config.device)
-    with processes(device), exact_float32():
+    # a host may call in inference mode, in which nothing can be trained
+    with torch.inference_mode(False), torch.enable_grad(), processes(device), exact_float32():
         trainer = Trainer(config, device)
-        trainer.run(progress)
+        trainer.run(progress, preview, preview_every)
         return trainer.result()
 
 
@@ -79,11 +85,18 @@ class Trainer:
         if part < config.pairings:
             raise ValueError(f"{shares} leaves {part} pictures to a part, too few for {config.pairings} pairings; give fewer.")
         dtype = fast_dtype(config.precision, device)
-        loss_network = load_loss_network(config.loss_encoder, device, dtype)
+        loss_network = frozen_encoder(config.loss_encoder, device, dtype)
         self.encoder, self.decoder = new_networks(config, loss_network, device)
+        augment = augment_style if config.augment else None
+        self.folders = (
+            pictures_of(config.contents, config.crop_size, config.resize_content, seed=config.seed),
+            pictures_of(config.styles, config.crop_size, config.resize_style, augment, seed=config.seed + 1),
+        )
         self.recipe = config.recipe() | {
             "loss_network": loss_network.fingerprint,
             "encoder": "" if config.channels else self.encoder.fingerprint,
+            "contents": self.folders[0].digest(),
+            "styles": self.folders[1].digest(),
         }
         self.objective = Objective(config, loss_network, self.encoder, self.decoder, dtype)
         networks = [self.encoder, self.decoder] if config.channels else [self.decoder]
@@ -92,11 +105,6 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else self.parameters
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate)
-        augment = augment_style if config.augment else None
-        self.folders = (
-            PictureFolder(config.contents, config.crop_size, config.resize_content, seed=config.seed),
-            PictureFolder(config.styles, config.crop_size, config.resize_style, augment, seed=config.seed + 1),
-        )
         self.step, self.skipped = 0, 0
         self.steps: list[int] = []
         self.losses: dict[str, list[float | None]] = {}
@@ -106,8 +114,10 @@ class Trainer:
         if self.checkpoint.exists():
             self._restore()
 
-    def run(self, progress: Progress | None) -> None:
+    def run(self, progress: Progress | None, preview: Preview | None, preview_every: int) -> None:
         config = self.config
+        if preview:
+            preview(self.sample_sheet(PREVIEWED))
         saved = reported = time.monotonic()
         in_a_row = 0
         batches = self._batches()
@@ -119,8 +129,15 @@ class Trainer:
                     f"the losses of {PERSISTENT} steps in a row were not finite, up to step {self.step}; lower the"
                     " learning rate or train in float32."
                 )
-            if progress:
-                progress(self.step, losses)
+            try:
+                if progress:
+                    progress(self.step, losses)
+                if preview and self.step % preview_every == 0:
+                    preview(self.sample_sheet(PREVIEWED))
+            except BaseException:  # a caller's own way to stop may be any exception
+                self._keep()
+                log.info("stopped at step %d; the networks and the checkpoint so far are in %s", self.step, self.output)
+                raise
             if self.step % config.log_every == 0:
                 self._log()
             if self.rank == 0 and time.monotonic() - saved > 60 * config.save_minutes:
@@ -129,9 +146,7 @@ class Trainer:
             if self.rank == 0 and time.monotonic() - reported > 60 * config.report_minutes:
                 self._report()
                 reported = time.monotonic()
-        if self.rank == 0:
-            self._save()
-            self._report()
+        self._keep()
 
     def train_step(self, parts: list[Seen]) -> dict[str, float]:
         """One step on a batch in parts; its losses, or nothing where they were not finite and the step was skipped."""
@@ -200,6 +215,11 @@ class Trainer:
         self.recent = []
         log.info("step %d: %s", self.step, ", ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
 
+    def _keep(self) -> None:
+        if self.rank == 0:
+            self._save()
+            self._report()
+
     def _save(self) -> None:
         state = {"step": self.step, "skipped": self.skipped, "optimizer": self.optimizer.state_dict()}
         state["scaler"] = self.scaler.state_dict()
@@ -223,13 +243,17 @@ class Trainer:
         with self._averaged():
             recipe = self.recipe | {"steps": self.step, "skipped_steps": self.skipped}
             write_networks(self.config, self.encoder, self.decoder, recipe)
-            samples = [self._to_device(torch.stack([folder[index] for index in range(SAMPLES)])) for folder in self.folders]
-            with torch.no_grad():
-                results = self.objective.stylize(*samples)
-        save_image(sample_sheet(*samples, results.float()), self.output / "samples.png")
+        save_image(self.sample_sheet(SAMPLES), self.output / "samples.png")
         if self.steps:
             with replacing(self.output / "losses.png") as temporary:
                 loss_curve(self.steps, self.losses).save(temporary, "PNG")
+
+    def sample_sheet(self, count: int) -> Tensor:
+        """The first pairs with what the averaged networks make of them, `(3, H, W)`."""
+        samples = [self._to_device(torch.stack([folder[index] for index in range(count)])) for folder in self.folders]
+        with self._averaged(), torch.no_grad():
+            results = self.objective.stylize(*samples)
+        return sample_sheet(*samples, results.float())
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ With WRITE_THUMBNAILS set as well, the templates' thumbnails are made anew from 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import queue
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import threading
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import clips
@@ -25,6 +27,7 @@ from adain_core import encode_style, load_decoder, load_encoder, load_style, sty
 from adain_core.catalog import BUNDLED
 from adain_core.color import luma
 from adain_core.images import load_image, resize, save_image
+from adain_core.weights import read_network
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows" / "api").glob("*.json"))}
@@ -100,8 +103,23 @@ class Server:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or "{}")
 
-    def start(self, workflow: dict) -> str:
-        return self.post("/prompt", {"prompt": workflow})["prompt_id"]
+    def start(self, workflow: dict, client: str = "") -> str:
+        return self.post("/prompt", {"prompt": workflow, "client_id": client})["prompt_id"]
+
+    def messages(self, client: str) -> Iterator[bytes]:
+        """What the server sends this client over its websocket (RFC 6455), which is open once the first has come."""
+        host, port = self.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection, connection.makefile("rb") as stream:
+            connection.sendall(
+                f"GET /ws?clientId={client} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            )
+            while stream.readline().strip():
+                pass
+            while True:
+                size = stream.read(2)[1]
+                longer = {126: 2, 127: 8}.get(size, 0)
+                yield stream.read(int.from_bytes(stream.read(longer), "big") if longer else size)
 
     def finish(self, prompt: str) -> dict:
         self.wait_for("Prompt executed in")
@@ -118,6 +136,8 @@ class Server:
         for output in history["outputs"].values():
             for file in output["images"]:
                 path = self.base / "output" / file["subfolder"] / file["filename"]
+                if file["type"] != "output":
+                    continue
                 if path.suffix == ".mp4":
                     frames += [torch.from_numpy(pixels).movedim(-1, 0) for pixels in clips.pixels(path)]
                     continue
@@ -219,7 +239,7 @@ def test_every_template_is_listed_with_its_thumbnail(fresh_install):
 
 def test_all_nodes_register_and_nothing_failed(server):
     names = [name for name in server.get("/object_info") if name.startswith("AdaIN")]
-    assert len(names) == 14
+    assert len(names) == 16
     options = server.get("/object_info/AdaINLoadEncoder")["AdaINLoadEncoder"]["input"]["required"]["name"][1]["options"]
     assert {"fresh", "small", "lite"} <= set(options)
     assert not [line for line in server.log if "IMPORT FAILED" in line or "Traceback" in line]
@@ -399,3 +419,67 @@ def test_cancelling_is_honoured(server):
     server.wait_for("Requested to load")
     server.post("/interrupt", {})
     assert "execution_interrupted" in dict(server.finish(prompt)["status"]["messages"])
+
+
+PREVIEW, TEXT = 1, 3  # kinds of binary messages
+
+
+def training(**changes) -> dict:
+    """A training on the example pictures, and a style learned with what it gives."""
+    settings = dict(contents="(built-in examples)", styles="(built-in examples)", steps=12, batch_size=2, crop_size=64)
+    settings |= dict(learning_rate=1e-3, style_weight=10.0, content_weight=1.0, seed=0, name="trained", preview_every=4)
+    return {
+        "encoder": node("AdaINLoadEncoder", name="small", dtype="float32"),
+        "train": node("AdaINTrainDecoder", encoder=["encoder", 0], **settings | changes),
+        "samples": node("SaveImage", images=["train", 2], filename_prefix="samples"),
+        "curve": node("SaveImage", images=["train", 3], filename_prefix="curve"),
+    }
+
+
+def test_training_shows_previews_and_the_time_left_and_its_decoder_serves(server):
+    messages = server.messages("watcher")
+    next(messages)
+    prompt = server.start(training(), "watcher")
+    previews, texts = [], []
+    for message in messages:
+        kind = int.from_bytes(message[:4], "big")
+        if kind == PREVIEW:
+            previews.append(message[8:])
+        elif kind == TEXT:
+            texts.append(message.decode(errors="replace"))
+        elif message.startswith(b"{") and (event := json.loads(message))["type"] == "executing" and not event["data"]["node"]:
+            break
+    assert len(previews) == 4 and all(Image.open(io.BytesIO(preview)).size == (512, 384) for preview in previews)
+    assert any("step 12 of 12, 0:00 left" in text for text in texts)
+    assert server.finish(prompt)["status"]["status_str"] == "success"
+    options = server.get("/object_info/AdaINLoadDecoder")["AdaINLoadDecoder"]["input"]["required"]["name"][1]["options"]
+    assert "trained" in options and not [option for option in options if "checkpoint" in option]
+    picture = chain(
+        decoder=node("AdaINLoadDecoder", name="trained", dtype="float32"),
+        style=node(
+            "AdaINLearnStyle",
+            encoder=["encoder", 0],
+            decoder=["decoder", 0],
+            style_image=["painting", 0],
+            content_images=["photo", 0],
+            steps=2,
+            learning_rate=0.02,
+            seed=0,
+        ),
+    )
+    assert server.pictures(server.run(picture)).shape == (1, 3, 37, 45)
+
+
+def test_a_cancelled_training_keeps_its_decoder_and_the_same_prompt_goes_on(server):
+    workflow = training(steps=500, name="cancelled")
+    messages = server.messages("canceller")
+    next(messages)
+    prompt = server.start(workflow, "canceller")
+    next(message for message in messages if b"step 1 of 500" in message)
+    server.post("/interrupt", {})
+    assert "execution_interrupted" in dict(server.finish(prompt)["status"]["messages"])
+    assert [line for line in server.log if "the decoder so far is" in line and "cancelled-decoder.safetensors" in line]
+    load_decoder(str(server.base / "output" / "adain" / "cancelled"))
+    server.run(workflow)
+    assert [line for line in server.log if "going on from step" in line]
+    assert read_network(server.base / "output" / "adain" / "cancelled-decoder.safetensors").recipe["steps"] == 500

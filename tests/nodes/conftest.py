@@ -49,7 +49,8 @@ def folders(plugin, part, tmp_path, small_files, bundled, monkeypatch) -> Path:
 
     host = part("nodes.host")
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    for kind in ("input", "output", "temp"):
+        monkeypatch.setattr(folder_paths, f"{kind}_directory", str(tmp_path / kind))
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", {})
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     monkeypatch.setattr(host, "BUNDLED", bundled)

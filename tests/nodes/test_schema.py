@@ -25,6 +25,15 @@ NODES = {
     ),
     "AdaINLatent": ("LatentAdaIN", "latent reference alpha=1.0 statistics=image"),
     "AdaINModel": ("ModelAdaIN", "model reference alpha=0.5 start_percent=0.0 end_percent=0.6"),
+    "AdaINTrainDecoder": (
+        "TrainDecoder",
+        "encoder contents styles steps=2000 batch_size=4 crop_size=256 learning_rate=0.0001 style_weight=10.0"
+        " content_weight=1.0 seed=0 name=my-decoder preview_every=50 start_from? content_images? style_images? loss_encoder?",
+    ),
+    "AdaINLearnStyle": (
+        "LearnStyle",
+        "encoder decoder style_image content_images steps=100 learning_rate=0.02 seed=0 loss_encoder?",
+    ),
 }
 
 

