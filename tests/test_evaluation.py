@@ -102,29 +102,29 @@ def test_what_stays_on_the_screen_boils(step):
 def test_what_stays_on_the_screen_boils_in_a_zoom():
     distance = (torch.arange(256) - 127.5).abs() * 0.001
     still = torch.full((1, 3, 400, 400), 0.5)
-    # a position at distance d from the middle was at d / 1.02; frames are compared up to a distance of 112 pixels
-    expected = 0.001 * 56 * (1 - 1 / 1.02)
+    # a position at distance d from the middle was at d / 1.02; frames are compared up to a distance of 80 pixels
+    expected = 0.001 * 40 * (1 - 1 / 1.02)
     assert boil(lambda clip: clip + distance, still, Zoom(1.02)) == pytest.approx(expected, rel=0.02)
 
 
 def test_statistics_that_change_with_the_window_boil():
-    still = (torch.arange(64 + 3 * 2) * 0.01).expand(1, 3, 70, 70)
-    found = boil(lambda clip: clip - clip.mean((1, 2, 3), keepdim=True), still, Pan(2), frames=4, size=64)
-    assert found == pytest.approx(0.02, rel=1e-4)
+    still = (torch.arange(160 + 3 * 2) * 0.01).expand(1, 3, 166, 166)
+    found = boil(lambda clip: clip - clip.mean((1, 2, 3), keepdim=True), still, Pan(2), frames=4, size=160)
+    assert found == pytest.approx(0.02, rel=1e-3)
 
 
 def test_the_border_does_not_count():
     def framed(clip):
         clip = clip.clone()
-        clip[:, :, 16:-16, 16:-16] = 0
+        clip[:, :, 48:-48, 48:-48] = 0
         return clip
 
     for motion in (Pan(3), Zoom(1.1)):
-        assert boil(framed, torch.rand(1, 3, 80, 80), motion, frames=2, size=64) == 0
+        assert boil(framed, torch.rand(1, 3, 180, 180), motion, frames=2, size=160) == 0
 
 
 @pytest.mark.parametrize(("frames", "motion", "size"), [
-    (1, Pan(3), 64), (8, Pan(0), 64), (8, Pan(32), 64), (8, Pan(3), 32), (8, Zoom(1.0), 64), (8, Zoom(1.1), 32),
+    (1, Pan(3), 128), (8, Pan(0), 128), (8, Pan(32), 128), (8, Pan(3), 96), (8, Zoom(1.0), 128), (8, Zoom(1.1), 96),
 ])  # fmt: skip
 def test_frames_without_overlap_are_refused(frames, motion, size):
     with pytest.raises(ValueError, match="overlap"):

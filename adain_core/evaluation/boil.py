@@ -14,7 +14,7 @@ from ..images import resize
 
 FRAMES = 8
 SIZE = 256
-MARGIN = 16  # pixels beside the border: there results see padding, which does not move
+MARGIN = 48  # pixels beside the border: results there see padding, which does not move, VGG-19's from so far
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def boil(
     """Mean absolute difference, motion undone, between neighbouring frames of a moving view of a still.
 
     `still` `(1, 3, H, W)` in [0, 1] is resized so that all `frames`, of `size` x `size` pixels, lie inside; `stylise` maps
-    them, `(frames, 3, size, size)`, to pictures of their size. Compared is what two frames show both, but for 16 pixels at
+    them, `(frames, 3, size, size)`, to pictures of their size. Compared is what two frames show both, but for 48 pixels at
     their borders. Raises ValueError where nothing is left to compare.
     """
     if frames < 2 or not motion.fits(size):
