@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..devices import exact_float32
-from ..encoder import Encoder
+from ..encoder import Encoder, VGGEncoder
 from ..losses import LAYERS, content_loss, style_loss
 from ..statistics import ChannelStatistics, adain
+from ..weights import load_encoder
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,14 @@ class Losses:
 
     content: float
     style: float
+
+
+def load_loss_network(name: str, device: torch.device) -> VGGEncoder:
+    """The VGG-19 that measures, in float32. Raises ValueError for another architecture."""
+    network = load_encoder(name, device, torch.float32)
+    if not isinstance(network, VGGEncoder):
+        raise ValueError(f"the loss network {name} is a {network.architecture}; give a VGG-19.")
+    return network
 
 
 def layer_features(network: Encoder, pictures: Tensor) -> list[Tensor]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from ..devices import resolve_device
@@ -20,10 +19,9 @@ from ..images import list_images, load_image, on_white, resize
 from ..statistics import ChannelStatistics, channel_statistics
 from ..style import Style, encode_style
 from ..stylize import stylize
-from ..training.networks import load_loss_network
 from ..weights import load_decoder, load_encoder
 from .boil import MOTIONS, boil
-from .losses import Losses, layer_features, pair_losses
+from .losses import Losses, layer_features, load_loss_network, pair_losses
 
 MODES = ("image", "batch", "running")  # content statistics that a clip can be stylised with
 Boil = dict[str, dict[str, float]]  # by motion, then by mode
@@ -162,7 +160,7 @@ class _Evaluation:
     def __init__(self, config: EvaluationConfig):
         self.config = config
         device = resolve_device(config.device)
-        self.loss_network = load_loss_network(config.loss_encoder, device, torch.float32)
+        self.loss_network = load_loss_network(config.loss_encoder, device)
         self.encoder = load_encoder(config.encoder, device, config.dtype)
         self.decoder = load_decoder(config.decoder, device, config.dtype)
         self.styles: dict[Path, tuple[Style, list[ChannelStatistics]]] = {}

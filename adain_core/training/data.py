@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
 
 
-class Pictures(Dataset):
+class RandomCrops(Dataset):
     """Random crops `(3, crop_size, crop_size)`, uint8 RGB, of `count` pictures; the base of those of folders and tensors.
 
     Sample `i` of an endless stream depends on the pictures, the settings and `(seed, i)` alone. Every epoch shows each
@@ -76,7 +76,7 @@ class Pictures(Dataset):
         return int(self._order[1][place])
 
 
-class PictureBatch(Pictures):
+class PictureBatch(RandomCrops):
     """Random crops of `pictures` `(N, 3 or 4, H, W)` in [0, 1]."""
 
     def __init__(self, pictures: Tensor, crop_size: int, *settings: object, **more: object):
@@ -91,7 +91,7 @@ class PictureBatch(Pictures):
         return self.pictures[index]
 
 
-class PictureFolder(Pictures):
+class PictureFolder(RandomCrops):
     """Random crops of the pictures in `folder` and below.
 
     A file that cannot be read is replaced by the next one that can be, and named by `broken`. Up to `cache_bytes` of decoded
@@ -143,7 +143,7 @@ class PictureFolder(Pictures):
         return picture
 
 
-def pictures_of(source: str | Path | Tensor, *settings: object, **more: object) -> Pictures:
+def pictures_of(source: str | Path | Tensor, *settings: object, **more: object) -> RandomCrops:
     """Random crops of a folder's pictures or of a tensor of them."""
     return (PictureBatch if isinstance(source, Tensor) else PictureFolder)(source, *settings, **more)
 
@@ -185,7 +185,7 @@ def random_crop(picture: Image.Image, side: int, crop_size: int, rng: np.random.
 
 
 def stream(
-    folders: Sequence[Pictures],
+    folders: Sequence[RandomCrops],
     batch_size: int,
     position: int = 0,
     rank: int = 0,
@@ -220,7 +220,7 @@ def stream(
 
 
 class _Samples(Dataset):
-    def __init__(self, folders: Sequence[Pictures]):
+    def __init__(self, folders: Sequence[RandomCrops]):
         self.folders = folders
 
     def __getitem__(self, sample: int) -> list[Tensor]:

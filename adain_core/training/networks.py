@@ -34,14 +34,6 @@ def fast_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def load_loss_network(name: str, device: torch.device, dtype: torch.dtype) -> VGGEncoder:
-    """The frozen VGG-19. Raises ValueError for another architecture."""
-    network = load_encoder(name, device, dtype)
-    if not isinstance(network, VGGEncoder):
-        raise ValueError(f"the loss network {name} is a {network.architecture}; give a VGG-19.")
-    return network
-
-
 def frozen_encoder(encoder: str | Encoder, device: torch.device, dtype: torch.dtype = torch.float32) -> Encoder:
     """The encoder of a name or a file, or a copy of the one that is given: a host keeps its own where it likes, and as
     inference tensors, which nothing can be trained through.
