@@ -25,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="of which the median counts (default: 5)")
     for role in ("encoder", "decoder"):
         parser.add_argument(
-            f"--{role}", default="", metavar="NAME", help="of a VGG-19, a name or a file (default: its layers with random weights)"
+            f"--{role}", default="", metavar="NAME", help="of a VGG-19, a name or a file (default: random weights)"
         )
     parser.add_argument("--training", action="store_true", help="also measure a training step by the paper's recipe")
     options.add_device(parser)
