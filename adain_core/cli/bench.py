@@ -53,7 +53,7 @@ def _table(report: BenchReport) -> str:
     ]
     for (size, parts), rows in itertools.groupby(report.rows, lambda row: (row.size, list(row.seconds))):
         title = f"{size}x{size}, seconds"
-        columns = [*parts, "times faster", "added MB", "of product", "error"]
+        columns = [*parts, "times faster", "added MB", "of product", "rel. error"]
         lines += ["", f"{title:24}" + "".join(f"{column:>13}" for column in columns)]
         lines += [_line(row, machine.multiply_adds) for row in rows]
     return "\n".join(lines)

@@ -41,7 +41,8 @@ class BenchConfig:
     the type of 16 bits that the device multiplies fast). Of `runs` the median counts.
 
     `encoder` and `decoder` are a VGG-19 and its mirror, names or files; empty, their weights are drawn, on which speed does
-    not depend. `training` measures a step of the paper's recipe too. Raises ValueError for what cannot be.
+    not depend. `training` measures a step of the paper's recipe too, in float32 and in the type that a training takes by
+    itself. Raises ValueError for what cannot be.
     """
 
     sizes: tuple[int, ...] = (256, 512)
@@ -112,8 +113,9 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> BenchReport:
     other than VGG-19, for pictures or losses that are not the plain implementation's, and where memory runs out.
     """
     device = resolve_device(config.device)
-    fast = str(fast_dtype("auto", device)).removeprefix("torch.") if device.type == "cpu" else "float16"
-    dtypes = tuple(dict.fromkeys(config.dtypes or ("float32", fast)))
+    trained = "float32", str(fast_dtype("auto", device)).removeprefix("torch.")
+    dtypes = config.dtypes or (trained if device.type == "cpu" else ("float32", "float16"))
+    dtypes, trained = (tuple(dict.fromkeys(names)) for names in (dtypes, trained))
     rounds, done = (len(config.sizes) + config.training) * (1 + config.runs), 0
 
     def advance() -> None:
@@ -128,7 +130,7 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> BenchReport:
             rows += _measure(partial(pipelines.stylizing, *networks, dtypes, size, device), size, config.runs, device, advance)
         if config.training:
             with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
-                steps = partial(pipelines.training_steps, *networks, dtypes, folder, device)
+                steps = partial(pipelines.training_steps, *networks, trained, folder, device)
                 rows += _measure(steps, pipelines.CROP_SIZE, config.runs, device, advance)
         return BenchReport(config, _machine(device, config.runs), tuple(rows))
 
