@@ -11,7 +11,6 @@ import sys
 import threading
 from pathlib import Path
 
-import plain
 import pytest
 import torch
 from hub_server import HUB
@@ -22,6 +21,7 @@ from adain_core.catalog import BUNDLED, catalog, find_entry
 from adain_core.cli import main
 from adain_core.decoder import DECODERS
 from adain_core.encoder import ENCODERS
+from adain_core.evaluation import plain
 from adain_core.files import read_safetensors
 from adain_core.hub import HubError
 from adain_core.weights import network_path, pull, read_network

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import plain
 import pytest
 import torch
 
 from adain_core import load_encoder
 from adain_core.cli import main
 from adain_core.encoder import PyramidEncoder, VGGEncoder
+from adain_core.evaluation import plain
 from adain_core.filters import mean_activations, normalise, scale_filters
 from adain_core.images import save_image
 from adain_core.weights import NetworkFile, read_network

@@ -1,11 +1,11 @@
 """Encoder, decoder and the whole way, against the plain implementation."""
 
-import plain
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from adain_core import decode, encode_style, layers, load_decoder, load_encoder, mix_styles, stylize, transfer
+from adain_core.evaluation import plain
 from adain_core.losses import LAYERS
 
 

@@ -1,10 +1,10 @@
-import plain
 import pytest
 import torch
 
 from adain_core import decode, encode_style, mix_styles, stylize, tiling, transfer
 from adain_core.decoder import PyramidDecoder, VGGDecoder
 from adain_core.encoder import PyramidEncoder, VGGEncoder
+from adain_core.evaluation import plain
 from adain_core.tiling import Plan, Window, plan
 from adain_core.training.networks import initialize
 

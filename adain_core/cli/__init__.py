@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import convert, evaluate, info, publish, pull, style, stylize, train
+from . import bench, convert, evaluate, info, publish, pull, style, stylize, train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0, 1 where a part of many failed, 2 for an error (one line on stderr)."""
     parser = _Parser(prog="adain", description="Arbitrary style transfer by adaptive instance normalization.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (stylize, style, train, evaluate, pull, convert, publish, info):
+    for command in (stylize, style, train, evaluate, bench, pull, convert, publish, info):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     try:

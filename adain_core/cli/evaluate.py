@@ -33,21 +33,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--boil", type=int, default=4, metavar="N", dest="boil_pairs",
         help="measure the boil of a moving view of a still on N of the pairs; 0 leaves it out (default: 4)",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the means and every pair as JSON")
+    options.add_report(parser, "the means and every pair")
     options.add_device(parser)
+    options.add_dtype(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    output = arguments.output
-    if output and (output.is_dir() or not output.parent.is_dir()):
-        raise FileNotFoundError(f"{output} cannot be written; name a file in a folder that exists.")
+    options.check_report(arguments.output)
     settings = [field.name for field in dataclasses.fields(EvaluationConfig)]
     config = EvaluationConfig(**{name: getattr(arguments, name) for name in settings})
     with tqdm(unit="pair", disable=None) as bar:
         report = evaluate(config, options.follow(bar))
-    if output:
-        report.save(output)
+    if arguments.output:
+        report.save(arguments.output)
     print(_table(report))
     if report.skipped:
         print(f"adain: {len(report.skipped)} pictures could not be read:", *report.skipped, sep="\n  ", file=sys.stderr)

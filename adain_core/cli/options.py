@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -43,7 +44,20 @@ def add_network(parser: argparse.ArgumentParser, role: str) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found")
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", choices=["auto", *DTYPES], help="number type of the networks")
+
+
+def add_report(parser: argparse.ArgumentParser, content: str) -> None:
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"write {content} as JSON")
+
+
+def check_report(path: Path | None) -> None:
+    """Raise FileNotFoundError where the file of a report could not be written."""
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        raise FileNotFoundError(f"{path} cannot be written; name a file in a folder that exists.")
 
 
 def add_style_size(parser: argparse.ArgumentParser, name: str) -> None:

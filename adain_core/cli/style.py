@@ -30,6 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     make.add_argument("--mask", type=Path, metavar="FILE", help="which part of a single picture counts (white)")
     _add_origin(make)
     options.add_device(make)
+    options.add_dtype(make)
     make.set_defaults(run=run_make)
 
     learn = commands.add_parser("learn", help="a style file from one picture, refined until results come closer to it")
@@ -55,6 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     learn.add_argument("--seed", type=int, default=0, metavar="N")
     _add_origin(learn)
     options.add_device(learn)
+    options.add_dtype(learn)
     learn.set_defaults(run=run_learn)
 
     mix = commands.add_parser("mix", help="a style file from others")

@@ -97,6 +97,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="the most pixels of a picture that is too large for memory and read in parts (default: %(default)s)",
     )  # fmt: skip
     options.add_device(parser)
+    options.add_dtype(parser)
     parser.set_defaults(run=run)
 
 

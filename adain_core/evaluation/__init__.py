@@ -1,4 +1,4 @@
-"""Measurements of models: what a result loses, and how steady it is."""
+"""Measurements of models: what a result loses, how steady it is, and how fast it comes."""
 
 from .boil import boil
 from .losses import Losses, layer_features, pair_losses

@@ -1,0 +1,66 @@
+"""`adain bench`: how fast the networks are here, against a plain implementation of them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+
+from tqdm import tqdm
+
+from ..devices import DTYPES
+from ..evaluation.bench import BenchConfig, BenchReport, Row, bench
+from . import options
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("bench", help="measure speed and memory against a plain implementation of the networks")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[256, 512], metavar="PIXELS", help="sides of the pictures (default: 256 512)"
+    )
+    parser.add_argument(
+        "--dtypes", nargs="+", default=[], choices=DTYPES,
+        help="number types (default: float32, and 16 bits where the device multiplies them fast)",
+    )  # fmt: skip
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="of which the median counts (default: 5)")
+    for role in ("encoder", "decoder"):
+        parser.add_argument(
+            f"--{role}", default="", metavar="NAME", help="of a VGG-19, a name or a file (default: random weights)"
+        )
+    parser.add_argument("--training", action="store_true", help="also measure a training step by the paper's recipe")
+    options.add_device(parser)
+    options.add_report(parser, "all that is measured")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    options.check_report(arguments.output)
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(BenchConfig)}
+    config = BenchConfig(**given | {"sizes": tuple(arguments.sizes), "dtypes": tuple(arguments.dtypes)})
+    with tqdm(unit="round", disable=None) as bar:
+        report = bench(config, options.follow(bar))
+    if arguments.output:
+        report.save(arguments.output)
+    print(_table(report))
+    return 0
+
+
+def _table(report: BenchReport) -> str:
+    machine = report.machine
+    lines = [
+        f"{machine.device}; {machine.cpu}, {machine.threads} threads; torch {machine.torch}",
+        f"a large float32 matrix product: {machine.multiply_adds:.3g} multiply-adds a second",
+    ]
+    for (size, parts), rows in itertools.groupby(report.rows, lambda row: (row.size, list(row.seconds))):
+        title = f"{size}x{size}, seconds"
+        columns = [*parts, "times faster", "added MB", "of product", "rel. error"]
+        lines += ["", f"{title:24}" + "".join(f"{column:>13}" for column in columns)]
+        lines += [_line(row, machine.multiply_adds) for row in rows]
+    return "\n".join(lines)
+
+
+def _line(row: Row, product: float) -> str:
+    cells = [*(f"{seconds:.4g}" for seconds in row.seconds.values()), f"{row.speedup:.2f}", f"{row.memory / 1e6:.0f}"]
+    cells.append("" if row.multiply_adds is None else f"{row.multiply_adds / product:.0%}")
+    cells.append("" if row.error is None else f"{row.error:.1e}")
+    return f"  {row.pipeline:12}{row.dtype:10}" + "".join(f"{cell:>13}" for cell in cells)

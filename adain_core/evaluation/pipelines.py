@@ -1,0 +1,147 @@
+"""What `adain bench` compares: the plain VGG-19 and its mirror, the same networks here, and the bundled lite."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..decoder import Decoder, VGGDecoder
+from ..devices import DTYPES
+from ..encoder import Encoder, VGGEncoder
+from ..statistics import adain
+from ..style import encode_style
+from ..stylize import check_decoder, stylize
+from ..training import TrainingConfig
+from ..training.networks import frozen_copy, initialize
+from ..training.trainer import Trainer
+from ..weights import load_decoder, load_encoder
+from . import plain
+
+PLAIN, VGG, LITE = "plain vgg19", "vgg19", "lite"
+BATCH_SIZE, CROP_SIZE = 8, 256  # of a training step, the paper's
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What is measured: `calls`, the last of which is the whole; `work` is the number of the encoder's multiply-adds."""
+
+    name: str
+    dtype: str
+    calls: dict[str, Callable[[], object]]
+    work: int = 0
+
+    @property
+    def last(self) -> str:
+        """The name of the whole, whose result is a picture, or the losses of a step."""
+        return list(self.calls)[-1]
+
+
+def vgg_networks(encoder: str, decoder: str) -> tuple[VGGEncoder, VGGDecoder]:
+    """The VGG-19 and its mirror of these names or files, on the CPU; with random weights for an empty name.
+
+    Raises ValueError for other networks, and for two that do not belong together.
+    """
+    networks = load_encoder(encoder) if encoder else VGGEncoder({}), load_decoder(decoder) if decoder else VGGDecoder({})
+    for name, network, kind in zip((encoder, decoder), networks, (VGGEncoder, VGGDecoder), strict=True):
+        if not isinstance(network, kind):
+            raise ValueError(f"{name} is a {network.architecture}; give a VGG-19, which the plain one can be compared with.")
+        if not name:
+            initialize(network, seed=0)
+    if not decoder:
+        networks[1].encoder_fingerprint = networks[0].fingerprint
+    check_decoder(networks[1], networks[0].fingerprint, networks[0].name)
+    return networks
+
+
+def _plain_copy(network: VGGEncoder | VGGDecoder, device: torch.device) -> nn.Sequential:
+    """The plain implementation with the same weights; what was folded into conv1_1 stays there."""
+    copied = plain.encoder() if isinstance(network, VGGEncoder) else plain.decoder()
+    theirs, ours = ([module for module in net.modules() if isinstance(module, nn.Conv2d)] for net in (copied, network))
+    if isinstance(network, VGGEncoder):
+        preprocess = theirs.pop(0)
+        nn.init.dirac_(preprocess.weight)
+        nn.init.zeros_(preprocess.bias)
+    for to, of in zip(theirs, ours, strict=True):
+        to.load_state_dict(of.state_dict())
+    return copied.to(device)
+
+
+def stylizing(
+    encoder: VGGEncoder, decoder: VGGDecoder, dtypes: Sequence[str], size: int, device: torch.device
+) -> list[Pipeline]:
+    """All pipelines, on a random picture `(1, 3, size, size)`; the plain one comes first."""
+    content, style = torch.rand(2, 1, 3, size, size, generator=torch.Generator().manual_seed(size)).to(device)
+    f, g = _plain_copy(encoder, device), _plain_copy(decoder, device)
+    mu, sigma = plain.mean_std(f(style))
+    features, work = f(content), multiply_adds(f, size)
+    target = plain.normalize_to(features, mu, sigma)
+    calls = {
+        "encode": lambda: f(content),
+        "transfer": lambda: plain.normalize_to(features, mu, sigma),
+        "decode": lambda: g(target),
+        "whole": lambda: g(plain.normalize_to(f(content), mu, sigma))[:, :, :size, :size].clamp(0, 1),
+    }
+    pipelines = [Pipeline(PLAIN, "float32", calls, work)]
+    for dtype in dtypes:
+        networks = [frozen_copy(network, device, DTYPES[dtype]) for network in (encoder, decoder)]
+        pipelines.append(Pipeline(VGG, dtype, _own_calls(*networks, content, style), work))
+        lite = load_encoder(LITE, device, dtype), load_decoder(LITE, device, dtype)
+        pipelines.append(Pipeline(LITE, dtype, _own_calls(*lite, content, style), multiply_adds(lite[0], size)))
+    return pipelines
+
+
+def _own_calls(encoder: Encoder, decoder: Decoder, content: Tensor, style_picture: Tensor) -> dict[str, Callable[[], object]]:
+    style = encode_style(encoder, style_picture, size=0)
+    statistics = style.to(content.device).components[0].levels
+    features = encoder(content)
+
+    def transfer() -> list[Tensor]:
+        return [adain(x, level) for x, level in zip(features, statistics, strict=True)]
+
+    target = transfer()
+    return {
+        "encode": lambda: encoder(content),
+        "transfer": transfer,
+        "decode": lambda: decoder(target),
+        "whole": lambda: stylize(encoder, decoder, content, style),
+    }
+
+
+def training_steps(
+    encoder: VGGEncoder, decoder: VGGDecoder, dtypes: Sequence[str], folder: str, device: torch.device
+) -> list[Pipeline]:
+    """A step of the paper's recipe on random crops, written plainly and as it is here; `folder` may be written to."""
+    shape = (2, BATCH_SIZE, 3, CROP_SIZE, CROP_SIZE)
+    content, style = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    f, g = _plain_copy(encoder, device), _plain_copy(decoder, device).requires_grad_(True)
+    optimizer = torch.optim.Adam(g.parameters(), 1e-4)
+    pipelines = [
+        Pipeline(PLAIN, "float32", {"step": lambda: torch.tensor(plain.training_step(f, g, optimizer, content, style))})
+    ]
+    for dtype in dtypes:
+        config = TrainingConfig(
+            content.cpu(), style.cpu(), Path(folder), encoder, start_from=decoder, batch_size=BATCH_SIZE, crop_size=CROP_SIZE,
+            precision=dtype,
+        )  # fmt: skip
+        trainer = Trainer(config, device)
+
+        def step(trainer: Trainer = trainer) -> Tensor:
+            return torch.tensor(list(trainer.train_step([trainer.objective.look(content, style)]).values()))
+
+        pipelines.append(Pipeline(VGG, dtype, {"step": step}))
+    return pipelines
+
+
+def multiply_adds(network: nn.Module, size: int) -> int:
+    """Multiplications, each with an addition, that the layers of a network do for a picture of so many pixels a side."""
+    with FlopCounterMode(display=False) as counter:
+        copy.deepcopy(network).to("meta")(torch.empty(1, 3, size, size, device="meta"))
+    return counter.get_total_flops() // 2
+
+

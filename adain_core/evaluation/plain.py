@@ -1,0 +1,87 @@
+"""A second, plain implementation of the paper's networks in the public layout, to compare with."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ENCODER = [(3, 3, 1), (3, 64), (64, 64), "pool", (64, 128), (128, 128), "pool", (128, 256)]
+ENCODER += [(256, 256)] * 3 + ["pool", (256, 512)]
+DECODER = [(512, 256), "up", *[(256, 256)] * 3, (256, 128), "up", (128, 128), (128, 64), "up", (64, 64), (64, 3)]
+LOSS_LAYERS = (3, 10, 17, 30)  # relu1_1, relu2_1, relu3_1 and relu4_1 in the encoder
+STYLE_WEIGHT = 10
+
+
+def network(layers: list, last_relu: bool) -> nn.Sequential:
+    """The network of `layers` with random weights, frozen."""
+    modules = []
+    for layer in layers:
+        if layer == "pool":
+            modules.append(nn.MaxPool2d(2, 2, ceil_mode=True))
+        elif layer == "up":
+            modules.append(nn.Upsample(scale_factor=2, mode="nearest"))
+        elif len(layer) == 3:
+            modules.append(nn.Conv2d(3, 3, 1))
+        else:
+            modules += [nn.ReflectionPad2d(1), nn.Conv2d(*layer, 3), nn.ReLU()]
+    return nn.Sequential(*(modules if last_relu else modules[:-1])).requires_grad_(False)
+
+
+def encoder() -> nn.Sequential:
+    """Pictures `(B, 3, H, W)` in [0, 1] to features at relu4_1."""
+    return network(ENCODER, True)
+
+
+def decoder() -> nn.Sequential:
+    """Features at relu4_1 to pictures, not clamped."""
+    return network(DECODER, False)
+
+
+def mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Channel statistics of `(B, C, H, W)`, each `(B, C, 1, 1)`."""
+    flat = x.flatten(2)
+    return flat.mean(2)[:, :, None, None], (flat.var(2, unbiased=False) + 1e-5).sqrt()[:, :, None, None]
+
+
+def normalize_to(x: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
+    """Features `x` with the mean `mu` and the standard deviation `sigma` in place of their own."""
+    mu_x, sigma_x = mean_std(x)
+    return sigma * (x - mu_x) / sigma_x + mu
+
+
+def adain(x: Tensor, y: Tensor) -> Tensor:
+    """Features `x` with the statistics of `y`."""
+    return normalize_to(x, *mean_std(y))
+
+
+def loss_features(encoder: nn.Sequential, x: Tensor) -> list[Tensor]:
+    """Features of pictures `x` at the layers that the losses compare."""
+    found = []
+    for index, module in enumerate(encoder):
+        x = module(x)
+        if index in LOSS_LAYERS:
+            found.append(x)
+    return found
+
+
+def training_step(
+    encoder: nn.Sequential, decoder: nn.Sequential, optimizer: torch.optim.Optimizer, content: Tensor, style: Tensor
+) -> tuple[float, float]:
+    """One step of the paper's recipe; the content and the style loss before it."""
+    with torch.no_grad():
+        wanted = loss_features(encoder, style)
+        target = adain(encoder(content), wanted[-1])
+    found = loss_features(encoder, decoder(target))
+    content_loss = F.mse_loss(found[-1], target)
+    pairs = [pair for x, y in zip(found, wanted, strict=True) for pair in zip(mean_std(x), mean_std(y), strict=True)]
+    style_loss = sum(F.mse_loss(*pair) for pair in pairs)
+    optimizer.zero_grad()
+    (content_loss + STYLE_WEIGHT * style_loss).backward()
+    optimizer.step()
+    return content_loss.item(), style_loss.item()
+
+
+def relative_error(a: Tensor, b: Tensor) -> float:
+    """`|a - b| / |b|`, Euclidean."""
+    return ((a - b).norm() / b.norm()).item()
