@@ -167,14 +167,14 @@ def test_a_report_agrees_with_the_library(config):
 
 
 def test_the_boil_is_measured_on_some_pairs(config):
-    report = evaluate(EvaluationConfig(**config | {"pairs": 2, "boil_pairs": 1}))
+    report = evaluate(EvaluationConfig(**config | {"pairs": 2, "boil_pairs": 1, "half_life": 2.0}))
     (found,) = report.boils
     encoder, decoder = load_encoder(config["encoder"]), load_decoder(config["decoder"])
     style = encode_style(encoder, square(load_image(config["styles"] / found.style), 16), 0)
     still = load_image(config["contents"] / found.content)
     still = still[:, :3] * still[:, 3:] + 1 - still[:, 3:] if still.shape[1] == 4 else still
     for mode in ("image", "running"):
-        wanted = boil(lambda clip, mode=mode: stylize(encoder, decoder, clip, style, content_statistics=mode), still, Pan(3))
+        wanted = boil(lambda clip, mode=mode: stylize(encoder, decoder, clip, style, 1.0, mode, 2.0), still, Pan(3))
         motion = "pan, 3 pixels a frame"
         assert report.boil[motion][mode] == found.boil[motion][mode] == pytest.approx(wanted, rel=1e-4) and wanted > 0
     assert report.boil.keys() == {"pan, 8 pixels a frame", "pan, 3 pixels a frame", "zoom, 1% a frame"}

@@ -33,6 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--boil", type=int, default=4, metavar="N", dest="boil_pairs",
         help="measure the boil of a moving view of a still on N of the pairs; 0 leaves it out (default: 4)",
     )  # fmt: skip
+    options.add_half_life(parser)
     options.add_report(parser, "the means and every pair")
     options.add_device(parser)
     options.add_dtype(parser)

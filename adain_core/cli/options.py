@@ -69,3 +69,10 @@ def add_style_size(parser: argparse.ArgumentParser, name: str) -> None:
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="share of each style in the mix (default: equal)")
+
+
+def add_half_life(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--half-life", type=float, default=8.0, metavar="FRAMES",
+        help="with running statistics: after these an old frame counts half (default: 8)",
+    )  # fmt: skip

@@ -75,13 +75,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         " (region), or as a clip, which a folder then is too: by the whole clip's (batch), or smoothed along it (running: the"
         " default for a video)",
     )  # fmt: skip
-    parser.add_argument(
-        "--half-life",
-        type=float,
-        default=8.0,
-        metavar="FRAMES",
-        help="with running: after these an old frame counts half (default: 8)",
-    )
+    options.add_half_life(parser)
     parser.add_argument(
         "--style-to",
         type=Path,

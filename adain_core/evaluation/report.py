@@ -33,8 +33,8 @@ class EvaluationConfig:
     """Pictures in the folders `contents` and `styles` and below, and the model of `encoder` and `decoder` (names or files).
 
     `loss_encoder` is the VGG-19 (a name or a file) that measures. Pictures are squares of `size` pixels. `pairs`: how many
-    are drawn under `seed`, 0 for all; `boil_pairs`: on how many of them the boil is measured, 0 for none. Raises ValueError
-    for what cannot be.
+    are drawn under `seed`, 0 for all; `boil_pairs`: on how many of them the boil is measured, 0 for none, with `half_life`
+    frames for running statistics. Raises ValueError for what cannot be.
     """
 
     contents: Path
@@ -46,6 +46,7 @@ class EvaluationConfig:
     pairs: int = 0
     seed: int = 0
     boil_pairs: int = 4
+    half_life: float = 8.0
     device: str = "auto"
     dtype: str = "auto"
 
@@ -204,7 +205,7 @@ class _Evaluation:
         )  # fmt: skip
 
     def _stylise(self, pictures: Tensor, style: Style, content_statistics: str = "image") -> Tensor:
-        return stylize(self.encoder, self.decoder, pictures, style, content_statistics=content_statistics)
+        return stylize(self.encoder, self.decoder, pictures, style, 1.0, content_statistics, self.config.half_life)
 
     def _see_content(self, path: Path) -> bool:
         if path not in self.contents and (picture := self._square(path)) is not None:
