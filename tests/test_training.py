@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import numpy as np
-import plain
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +15,7 @@ from PIL import Image
 from adain_core import encode_style, load_decoder, load_encoder, stylize
 from adain_core.cli import train as command
 from adain_core.encoder import VGGEncoder
+from adain_core.evaluation import plain
 from adain_core.images import load_image
 from adain_core.losses import LAYERS
 from adain_core.statistics import channel_statistics

@@ -1,11 +1,11 @@
 import hashlib
 import pickle
 
-import plain
 import pytest
 import torch
 
 from adain_core.cli import main
+from adain_core.evaluation import plain
 from adain_core.legacy import PAPER_ENCODER
 from adain_core.weights import load_decoder, load_encoder, read_network, write_network
 
