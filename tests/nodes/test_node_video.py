@@ -70,7 +70,8 @@ def test_a_video_is_its_frames_stylised_with_its_times_and_sound(stylize, clip, 
 def test_a_cut_video_and_one_in_memory(stylize, clip, part):
     assert clips.pixels(stylize(HostVideo(str(clip), 0.5, 1.0))).shape == (10, 32, 48, 3)
     in_memory = stylize(VideoInMemory(clip))
-    assert np.array_equal(clips.pixels(in_memory), clips.pixels(stylize(HostVideo(str(clip)))))
+    one, other = (clips.pixels(video).astype(float) for video in (in_memory, stylize(HostVideo(str(clip)))))
+    assert np.abs(one - other).mean() < 1  # a last bit may round to another level, and the codec spreads it
     folder = part("nodes.host").temp_folder()
     assert all(path.suffix == ".mp4" for path in folder.iterdir())  # nothing else is left
 
