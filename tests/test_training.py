@@ -11,15 +11,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from adain_core import encode_style, load_decoder, load_encoder, stylize
 from adain_core.cli import train as command
+from adain_core.decoder import VGGDecoder
 from adain_core.encoder import VGGEncoder
 from adain_core.evaluation import plain
 from adain_core.images import load_image
 from adain_core.losses import LAYERS
 from adain_core.statistics import channel_statistics
-from adain_core.training import PRESETS, TrainingConfig, train
+from adain_core.training import PRESETS, TrainingConfig, train, trainer
+from adain_core.training.data import PictureFolder
+from adain_core.training.inverse import fit_inverse
+from adain_core.training.muon import Muon, orthogonalized
 from adain_core.training.networks import initialize
 from adain_core.training.objective import Objective
 from adain_core.weights import read_network
@@ -90,8 +95,8 @@ def kill(config, at):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_killed_run_goes_on_to_the_same_losses(config, tmp_path, precision):
+@pytest.mark.parametrize(("precision", "optimizer"), [("float32", "muon"), ("bfloat16", "adam")])
+def test_a_killed_run_goes_on_to_the_same_losses(config, tmp_path, precision, optimizer):
     config = dataclasses.replace(config, precision=precision, ema=0.9, augment=True)
     whole = train(config)
     broken_off = dataclasses.replace(config, output=tmp_path / "killed")
@@ -344,6 +349,48 @@ def test_a_decoder_has_the_blocks_of_its_start_or_usual_ones(config, small_files
     assert load_decoder(str(train(begun).decoder)).config["blocks"] == [1, 1]
 
 
+def test_a_vgg_is_inverted_in_closed_form(config, folders):
+    encoder, decoder = load_encoder(config.loss_encoder), VGGDecoder({}).requires_grad_(False)
+    images = PictureFolder(folders / "contents", 44, 50)
+    images = torch.stack([images[k] for k in range(4)]).float() / 255
+    fit_inverse(decoder, encoder, images)
+    seen = images[:, :, :40, :40]
+    error = (decoder(encoder(seen)) - seen).square().mean() / seen.var()
+    assert error < 0.2
+
+
+def test_a_training_begins_with_the_inverse(config, monkeypatch):
+    fixed = dict(channels=(), blocks=(), start_from="inverse", steps=1, learning_rate=1e-9, ema=0.0)
+    monkeypatch.setattr(trainer, "fit_inverse", lambda decoder, _, images: nn.init.constant_(decoder.conv1_1.bias, len(images)))
+    result = train(dataclasses.replace(config, **fixed))
+    file = read_network(result.decoder)
+    assert file.state["conv1_1.bias"][0] == pytest.approx(2 * 768) and file.recipe["start_from"] == "inverse"
+    with pytest.raises(ValueError, match="only a VGG-19 is inverted"):
+        train(dataclasses.replace(config, start_from="inverse", output=config.output / "other"))
+
+
+def test_muon_steps_alike_in_all_directions():
+    torch.manual_seed(0)
+    for shape in ((6, 40), (40, 6)):
+        values = torch.linalg.svdvals(orthogonalized(torch.randn(shape) @ torch.diag(torch.logspace(-1, 1, shape[1]))))
+        assert values.max() < 1.3 and values.min() > 0.5
+
+
+def test_muon_finds_a_kernel():
+    torch.manual_seed(0)
+    wanted, found = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(3, 4, 3)
+    optimizer = Muon(found.parameters(), 0.02)
+    seen = torch.randn(2, 3, 12, 12)
+    losses = []
+    for step in range(120):
+        optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 120)
+        optimizer.zero_grad()
+        losses.append((found(seen) - wanted(seen).detach()).square().mean())
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.01 * losses[0]
+
+
 def test_the_paper_is_the_default(config):
     paper = TrainingConfig(config.contents, config.styles, config.output, config.loss_encoder, **PRESETS["paper"])
     assert (paper.batch_size, paper.crop_size, paper.style_weight, paper.steps) == (8, 256, 10.0, 160_000)
@@ -359,7 +406,9 @@ def test_the_cosine_schedule_rises_stays_and_falls(config):
     assert config.rate(90) == pytest.approx(0.002)
 
 
-@pytest.mark.parametrize("wrong", [dict(encoder="lite"), dict(steps=0), dict(schedule="linear"), dict(ema=1.0)])
+@pytest.mark.parametrize(
+    "wrong", [dict(encoder="lite"), dict(steps=0), dict(schedule="linear"), dict(optimizer="sgd"), dict(ema=1.0)]
+)
 def test_a_configuration_that_cannot_be_is_refused(config, wrong):
     with pytest.raises(ValueError):
         dataclasses.replace(config, **wrong)

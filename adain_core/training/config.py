@@ -18,7 +18,13 @@ NOT_RECIPE = (
     "device", "log_every", "save_minutes", "report_minutes",
 )  # fmt: skip
 
-CHOICES = {"schedule": ("published", "cosine"), "content_target": ("adain", "content"), "style_loss": ("statistics", "gram")}
+CHOICES = {
+    "optimizer": ("adam", "muon"),
+    "schedule": ("published", "cosine"),
+    "content_target": ("adain", "content"),
+    "style_loss": ("statistics", "gram"),
+}
+INVERSE = "inverse"
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,14 @@ class TrainingConfig:
     else a pyramid encoder and decoder with these channels at strides 2, 4, 8, ..., jointly. A pyramid decoder has `blocks`
     of residual blocks at each stride (default: those of `start_from`, else one, and four at the coarsest). `start_from` is
     the decoder, or names the networks (bundled, or the `DIR/NAME` of their files), whose weights a training begins with;
-    without, they are drawn from the seed.
+    "inverse" fits a VGG-19's decoder to the pictures in closed form; without, weights are drawn from the seed.
 
     Sizes are in pixels; a `resize` of (from, to) draws the smallest side anew for each crop. `batch_size` is that of all
     processes together, `accumulate` in how many parts each takes its share, for less memory. A part serves `pairings`
-    steps, each with its contents in other styles of it: what the loss network sees of them is then computed once. `schedule`:
-    "published" is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps, and falls along a cosine over the last third.
-    `ema` 0 keeps no average.
+    steps, each with its contents in other styles of it: what the loss network sees of them is then computed once.
+    `optimizer`: "adam", the paper's, or "muon" (Jordan et al. 2024), which learns more from a step. `schedule`: "published"
+    is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps, and falls along a cosine over the last third. `ema` 0
+    keeps no average.
 
     `content_target`: "adain", the paper's, or "content", the content's own features. `style_loss`: "statistics", the
     paper's, or "gram"; `layer_weights` are of the loss encoder's layers. `variation_weight` is of the total variation. Every
@@ -63,6 +70,7 @@ class TrainingConfig:
     resize_content: tuple[int, int] = (512, 512)
     resize_style: tuple[int, int] = (512, 512)
     augment: bool = False
+    optimizer: str = "adam"
     learning_rate: float = 1e-4
     schedule: str = "published"
     warmup: int = 0

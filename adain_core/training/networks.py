@@ -16,7 +16,7 @@ from ..encoder import Encoder, PyramidEncoder, State, VGGEncoder, fingerprint, l
 from ..layers import ResidualBlock
 from ..losses import LAYERS
 from ..weights import NetworkFile, load_decoder, load_encoder, write_network
-from .config import TrainingConfig
+from .config import INVERSE, TrainingConfig
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -61,12 +61,15 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
 
     Raises ValueError where `start_from` does not fit the encoder.
     """
-    start = frozen_decoder(config.start_from, device) if config.start_from else None
+    inverse = config.start_from == INVERSE
+    start = frozen_decoder(config.start_from, device) if config.start_from and not inverse else None
     if config.channels:
         encoder = PyramidEncoder({"channels": list(config.channels)})
         initialize(encoder, config.seed)
     else:
         encoder = frozen_encoder(config.encoder, device) if config.encoder else loss_network
+    if inverse and not isinstance(encoder, VGGEncoder):
+        raise ValueError(f"only a VGG-19 is inverted in closed form, and {encoder.name!r} is none; start from something else.")
     decoder = _new_decoder(encoder, config.blocks or (start.config.get("blocks") if start else None))
     initialize(decoder, config.seed + 1)
     if start:

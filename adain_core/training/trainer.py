@@ -20,9 +20,11 @@ from ..files import replacing
 from ..images import save_image
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
-from .config import TrainingConfig
-from .data import pictures_of, stream
+from .config import INVERSE, TrainingConfig
+from .data import RandomCrops, pictures_of, stream
 from .distributed import mean_over_processes, processes
+from .inverse import fit_inverse
+from .muon import Muon
 from .networks import fast_dtype, frozen_encoder, network_file, new_networks, write_networks
 from .objective import Objective, Seen
 from .report import loss_curve, sample_sheet
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 PERSISTENT = 20  # steps in a row without a finite loss
 SAMPLES, PREVIEWED = 8, 4  # pairs of the sample sheet and of a preview
+INVERTED = 48 * 128**2  # pixels of the contents, and of the styles, that a decoder is fitted to in closed form
+OPTIMIZERS = {"adam": torch.optim.Adam, "muon": Muon}
 
 Progress = Callable[[int, dict[str, float]], None]
 Preview = Callable[[Tensor], None]
@@ -98,19 +102,22 @@ class Trainer:
             "contents": self.folders[0].digest(),
             "styles": self.folders[1].digest(),
         }
+        self.checkpoint = self.output / "checkpoint.pt"
+        if config.start_from == INVERSE and not self.checkpoint.exists():
+            count = math.ceil(INVERTED / config.crop_size**2)
+            fit_inverse(self.decoder, self.encoder, torch.cat([self._pictures(folder, count) for folder in self.folders]))
         self.objective = Objective(config, loss_network, self.encoder, self.decoder, dtype)
         networks = [self.encoder, self.decoder] if config.channels else [self.decoder]
         self.parameters = [p.requires_grad_(True) for network in networks for p in network.parameters()]
         self.model = self.objective if self.processes == 1 else DistributedDataParallel(self.objective)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else self.parameters
-        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate)
+        self.optimizer = OPTIMIZERS[config.optimizer](self.parameters, config.learning_rate)
         self.step, self.skipped = 0, 0
         self.steps: list[int] = []
         self.losses: dict[str, list[float | None]] = {}
         self.recent: list[dict[str, float]] = []
         self.output.mkdir(parents=True, exist_ok=True)
-        self.checkpoint = self.output / "checkpoint.pt"
         if self.checkpoint.exists():
             self._restore()
 
@@ -201,6 +208,10 @@ class Trainer:
                 yield [part.paired(paired) for part in parts]
             turn = 0
 
+    def _pictures(self, folder: RandomCrops, count: int) -> Tensor:
+        """The first crops of a folder."""
+        return self._to_device(torch.stack([folder[index] for index in range(count)]))
+
     def _to_device(self, pictures: Tensor) -> Tensor:
         return pictures.to(self.device).contiguous(memory_format=torch.channels_last).float() / 255
 
@@ -250,7 +261,7 @@ class Trainer:
 
     def sample_sheet(self, count: int) -> Tensor:
         """The first pairs with what the averaged networks make of them, `(3, H, W)`."""
-        samples = [self._to_device(torch.stack([folder[index] for index in range(count)])) for folder in self.folders]
+        samples = [self._pictures(folder, count) for folder in self.folders]
         with self._averaged(), torch.no_grad():
             results = self.objective.stylize(*samples)
         return sample_sheet(*samples, results.float())
