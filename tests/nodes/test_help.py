@@ -30,7 +30,8 @@ def values(item) -> str:
     if isinstance(item, (io.Int.Input, io.Float.Input)):
         return f"{number(item.min)} to {number(item.max)}; default {number(item.default)}"
     if isinstance(item, io.Combo.Input):
-        return "a list" if item.id in LISTS else f"{', '.join(f'`{option}`' for option in item.options)}; default `{item.default}`"
+        options = ", ".join(f"`{option}`" for option in item.options)
+        return "a list" if item.id in LISTS else f"{options}; default `{item.default}`"
     if isinstance(item, io.Boolean.Input):
         return f"on or off; default {'on' if item.default else 'off'}"
     if isinstance(item, io.String.Input):
