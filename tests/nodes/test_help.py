@@ -13,10 +13,11 @@ LISTS = {"name", "model", "style", "contents", "styles", "start_from"}  # combos
 every_page = pytest.mark.parametrize("node_id", PAGES)
 
 
-def table(page: str, heading: str) -> dict[str, str]:
-    """The names in the first column of the table under a heading, each with what is in the second."""
-    rows = re.findall(r"^\| (`.+?) \| (.+?) \| .+ \|$", page.split(f"## {heading}\n")[1].split("\n## ")[0], re.MULTILINE)
-    return {name: values for names, values in rows for name in re.findall("`(.+?)`", names)}
+def listed(page: str, heading: str) -> dict[str, str]:
+    """The names in the list under a heading, each with what is in brackets after it."""
+    part = page.split(f"## {heading}\n")[1].split("\n## ")[0]
+    items = re.findall(r"^- (`[^(]+`) \(([^)]+)\): ", re.sub(r"\n  ", " ", part), re.MULTILINE)
+    return {name: values for names, values in items for name in re.findall("`(.+?)`", names)}
 
 
 def number(value: float) -> str:
@@ -46,8 +47,8 @@ def test_every_node_has_a_page_and_no_page_is_left_over(schemas):
 @every_page
 def test_a_page_has_all_inputs_and_outputs_with_what_they_take(node_id, schemas):
     schema = schemas[node_id][1]
-    assert table(PAGES[node_id], "Inputs") == {item.id: values(item) for item in schema.inputs}
-    assert table(PAGES[node_id], "Outputs") == {item.display_name: item.get_io_type() for item in schema.outputs}
+    assert listed(PAGES[node_id], "Inputs") == {item.id: values(item) for item in schema.inputs}
+    assert listed(PAGES[node_id], "Outputs") == {item.display_name: item.get_io_type() for item in schema.outputs}
 
 
 @every_page
@@ -63,4 +64,4 @@ def test_a_page_says_more_than_the_tooltips(node_id, schemas):
     schema = schemas[node_id][1]
     words = sum(len(text.split()) for text in [schema.description, *(item.tooltip for item in schema.inputs)])
     assert len(PAGES[node_id].split()) > words
-    assert not [item.id for item in schema.inputs if f"| {item.tooltip} |" in PAGES[node_id]]
+    assert not [item.id for item in schema.inputs if f": {item.tooltip}\n" in re.sub(r"\n  ", " ", PAGES[node_id])]
