@@ -76,8 +76,8 @@ class EncodeStyle(io.ComfyNode):
                     min=0,
                     max=4096,
                     step=64,
-                    tooltip="The picture's smaller side is resized to this many pixels first. Larger: finer, smaller strokes"
-                    " seen from farther away; smaller: fewer details. 0 keeps the picture's own size.",
+                    tooltip="The picture's smaller side is resized to this many pixels first. Larger: broader strokes and"
+                    " textures in the result; smaller: finer ones. 0 keeps the picture's own size.",
                 ),
                 io.Combo.Input(
                     "combine",

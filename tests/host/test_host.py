@@ -245,6 +245,21 @@ def test_all_nodes_register_and_nothing_failed(server):
     assert not [line for line in server.log if "IMPORT FAILED" in line or "Traceback" in line]
 
 
+def test_the_help_page_of_every_node_is_served(server):
+    for name in (name for name in server.get("/object_info") if name.startswith("AdaIN")):
+        with urllib.request.urlopen(f"{server.url}/extensions/comfyui-adain/docs/{name}.md") as answer:
+            assert "html" not in answer.headers["Content-Type"]  # which the frontend takes for no page
+            assert "\n## Inputs\n" in answer.read().decode()
+
+
+def test_the_nodes_are_translated(server):
+    texts = server.get("/i18n")
+    names = {name for name in server.get("/object_info") if name.startswith("AdaIN")}
+    for language in ("de", "en", "es", "fr", "ja", "ko", "zh"):
+        assert names <= texts[language]["nodeDefs"].keys()
+    assert texts["ja"]["nodeDefs"]["AdaINStyleTransfer"]["display_name"] == "スタイル変換 (AdaIN)"
+
+
 def test_the_chain_gives_the_librarys_picture_and_a_second_run_comes_from_the_cache(server, small_files):
     workflow = chain()
     picture = server.pictures(server.run(workflow))

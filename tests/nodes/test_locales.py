@@ -1,0 +1,100 @@
+"""The nodes' texts in the languages of ComfyUI.
+
+With WRITE_LOCALES set, the English ones are written anew, as the schemas have them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import pytest
+from conftest import ROOT
+
+FOLDER = ROOT / "locales"
+LANGUAGES = ("de", "es", "fr", "ja", "ko", "zh")
+SAME = {  # words that a language has in common with English
+    "de": {"alpha", "decoder", "encoder", "latent", "name", "seed", "video"},
+    "es": {"video"},
+    "fr": {"alpha", "image", "latent", "style", "style 1.", "style 2.", "styles"},
+    "zh": {"latent", "latent adain (adain)"},
+}
+LITERAL = re.compile(r"[\w./-]*[\d/_][\w./-]*|(?<!\w)\.\w+|\b[A-Z]{3,}\b")  # numbers, paths, endings, abbreviations
+
+every_language = pytest.mark.parametrize("language", LANGUAGES)
+
+
+def read(language: str) -> dict:
+    return json.loads((FOLDER / language / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
+def flat(tree: dict, *path: str) -> dict[tuple[str, ...], str]:
+    """Each text by where it is."""
+    found = {}
+    for key, value in tree.items():
+        found |= flat(value, *path, key) if isinstance(value, dict) else {(*path, key): value}
+    return found
+
+
+@pytest.fixture
+def english(schemas) -> dict:
+    return {
+        node_id: {
+            "display_name": schema.display_name,
+            "description": schema.description,
+            "inputs": {item.id: {"name": item.id, "tooltip": item.tooltip} for item in schema.inputs},
+            "outputs": {str(k): {"name": o.display_name, "tooltip": o.tooltip} for k, o in enumerate(schema.outputs)},
+        }
+        for node_id, (_, schema) in schemas.items()
+    }
+
+
+def test_english_is_as_the_schemas_have_it(english):
+    if "WRITE_LOCALES" in os.environ:
+        path = FOLDER / "en" / "nodeDefs.json"
+        path.write_text(json.dumps(english, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    assert read("en") == english, "set WRITE_LOCALES=1 to write it anew, and translate what has changed"
+
+
+def test_there_are_just_these_languages():
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted([*LANGUAGES, "en"])
+
+
+@every_language
+def test_a_language_has_every_text_and_no_other(language, english):
+    assert flat(read(language)).keys() == flat(english).keys()
+
+
+@every_language
+def test_every_text_is_translated(language, english):
+    translated, same = flat(read(language)), SAME.get(language, set())
+    assert all(text.strip() for text in translated.values())
+    left = {text for place, text in flat(english).items() if translated[place].casefold() == text.casefold()}
+    assert {text.casefold() for text in left} == same
+
+
+@every_language
+def test_translations_keep_numbers_paths_and_options_and_name_nodes_and_inputs_as_they_are_shown(language, english, schemas):
+    tree = read(language)
+    translated = flat(tree)
+    titles = {node["display_name"]: tree[node_id]["display_name"] for node_id, node in english.items()}
+    assert all(title.endswith(" (AdaIN)") for title in titles.values()) and len(set(titles.values())) == len(titles)
+    for place, text in flat(english).items():
+        node_id, shown_in = place[0], place[-1]
+        if shown_in not in ("description", "tooltip"):
+            continue
+        inputs = {key: item["name"] for key, item in tree[node_id]["inputs"].items()}
+        expected = [inputs.get(found.rstrip("."), found.rstrip(".")) for found in LITERAL.findall(text)]
+        for title, shown in titles.items():
+            if re.search(rf"\b{title.removesuffix(' (AdaIN)')}\b", text):
+                expected.append(shown.removesuffix(" (AdaIN)"))
+        for item in schemas[node_id][1].inputs:
+            if place[1:3] == ("inputs", item.id):
+                expected += [option for option in getattr(item, "options", None) or [] if f"{option}:" in text]
+        assert not [part for part in expected if part not in translated[place]], place
+
+
+@pytest.mark.parametrize("language", [*LANGUAGES, "en"])
+def test_no_text_holds_what_the_frontend_would_replace(language):
+    assert not [text for text in flat(read(language)).values() if set("{}@|") & set(text)]
