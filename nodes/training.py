@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ..adain_core import TrainingConfig, TrainingResult, learn_style, train
 from ..adain_core.catalog import find_entry
-from ..adain_core.encoder import VGGEncoder
+from ..adain_core.decoder import Decoder
+from ..adain_core.encoder import Encoder, VGGEncoder
 from ..adain_core.files import replacing
 from ..adain_core.images import list_images, load_image
+from ..adain_core.training.config import INVERSE
 from ..adain_core.training.data import folder_digest
 from ..adain_core.training.learn import CONTENT_SIDE
 from ..adain_core.training.networks import loss_layers
@@ -137,7 +139,7 @@ class TrainDecoder(io.ComfyNode):
             measure.model,
             path.stem.removesuffix("-decoder"),
             encoder=encoder.model if loss_encoder else "",
-            start_from="" if start_from == NOTHING else load_network("decoder", start_from).model,
+            start_from=_start(start_from, encoder.model),
             steps=steps,
             batch_size=batch_size,
             crop_size=crop_size,
@@ -267,6 +269,12 @@ def _folder(identifier: str, images: str) -> io.Combo.Input:
         tooltip="A folder in ComfyUI's input folder, with its sub-folders; press R to refresh the list. Not used when"
         f" {images} is connected. The built-in examples are for trying out.",
     )
+
+
+def _start(name: str, encoder: Encoder) -> str | Decoder:
+    if name != NOTHING:
+        return load_network("decoder", name).model
+    return INVERSE if isinstance(encoder, VGGEncoder) else ""  # random weights would take days to come as far
 
 
 def _seed(tooltip: str) -> io.Int.Input:
