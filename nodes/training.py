@@ -274,7 +274,7 @@ def _folder(identifier: str, images: str) -> io.Combo.Input:
 def _start(name: str, encoder: Encoder) -> str | Decoder:
     if name != NOTHING:
         return load_network("decoder", name).model
-    return INVERSE if isinstance(encoder, VGGEncoder) else ""  # random weights would take days to come as far
+    return INVERSE if isinstance(encoder, VGGEncoder) else ""  # pictures from the first step on
 
 
 def _seed(tooltip: str) -> io.Int.Input:
