@@ -48,7 +48,7 @@ function styleWidget(node) {
 // The styles there are now; of a server that does not tell, the names that the node has.
 async function readStyles(widget) {
   const answer = await api.fetchApi("/adain/styles");
-  return answer.ok ? answer.json() : widget.options.values.map((name) => ({ name }));
+  return answer.ok ? answer.json() : widget.options.values.map((name) => ({ name, source: "" }));
 }
 
 function choose(node, widget, name) {
@@ -95,7 +95,7 @@ async function openGallery(node) {
     active?.classList.add("active");
     active?.scrollIntoView({ block: "nearest" });
     for (const box of [search, list]) box.setAttribute("aria-activedescendant", active?.id ?? "");
-    about.textContent = active ? styles[options.indexOf(active)].source ?? "" : "There is no such style.";
+    about.textContent = active ? styles[options.indexOf(active)].source : "There is no such style.";
   }
   function finish(option) {
     dialog.close();
@@ -116,8 +116,10 @@ async function openGallery(node) {
     event.stopPropagation(); // the canvas has shortcuts of its own
     if (event.target === close || event.isComposing) return;
     if (move(event.key)) event.preventDefault();
-    else if (event.key === "Enter" && active) finish(active);
-    else if (event.key.length === 1 && event.target === list) search.focus(); // and the key is typed there
+    else if (event.key === "Enter") {
+      event.preventDefault(); // or it would press what has the focus next: the button that opened the gallery
+      if (active) finish(active);
+    } else if (event.key.length === 1 && event.target === list) search.focus(); // and the key is typed there
   });
   search.addEventListener("input", () => {
     const words = search.value.toLowerCase().split(/\s+/);

@@ -32,19 +32,21 @@ def server(tmp_path_factory):
     dataclasses.replace(wave, thumbnail=b"", source="").save(styles / "plain.safetensors")
     (styles / "broken.safetensors").write_bytes(b"no style")
     with Server(base) as server:
+        server.post("/settings", {"Comfy.TutorialCompleted": True})  # else the templates come up first
         yield server
 
 
 @pytest.fixture(scope="module", params=["canvas", "vue"])
 def window(server, request):
     """The page, with nodes drawn on the canvas or as elements of the page ("Nodes 2.0")."""
+    if request.param == "vue" and server.get("/system_stats")["system"]["comfyui_version"].startswith("0.3."):
+        pytest.skip("this host has them as an unfinished preview")
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(60_000)
-        page.add_init_script("localStorage.setItem('Comfy.TutorialCompleted', 'true')")
+        page.set_default_timeout(20_000)
         page.goto(server.url, wait_until="domcontentloaded")
-        page.wait_for_function("window.app?.graph && app.extensionManager && document.querySelector('canvas')")
+        page.wait_for_function("window.app?.extensionManager && app.canvas?.graph?.nodes.length")  # its own first workflow
         page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", request.param == "vue")
         yield page
         browser.close()
@@ -61,7 +63,9 @@ class Canvas:
         self.active = page.locator(".adain-gallery [role=option].active")
 
     def ask(self, expression: str):
-        return self.page.evaluate(f"kind => {{ const node = app.graph.findNodesByType(kind)[0]; return {expression}; }}", self.kind)
+        return self.page.evaluate(
+            f"kind => {{ const node = app.graph.findNodesByType(kind)[0]; return {expression}; }}", self.kind
+        )
 
     def open(self) -> None:
         """Press the button on the node with the mouse."""
@@ -160,8 +164,9 @@ def test_leaving_changes_nothing(canvas, leave):
     elif leave == "backdrop":
         canvas.page.mouse.click(5, 5)
     else:
-        canvas.press("Tab", "Tab" if canvas.page.evaluate("document.activeElement.tagName") == "INPUT" else "Shift+Tab")
-        canvas.page.get_by_role("button", name="Close").press("Enter")
+        canvas.press("Tab")
+        assert canvas.page.evaluate("document.activeElement.ariaLabel") == "Close"
+        canvas.press("Enter")
     assert canvas.closed() and canvas.values() == before
 
 
@@ -202,7 +207,10 @@ def test_a_style_saved_meanwhile_is_there(canvas, server):
 
 
 def test_the_selected_node_answers_to_the_keyboard(window):
-    workflow = {"nodes": [{"id": 1, "type": "AdaINLoadStyle", "pos": [300, 300], "widgets_values": ["harvest"]}], "version": 0.4}
+    workflow = {
+        "nodes": [{"id": 1, "type": "AdaINLoadStyle", "pos": [300, 300], "widgets_values": ["harvest"]}],
+        "version": 0.4,
+    }
     canvas = Canvas(window, {**workflow, "last_node_id": 1, "last_link_id": 0, "links": []}, "AdaINLoadStyle")
     canvas.ask("app.canvas.selectNode(node)")
     canvas.press("Shift+S")
