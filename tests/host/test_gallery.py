@@ -17,6 +17,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 TEMPLATE = json.loads((ROOT / "workflows" / "first-steps.json").read_text())
 BUNDLED_NAMES = sorted(path.stem for path in (BUNDLED / "styles").glob("*.safetensors"))
 BUTTON = "Choose by picture"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # no network
 
 pytestmark = [needs_comfyui, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
 
@@ -42,9 +43,9 @@ def window(server, request):
     if request.param == "vue" and server.get("/system_stats")["system"]["comfyui_version"].startswith("0.3."):
         pytest.skip("this host has them as an unfinished preview")
     with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.goto(server.url, wait_until="domcontentloaded")
         page.wait_for_function("window.app?.extensionManager && app.canvas?.graph?.nodes.length")  # its own first workflow
         page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", request.param == "vue")
