@@ -83,7 +83,7 @@ async function openGallery(node) {
   search.ariaExpanded = true;
   search.setAttribute("aria-controls", list.id);
   const close = element("button", { type: "button", ariaLabel: "Close", textContent: "×" });
-  const about = element("footer", {});
+  const about = element("footer", { ariaLive: "polite" });
   const header = element("header", {}, element("h2", { textContent: "Choose a style" }), search, close);
   const dialog = element("dialog", { className: "adain-gallery", ariaLabel: "Choose a style" }, header, list, about);
 
