@@ -22,7 +22,7 @@ const LOOK = `
 .adain-gallery header button:hover { background: var(--faint); color: var(--fg-color); }
 .adain-gallery :is(input, header button, [role=listbox]):focus-visible { outline: 2px solid var(--accent); outline-offset: -1px; }
 .adain-gallery [role=listbox] { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 6px;
-  padding: 4px 12px; overflow-y: auto; border-radius: 8px; }
+  padding: 4px 12px 8px; overflow-y: auto; border-radius: 8px; }
 .adain-gallery [role=option] { padding: 6px; border: 2px solid transparent; border-radius: 10px; text-align: center;
   overflow-wrap: anywhere; font-size: 12px; cursor: pointer; scroll-margin: 8px; }
 .adain-gallery [role=option].active { border-color: var(--accent); background: var(--faint); }
@@ -32,7 +32,8 @@ const LOOK = `
   overflow: hidden; border-radius: 6px; background: var(--faint); color: var(--descrip-text);
   font-size: 32px; font-weight: 400; }
 .adain-gallery img { position: absolute; width: 100%; height: 100%; object-fit: cover; }
-.adain-gallery footer { min-height: 1.35em; padding: 10px 16px 12px; color: var(--descrip-text); font-size: 12px; }
+.adain-gallery footer { min-height: 1.35em; padding: 10px 16px 12px; border-top: 1px solid var(--border-color);
+  color: var(--descrip-text); font-size: 12px; }
 `;
 
 function element(tag, properties, ...children) {
@@ -68,7 +69,9 @@ function tile({ name, thumbnail }, index, selected) {
     picture.append(image);
   }
   picture.ariaHidden = true;
-  return element("div", { role: "option", id: `adain-style-${index}`, ariaSelected: selected }, picture, name);
+  const parts = name.split(/(?<=\/)/).flatMap((part) => [part, element("wbr")]); // folders end a line first
+  const label = element("span", {}, ...parts);
+  return element("div", { role: "option", id: `adain-style-${index}`, ariaSelected: selected }, picture, label);
 }
 
 async function openGallery(node) {
