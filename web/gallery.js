@@ -32,7 +32,7 @@ const LOOK = `
   overflow: hidden; border-radius: 6px; background: var(--faint); color: var(--descrip-text);
   font-size: 32px; font-weight: 400; }
 .adain-gallery img { position: absolute; width: 100%; height: 100%; object-fit: cover; }
-.adain-gallery footer { min-height: 1.35em; padding: 10px 16px 12px; border-top: 1px solid var(--border-color);
+.adain-gallery footer { flex: none; min-height: 1.35em; padding: 10px 16px 12px; border-top: 1px solid var(--faint);
   color: var(--descrip-text); font-size: 12px; }
 `;
 
