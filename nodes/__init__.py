@@ -7,7 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import host
 from .latent import LatentAdaIN, ModelAdaIN
 from .networks import LoadDecoder, LoadEncoder
-from .styles import EncodeStyle, LoadStyle, MaskStyle, SaveStyle, StyleMix, StyleSweep
+from .styles import EncodeStyle, LoadStyle, MaskStyle, SaveStyle, StyleMix, StyleSweep, gallery
 from .stylize import AdaIN, Decode, StyleTransfer
 from .training import LearnStyle, TrainDecoder
 from .video import StylizeVideo
@@ -39,4 +39,5 @@ class AdaINExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> AdaINExtension:
     host.register_folders()
+    host.serve("/adain/styles", gallery)
     return AdaINExtension()

@@ -1,7 +1,8 @@
-"""The only door to ComfyUI's internals: devices, memory, progress, cancelling and folders."""
+"""The only door to ComfyUI's internals: devices, memory, progress, cancelling, folders and the server's routes."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import tempfile
@@ -25,6 +26,7 @@ from ..adain_core.tiling import COPIES, reporting
 from ..adain_core.video import Video
 
 try:
+    from aiohttp import web
     from comfy_execution.utils import get_executing_context
     from server import PromptServer
 except ImportError:  # ComfyUI's modules without its server, as in tests
@@ -120,6 +122,17 @@ def intermediate_dtype() -> torch.dtype:
     """The number type of pictures between nodes; hosts before it was a choice have float32."""
     choose = getattr(model_management, "intermediate_dtype", None)
     return torch.float32 if choose is None else choose()
+
+
+def serve(path: str, content: Callable[[], Any]) -> None:
+    """Answer GET requests for `path` with what `content()` is then, as JSON, where there is a server."""
+    server = getattr(PromptServer, "instance", None)
+    if server is None:
+        return
+
+    @server.routes.get(path)
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(await asyncio.to_thread(content))
 
 
 def register_folders() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core import Style, encode_style, load_style, match_colors, mix_styles
-from ..adain_core.files import version
+from ..adain_core.files import read_safetensors, version
 from ..adain_core.images import thumbnail_jpeg
 from . import host
 from .networks import combo
@@ -47,6 +48,18 @@ def read_style(name: str) -> Style:
     if path is None:
         raise FileNotFoundError(f"there is no style {name!r}; choose another, or make one with Encode Style and Save Style.")
     return load_style(path)
+
+
+def gallery() -> list[dict[str, str]]:
+    """Name, thumbnail (JPEG in base64) and source of each style there is, for the front end; what a file lacks is empty."""
+    styles = []
+    for name in style_names():
+        metadata = {}
+        if path := find_style(name):
+            with contextlib.suppress(OSError, ValueError):  # a damaged file says what is wrong when it is loaded
+                metadata = read_safetensors(path, [])[1]
+        styles.append({"name": name} | {key: metadata.get(key, "") for key in ("thumbnail", "source")})
+    return styles
 
 
 def encode_pictures(

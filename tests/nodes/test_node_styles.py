@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import base64
+import io
+
 import pytest
 import torch
+from PIL import Image
 
 
 def levels(style):
@@ -100,3 +104,12 @@ def test_a_style_is_saved_nowhere_else(run, encoder, painting, folders, name):
 def test_a_style_that_is_not_there_is_one_sentence(run):
     with pytest.raises(FileNotFoundError, match="there is no style 'gone'; choose another"):
         run("LoadStyle", name="gone")
+
+
+def test_the_gallery_has_every_style_and_of_a_damaged_one_the_name(run, encoder, painting, part, folders):
+    run("SaveStyle", style=run("EncodeStyle", encoder=encoder, image=painting, size=0), name="sea/waves")
+    (folders / "output" / "adain_styles" / "broken.safetensors").write_bytes(b"no style")
+    broken, waves = part("nodes.styles").gallery()
+    assert broken == {"name": "broken", "thumbnail": "", "source": ""}
+    with Image.open(io.BytesIO(base64.b64decode(waves["thumbnail"]))) as thumbnail:
+        assert waves["name"] == "sea/waves" and max(thumbnail.size) == 96

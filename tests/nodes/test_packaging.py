@@ -1,0 +1,18 @@
+"""What ComfyUI and its managers take from the root folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_installing_in_comfyui_leaves_torch_alone():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    names = {re.split(r"[<>=~! \[;]", line)[0].lower() for line in lines if not line.startswith("#")}
+    assert "safetensors" in names and not names & {"torch", "torchvision", "torchaudio"}
+
+
+def test_the_front_end_finds_its_folder(plugin):
+    assert (ROOT / plugin.WEB_DIRECTORY / "gallery.js").is_file()
