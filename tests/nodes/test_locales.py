@@ -57,6 +57,16 @@ def test_english_is_as_the_schemas_have_it(english):
     assert read("en") == english, "set WRITE_LOCALES=1 to write it anew, and translate what has changed"
 
 
+def test_the_gallery_has_a_command_in_every_language():
+    gallery = (ROOT / "web" / "gallery.js").read_text(encoding="utf-8")
+    labels = {}
+    for language in ("en", *LANGUAGES):
+        texts = json.loads((FOLDER / language / "commands.json").read_text(encoding="utf-8"))
+        labels[language] = texts["AdaIN_ChooseStyle"]["label"]
+    assert f'label: "{labels["en"]}"' in gallery and 'COMMAND = "AdaIN.ChooseStyle"' in gallery
+    assert len(set(labels.values())) == len(labels)
+
+
 def test_there_are_just_these_languages():
     assert sorted(path.name for path in FOLDER.iterdir()) == sorted([*LANGUAGES, "en"])
 
