@@ -157,7 +157,7 @@ def test_the_four_normalizations_on_one_task(evaluate):
 def test_equalized_pictures_have_the_same_contrast():
     picture = torch.rand(1, 64, 64).expand(3, -1, -1)
     dim = equalized(0.4 + 0.2 * picture)
-    torch.testing.assert_close(dim.std(), equalized(picture).std(), rtol=0.05, atol=0)
+    torch.testing.assert_close(dim.std(), equalized(picture).std(), rtol=0.1, atol=0)
     assert 0 <= dim.min() and dim.max() <= 1
 
 
@@ -218,6 +218,7 @@ def load_pixels(picture):
         (["controls", "--styles", "CONTENTS"], "interpolation takes 4"),
         (["comparison", "--loss-encoder", "lite"], "give a VGG-19"),
         (["ablation", "--contents", "nowhere"], "nowhere"),
+        (["sheet", "-o", "sheet.png"], "is a picture"),
     ],
 )
 def test_errors_are_one_line(evaluate, folders, capsys, arguments, reason):

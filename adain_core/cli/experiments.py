@@ -72,7 +72,7 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
             # without a default of its own, so that what is not given is told from what is
             report.add_argument(flag, dest=field.name, required=required, default=None, help=text, **KINDS[field.type])
         sizes = ", ".join(f"--{key.replace('_', '-')} {_words(value) or repr('')}" for key, value in config.FULL.items())
-        report.add_argument("--full", action="store_true", help=f"the paper's sizes: {sizes}")
+        report.add_argument("--full", action="store_true", help=f"full size: {sizes}")
         report.add_argument(
             "-o", "--output", type=Path, metavar="FILE", help="write the numbers as JSON, and the figure beside it as PNG"
         )
@@ -81,13 +81,18 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
 
 def run(kind: type, experiment: Callable[..., Experiment], arguments: argparse.Namespace) -> int:
     options.check_report(arguments.output)
+    if arguments.output and arguments.output.suffix == ".png":
+        raise ValueError(f"{arguments.output} is a picture; name the file of the numbers, the figure is written beside it.")
     if arguments.output and kind.MATPLOTLIB:
         check_matplotlib()
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
     given = {name: _tuples(value) for name, value in given.items() if value is not None}
     config = kind(**(kind.FULL if arguments.full else {}) | given)
     with tqdm(unit="step", disable=None) as bar:
-        report = experiment(config, options.follow(bar))
+        try:
+            report = experiment(config, options.follow(bar))
+        except FloatingPointError as error:
+            raise ValueError(error) from None
     if arguments.output:
         report.save(arguments.output)
     print("\n".join(f"{role}  {network}" for role, network in report.networks.items()))

@@ -164,5 +164,5 @@ def _figure(curves: dict[str, list[Losses]], smooth: int) -> Image.Image:
     for axis, part in zip(row, ("content", "style"), strict=True):
         figures.plot_losses(axis, part, curves, smooth)
         axis.set_xlabel(f"steps (mean of {smooth})")
-    row[0].legend(fontsize=8)
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figures.picture_of(figure)

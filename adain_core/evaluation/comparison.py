@@ -113,5 +113,5 @@ def _figure(curve: Sequence[Losses], means: dict[str, Losses]) -> Image.Image:
         for index, (name, losses) in enumerate(means.items(), 1):
             axis.axhline(getattr(losses, part), color=f"C{index}", linestyle="--", linewidth=1.2, label=name)
         axis.set_xlabel("iterations")
-    row[0].legend(fontsize=8)
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figures.picture_of(figure)
