@@ -95,9 +95,9 @@ def run(kind: type, experiment: Callable[..., Experiment], arguments: argparse.N
             raise ValueError(error) from None
     if arguments.output:
         report.save(arguments.output)
-    print("\n".join(f"{role}  {network}" for role, network in report.networks.items()))
-    print("\n\n".join(_table(table) for table in report.tables))
-    print(*report.findings, sep="\n")
+    networks = "\n".join(f"{role}  {network}" for role, network in report.networks.items())
+    parts = [networks, *map(_table, report.tables), "\n".join(report.findings)]
+    print("\n\n".join(filter(None, parts)))
     return 0
 
 

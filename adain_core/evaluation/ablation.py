@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..decoder import Decoder, PyramidDecoder, VGGDecoder
 from ..devices import exact_float32, resolve_device
 from ..normalization import BatchNorm2d, InstanceNorm2d
-from ..training import TrainingConfig
+from ..training import TrainingConfig, TrainingResult
 from ..training.objective import Objective, Seen
 from ..training.trainer import Trainer
 from . import figures
@@ -100,29 +100,29 @@ def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture
 def ablate(config: AblationConfig, progress: Progress | None = None) -> Experiment:
     """Train the paper's four variants, and say whether their losses come out in the paper's order.
 
+    Steps without a finite gradient are skipped and counted: an IN decoder amplifies those of flat crops at each of its layers.
     `progress` is called with how many training steps are done, and of how many. Raises as `train` does.
     """
     counter = Counter(progress, len(VARIANTS) * config.steps)
     network = load_loss_network(config.loss_encoder, resolve_device(config.device))
-    curves = {}
+    curves, skipped = {}, {}
     with tempfile.TemporaryDirectory() as temporary, torch.enable_grad(), exact_float32():
         for name, (vary, objective) in VARIANTS.items():
             recipe = TrainingConfig(
                 config.contents, config.styles, Path(config.folder or temporary) / name, network, name, config.encoder,
                 steps=config.steps, batch_size=config.batch_size, crop_size=config.size, seed=config.seed,
                 resize_content=(2 * config.size,) * 2, resize_style=(2 * config.size,) * 2,
-                learning_rate=config.learning_rate, device=config.device, workers=0, log_every=1,
+                learning_rate=config.learning_rate, device=config.device, log_every=1,
             )  # fmt: skip
             trainer = Trainer(recipe, resolve_device(config.device), vary, objective)
             counter.done += trainer.step
             trainer.run(lambda *_: counter.advance(), None, 0)
-            losses = trainer.result().losses
-            curves[name] = [Losses(*pair) for pair in zip(losses["content"], losses["style"], strict=True)]
+            curves[name], skipped[name] = _curve(trainer.result(), config.steps), trainer.skipped
     last = max(1, config.steps // 10)
     means = {name: mean_losses(losses[-last:]) for name, losses in curves.items()}
     table = Table(
-        f"mean of the last {last} of {config.steps} steps", ("content loss", "style loss"),
-        {name: (mean.content, mean.style) for name, mean in means.items()},
+        f"mean of the last {last} of {config.steps} steps", ("content loss", "style loss", "skipped steps"),
+        {name: (mean.content, mean.style, skipped[name]) for name, mean in means.items()},
     )  # fmt: skip
     networks = {"loss network": f"{network.name} ({network.fingerprint[:12]})"}
     networks["encoder"] = f"{trainer.encoder.name} ({trainer.encoder.fingerprint[:12]})"
@@ -143,6 +143,16 @@ def verdict(means: dict[str, Losses]) -> list[str]:
     }
     order = "the paper's order came out" if all(claims.values()) else "the paper's order did not come out"
     return [*(f"{'yes' if holds else 'no'}: {claim}" for claim, holds in claims.items()), order]
+
+
+def _curve(result: TrainingResult, steps: int) -> list[Losses]:
+    """The losses of each step; of one that was skipped, those of the step before."""
+    pairs = zip(result.losses["content"], result.losses["style"], strict=True)
+    found = dict(zip(result.steps, (Losses(*pair) for pair in pairs), strict=True))
+    curve = [found[result.steps[0]]]
+    for step in range(1, steps + 1):
+        curve.append(found.get(step, curve[-1]))
+    return curve[1:]
 
 
 def _concatenated(decoder: Decoder) -> Decoder:

@@ -64,12 +64,12 @@ def axes(rows: int, columns: int, **options: object) -> tuple[Figure, list[list[
     return figure, figure.subplots(rows, columns, squeeze=False, **options).tolist()
 
 
-def plot_losses(axis: Axes, part: str, curves: dict[str, Sequence[Losses]], smooth: int = 1, every: int = 1) -> None:
-    """The "content" or "style" losses of each curve on a logarithmic axis, as the mean of `smooth` steps, `every` so many."""
+def plot_losses(axis: Axes, part: str, curves: dict[str, Sequence[Losses]], smooth: int = 1) -> None:
+    """The "content" or "style" losses of each curve on a logarithmic axis, as the mean of `smooth` steps."""
     for name, losses in curves.items():
         values = [getattr(each, part) for each in losses]
         means = [sum(window) / len(window) for k in range(len(values)) if (window := values[max(0, k - smooth + 1) : k + 1])]
-        axis.plot([every * k for k in range(len(means))], means, label=name, linewidth=1.5)
+        axis.plot(means, label=name, linewidth=1.5)
     axis.set(yscale="log", ylabel=f"{part} loss")
     axis.grid(True, which="both", alpha=0.3)
 
