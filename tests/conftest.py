@@ -10,7 +10,8 @@ import torch
 from adain_core import catalog, download, hub
 from adain_core.decoder import PyramidDecoder
 from adain_core.devices import available_devices
-from adain_core.encoder import Encoder, Level, PyramidEncoder
+from adain_core.encoder import Encoder, Level, PyramidEncoder, VGGEncoder
+from adain_core.training.networks import initialize
 from adain_core.weights import NetworkFile, load_decoder, load_encoder, read_network, write_network
 
 CHANNELS = [4, 6]
@@ -92,6 +93,18 @@ def small_files(tmp_path_factory) -> tuple[Path, Path]:
     state = PyramidDecoder(config).state_dict()
     write_network(NetworkFile("decoder", "pyramid", config, state, "small", "small", fingerprint), paths[1])
     return paths
+
+
+@pytest.fixture(scope="session")
+def vgg(tmp_path_factory) -> Path:
+    """The file of a VGG-19 with random weights."""
+    network = VGGEncoder({})
+    initialize(network, seed=2)
+    state = network.state_dict()
+    state |= {"preprocess.weight": torch.eye(3)[:, :, None, None], "preprocess.bias": torch.zeros(3)}
+    path = tmp_path_factory.mktemp("vgg") / "judge.safetensors"
+    write_network(NetworkFile("encoder", "vgg19", {}, state, "judge"), path)
+    return path
 
 
 @pytest.fixture

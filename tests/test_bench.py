@@ -21,7 +21,7 @@ def test_table_and_json_hold_every_row(tmp_path, device, capsys):
     rows = report["rows"]
     assert [(row["size"], row["pipeline"], row["dtype"]) for row in rows] == [(s, *p) for s in (64, 44) for p in PIPELINES]
     for row in rows:
-        assert list(row["seconds"]) == ["encode", "transfer", "decode", "whole"] and min(row["seconds"].values()) > 0
+        assert list(row["seconds"]) == ["style", "encode", "transfer", "decode", "whole"] and min(row["seconds"].values()) > 0
         plain_row = next(r for r in rows if r["pipeline"] == "plain vgg19" and r["size"] == row["size"])
         assert row["speedup"] == pytest.approx(plain_row["seconds"]["whole"] / row["seconds"]["whole"])
         assert row["memory"] >= 0 and row["multiply_adds"] > 0

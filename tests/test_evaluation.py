@@ -6,25 +6,13 @@ import torch
 
 from adain_core import EvaluationConfig, channel_statistics, encode_style, evaluate, load_decoder, load_encoder, stylize
 from adain_core.cli import main
-from adain_core.encoder import VGGEncoder
 from adain_core.evaluation import boil, layer_features, pair_losses
 from adain_core.evaluation.boil import Pan, Zoom
 from adain_core.evaluation.report import draw_pairs, square
 from adain_core.images import load_image, save_image
-from adain_core.weights import NetworkFile, read_network, write_network
+from adain_core.weights import read_network, write_network
 
 EPS = 1e-5
-
-
-@pytest.fixture(scope="module")
-def vgg(tmp_path_factory):
-    """The file of a VGG-19 with random weights."""
-    torch.manual_seed(2)
-    state = VGGEncoder({}).state_dict()
-    state |= {"preprocess.weight": torch.eye(3)[:, :, None, None], "preprocess.bias": torch.zeros(3)}
-    path = tmp_path_factory.mktemp("vgg") / "judge.safetensors"
-    write_network(NetworkFile("encoder", "vgg19", {}, state, "judge"), path)
-    return path
 
 
 @pytest.fixture

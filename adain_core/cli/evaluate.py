@@ -1,4 +1,4 @@
-"""`adain evaluate`: how good a model is."""
+"""`adain evaluate`: how good a model is; its reports are in `experiments`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tqdm import tqdm
 from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
 from ..evaluation.report import MODES
-from . import options
+from . import experiments, options
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("evaluate", help="measure a model's losses and boil on folders of pictures")
-    parser.add_argument("--contents", type=Path, required=True, metavar="DIR", help="folder of content pictures")
-    parser.add_argument("--styles", type=Path, required=True, metavar="DIR", help="folder of style pictures")
+    parser.add_argument("--contents", type=Path, metavar="DIR", help="folder of content pictures")
+    parser.add_argument("--styles", type=Path, metavar="DIR", help="folder of style pictures")
     parser.add_argument(
-        "--loss-encoder", required=True, metavar="NAME", help="the VGG-19 whose features the losses compare: a name or a file"
+        "--loss-encoder", metavar="NAME", help="the VGG-19 whose features the losses compare: a name or a file"
     )
     options.add_network(parser, "encoder")
     options.add_network(parser, "decoder")
@@ -38,9 +38,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_device(parser)
     options.add_dtype(parser)
     parser.set_defaults(run=run)
+    experiments.add_parsers(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    for option in ("contents", "styles", "loss_encoder"):  # a report has its own, so that the parser cannot require them
+        if getattr(arguments, option) is None:
+            raise ValueError(f"--{option.replace('_', '-')} is missing; see adain evaluate --help.")
     options.check_report(arguments.output)
     settings = [field.name for field in dataclasses.fields(EvaluationConfig)]
     config = EvaluationConfig(**{name: getattr(arguments, name) for name in settings})

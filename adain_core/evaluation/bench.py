@@ -76,10 +76,11 @@ class Machine:
 class Row:
     """One pipeline in one number type at one size.
 
-    `seconds`, medians: "encode", "transfer" and "decode" by themselves, and "whole", the public `stylize` with the style
-    already encoded; or "step", one of training. `speedup`: the plain implementation's seconds in float32, of the whole or
-    the step, over these. `memory`: bytes that the whole or the step adds at its peak. `multiply_adds`: those a second of the
-    encoder, as many as its layers have. `error`: relative, of the picture (of the losses, in training) to the plain one.
+    `seconds`, medians: "style" (encoding one), "encode", "transfer" and "decode" by themselves, and "whole", the public
+    `stylize` with the style already encoded; or "step", one of training. `speedup`: the plain implementation's seconds in
+    float32, of the whole or the step, over these. `memory`: bytes that the whole or the step adds at its peak.
+    `multiply_adds`: those a second of the encoder, as many as its layers have. `error`: relative, of the picture (of the
+    losses, in training) to the plain one.
     """
 
     pipeline: str
@@ -106,8 +107,14 @@ class BenchReport:
             temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-def bench(config: BenchConfig, progress: Progress | None = None) -> BenchReport:
+def bench(
+    config: BenchConfig,
+    progress: Progress | None = None,
+    others: Callable[[int, torch.device], list[Pipeline]] = lambda size, device: [],
+) -> BenchReport:
     """Measure by `config`; `progress` is called with how many rounds are done, and of how many.
+
+    `others` makes further pipelines that take their turns, of a size in pixels and a device.
 
     All pipelines take turns, after a round that does not count, in which memory is measured. Raises ValueError for networks
     other than VGG-19, for pictures or losses that are not the plain implementation's, and where memory runs out.
@@ -127,7 +134,10 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> BenchReport:
     with torch.no_grad(), exact_float32():
         networks, rows = pipelines.vgg_networks(config.encoder, config.decoder), []
         for size in config.sizes:
-            rows += _measure(partial(pipelines.stylizing, *networks, dtypes, size, device), size, config.runs, device, advance)
+            def build(size: int = size) -> list[Pipeline]:
+                return pipelines.stylizing(*networks, dtypes, size, device) + others(size, device)
+
+            rows += _measure(build, size, config.runs, device, advance)
         if config.training:
             with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
                 steps = partial(pipelines.training_steps, *networks, trained, folder, device)

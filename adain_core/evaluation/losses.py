@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -21,6 +22,11 @@ class Losses:
 
     content: float
     style: float
+
+
+def mean_losses(losses: Sequence[Losses]) -> Losses:
+    """Their means."""
+    return Losses(fmean(each.content for each in losses), fmean(each.style for each in losses))
 
 
 def load_loss_network(name: str, device: torch.device) -> VGGEncoder:

@@ -82,6 +82,7 @@ def stylizing(
     features, work = f(content), multiply_adds(f, size)
     target = plain.normalize_to(features, mu, sigma)
     calls = {
+        "style": lambda: plain.mean_std(f(style)),
         "encode": lambda: f(content),
         "transfer": lambda: plain.normalize_to(features, mu, sigma),
         "decode": lambda: g(target),
@@ -106,6 +107,7 @@ def _own_calls(encoder: Encoder, decoder: Decoder, content: Tensor, style_pictur
 
     target = transfer()
     return {
+        "style": lambda: encode_style(encoder, style_picture, size=0),
         "encode": lambda: encoder(content),
         "transfer": transfer,
         "decode": lambda: decoder(target),

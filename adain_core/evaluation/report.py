@@ -21,7 +21,7 @@ from ..style import Style, encode_style
 from ..stylize import stylize
 from ..weights import load_decoder, load_encoder
 from .boil import MOTIONS, boil
-from .losses import Losses, layer_features, load_loss_network, pair_losses
+from .losses import Losses, layer_features, load_loss_network, mean_losses, pair_losses
 
 MODES = ("image", "batch", "running")  # content statistics that a clip can be stylised with
 Boil = dict[str, dict[str, float]]  # by motion, then by mode
@@ -93,12 +93,12 @@ class Report:
     @property
     def model(self) -> Losses:
         """The model's mean losses."""
-        return _mean([pair.model for pair in self.pairs])
+        return mean_losses([pair.model for pair in self.pairs])
 
     @property
     def untouched(self) -> Losses:
         """The mean losses of the untouched contents."""
-        return _mean([pair.untouched for pair in self.pairs])
+        return mean_losses([pair.untouched for pair in self.pairs])
 
     @property
     def boil(self) -> Boil:
@@ -153,6 +153,11 @@ def square(picture: Tensor, size: int) -> Tensor:
     picture = resize(picture, size)
     top, left = ((side - size) // 2 for side in picture.shape[2:])
     return picture[:, :, top : top + size, left : left + size]
+
+
+def load_square(path: Path, size: int) -> Tensor:
+    """The `square` of a picture file, what is transparent composited on white."""
+    return square(_load(path), size)
 
 
 class _Evaluation:
@@ -223,7 +228,7 @@ class _Evaluation:
         if path in self.unreadable:
             return None
         try:
-            return square(_load(path), self.config.size)
+            return load_square(path, self.config.size)
         except (ValueError, OSError) as error:
             self.unreadable[path] = str(error)
             return None
@@ -236,6 +241,3 @@ def _load(path: Path) -> Tensor:
     """A picture `(1, 3, H, W)`, what is transparent composited on white."""
     return on_white(load_image(path))
 
-
-def _mean(losses: Sequence[Losses]) -> Losses:
-    return Losses(fmean(each.content for each in losses), fmean(each.style for each in losses))

@@ -72,10 +72,7 @@ class Objective(nn.Module):
         """The total loss, and its parts before they are weighted."""
         config = self.config
         with self._autocast():
-            if self.encoder is self.loss_network and len(self.encoder.levels) == 1:
-                levels, styles = [seen.features], seen.statistics[-1:]
-            else:
-                levels, styles = self._encode(seen.content, seen.style)
+            levels, styles = self._known(seen) or self._encode(seen.content, seen.style)
             own = [channel_statistics(x) for x in levels]
             result = self._decode(levels, styles, own, seen.content)
         found = self.loss_network(_fast(result), self.layers)
@@ -117,6 +114,12 @@ class Objective(nn.Module):
         with self._autocast():
             # By the whole crop's statistics: what the motion alone changes is to vanish.
             return consistency_loss(result, self._decode(self.encoder(_fast(moved)), styles, own, moved), offset)
+
+    def _known(self, seen: Seen) -> tuple[list[Tensor], list[ChannelStatistics]] | None:
+        """What `_encode` would give, where the loss network has computed it already."""
+        if self.encoder is self.loss_network and len(self.encoder.levels) == 1:
+            return [seen.features], seen.statistics[-1:]
+        return None
 
     def _encode(self, content: Tensor, style: Tensor) -> tuple[list[Tensor], list[ChannelStatistics]]:
         """Features of the contents, statistics of the styles."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from ..decoder import Decoder
 from ..devices import exact_float32, rank_and_size, resolve_device
 from ..files import replacing
 from ..images import save_image
@@ -76,10 +77,17 @@ def train(
 class Trainer:
     """A training's state. Whatever is random is a function of the seed and the step, so the step alone says where it is.
 
-    Of several processes each trains on its share of every batch; the first alone writes files.
+    Of several processes each trains on its share of every batch; the first alone writes files. `vary` makes another decoder of
+    the usual one, and `objective` is what is minimised: for experiments.
     """
 
-    def __init__(self, config: TrainingConfig, device: torch.device):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        device: torch.device,
+        vary: Callable[[Decoder], Decoder] = lambda decoder: decoder,
+        objective: type[Objective] = Objective,
+    ):
         self.config, self.output, self.device = config, Path(config.output), device
         self.rank, self.processes = rank_and_size()
         part, rest = divmod(config.batch_size, self.processes * config.accumulate)
@@ -90,7 +98,8 @@ class Trainer:
             raise ValueError(f"{shares} leaves {part} pictures to a part, too few for {config.pairings} pairings; give fewer.")
         dtype = fast_dtype(config.precision, device)
         loss_network = frozen_encoder(config.loss_encoder, device, dtype)
-        self.encoder, self.decoder = new_networks(config, loss_network, device)
+        self.encoder, decoder = new_networks(config, loss_network, device)
+        self.decoder = vary(decoder).to(device)
         augment = augment_style if config.augment else None
         self.folders = (
             pictures_of(config.contents, config.crop_size, config.resize_content, seed=config.seed),
@@ -106,7 +115,7 @@ class Trainer:
         if config.start_from == INVERSE and not self.checkpoint.exists():
             count = math.ceil(INVERTED / config.crop_size**2)
             fit_inverse(self.decoder, self.encoder, torch.cat([self._pictures(folder, count) for folder in self.folders]))
-        self.objective = Objective(config, loss_network, self.encoder, self.decoder, dtype)
+        self.objective = objective(config, loss_network, self.encoder, self.decoder, dtype)
         networks = [self.encoder, self.decoder] if config.channels else [self.decoder]
         self.parameters = [p.requires_grad_(True) for network in networks for p in network.parameters()]
         self.model = self.objective if self.processes == 1 else DistributedDataParallel(self.objective)

@@ -1,0 +1,122 @@
+"""The reports of `adain evaluate`: the paper's experiments."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..evaluation.ablation import AblationConfig, ablate
+from ..evaluation.comparison import ComparisonConfig, compare
+from ..evaluation.controls import ControlsConfig, show_controls
+from ..evaluation.experiment import Experiment, Table
+from ..evaluation.figures import check_matplotlib
+from ..evaluation.normalization import NormalizationConfig, compare_normalizations
+from ..evaluation.sheet import SheetConfig, compare_pictures
+from ..evaluation.speed import SpeedConfig, measure_speed
+from . import options
+
+EXPERIMENTS: dict[str, tuple[type, Callable[..., Experiment], str]] = {
+    "comparison": (ComparisonConfig, compare, "losses of models and of other methods, beside optimisation step by step"),
+    "speed": (SpeedConfig, measure_speed, "seconds a picture, with the style known and with it encoded"),
+    "ablation": (AblationConfig, ablate, "train the paper's four variants, and compare their losses"),
+    "controls": (ControlsConfig, show_controls, "strength, interpolation, colour and place as pictures"),
+    "normalization": (NormalizationConfig, compare_normalizations, "batch, instance, conditional and adaptive normalization"),
+    "sheet": (SheetConfig, compare_pictures, "models and folders of finished pictures side by side, with their losses"),
+}
+HELP = {
+    "contents": "folder of content pictures, with its sub-folders",
+    "styles": "folder of style pictures, with its sub-folders",
+    "loss_encoder": "the VGG-19 whose features the losses compare: a name or a file",
+    "models": "an encoder and a decoder, or a name for both; give it again for further models",
+    "model": "an encoder and a decoder, or a name for both",
+    "results": "folders of finished pictures, named CONTENT...STYLE as adain stylize names them",
+    "size": "side of the squares that pictures are cut to, or of crops in training",
+    "sizes": "sides of the pictures",
+    "runs": "of which the median counts",
+    "content_count": "how many contents are drawn",
+    "style_count": "how many styles are drawn",
+    "iterations": "of optimisation, and of inverting swapped features",
+    "training_contents": "folder of contents that other networks are trained on (default: the contents)",
+    "training_steps": "steps that other networks are trained for",
+    "steps": "steps that each variant is trained for",
+    "folder": "where networks and checkpoints are kept, so that a stopped report goes on (default: nowhere)",
+    "seed": "under which pictures are drawn and weights begin",
+    "device": "cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found",
+}
+KINDS = {
+    "int": {"type": int, "metavar": "N"},
+    "float": {"type": float, "metavar": "X"},
+    "str": {"metavar": "NAME"},
+    "Path": {"type": Path, "metavar": "DIR"},
+    "Path | None": {"type": Path, "metavar": "DIR"},
+    "tuple[int, ...]": {"type": int, "nargs": "+", "metavar": "N"},
+    "tuple[str, ...]": {"nargs": "+", "metavar": "NAME"},
+    "tuple[tuple[str, ...], ...]": {"nargs": "+", "action": "append", "metavar": "NAME"},
+}
+
+
+def add_parsers(parser: argparse.ArgumentParser) -> None:
+    subparsers = parser.add_subparsers(title="the paper's experiments", metavar="REPORT")
+    for name, (config, experiment, text) in EXPERIMENTS.items():
+        report = subparsers.add_parser(name, help=text, description=text)
+        for field in dataclasses.fields(config):
+            required = field.default is dataclasses.MISSING
+            shown = "" if required or field.default in ("", None) else f" (default: {_words(field.default)})"
+            text = (HELP.get(field.name, "") + shown).strip() or None
+            flag = "--" + field.name.replace("_", "-").replace("models", "model")
+            # without a default of its own, so that what is not given is told from what is
+            report.add_argument(flag, dest=field.name, required=required, default=None, help=text, **KINDS[field.type])
+        sizes = ", ".join(f"--{key.replace('_', '-')} {_words(value) or repr('')}" for key, value in config.FULL.items())
+        report.add_argument("--full", action="store_true", help=f"full size: {sizes}")
+        report.add_argument(
+            "-o", "--output", type=Path, metavar="FILE", help="write the numbers as JSON, and the figure beside it as PNG"
+        )
+        report.set_defaults(run=partial(run, config, experiment))
+
+
+def run(kind: type, experiment: Callable[..., Experiment], arguments: argparse.Namespace) -> int:
+    options.check_report(arguments.output)
+    if arguments.output and arguments.output.suffix == ".png":
+        raise ValueError(f"{arguments.output} is a picture; name the file of the numbers, the figure is written beside it.")
+    if arguments.output and kind.MATPLOTLIB:
+        check_matplotlib()
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
+    given = {name: _tuples(value) for name, value in given.items() if value is not None}
+    config = kind(**(kind.FULL if arguments.full else {}) | given)
+    with tqdm(unit="step", disable=None) as bar:
+        try:
+            report = experiment(config, options.follow(bar))
+        except FloatingPointError as error:
+            raise ValueError(error) from None
+    if arguments.output:
+        report.save(arguments.output)
+    networks = "\n".join(f"{role}  {network}" for role, network in report.networks.items())
+    parts = [networks, *map(_table, report.tables), "\n".join(report.findings)]
+    print("\n\n".join(filter(None, parts)))
+    return 0
+
+
+def _table(table: Table) -> str:
+    first = max(map(len, [table.title, *table.rows])) + 2
+    lines = [table.title.ljust(first) + "".join(f"  {column:>12}" for column in table.columns)]
+    for name, values in table.rows.items():
+        cells = (f"  {_cell(value):>{max(12, len(column))}}" for value, column in zip(values, table.columns, strict=True))
+        lines.append(f"  {name}".ljust(first) + "".join(cells))
+    return "\n".join(lines)
+
+
+def _cell(value: float | str | None) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _tuples(value: object) -> object:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _words(value: object) -> str:
+    return " ".join(map(_words, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,178 @@
+"""The paper's ablation: AdaIN against concatenation, and decoders with normalization layers against one without."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..decoder import Decoder, PyramidDecoder, VGGDecoder
+from ..devices import exact_float32, resolve_device
+from ..normalization import BatchNorm2d, InstanceNorm2d
+from ..training import TrainingConfig, TrainingResult
+from ..training.objective import Objective, Seen
+from ..training.trainer import Trainer
+from . import figures
+from .baselines import add_normalization
+from .experiment import Counter, Experiment, ExperimentConfig, Table
+from .losses import Losses, load_loss_network, mean_losses
+from .report import Progress
+
+PLAIN, CONCAT, BATCH, INSTANCE = "Enc-AdaIN-Dec", "Enc-Concat-Dec", "Enc-AdaIN-BNDec", "Enc-AdaIN-INDec"
+
+
+@dataclass(frozen=True)
+class AblationConfig(ExperimentConfig):
+    """Decoders for `encoder` (empty: the loss encoder), each trained on the same crops of `size` pixels for `steps` steps.
+
+    The rest of the recipe is the paper's. Networks, checkpoints and samples are kept in `folder`, where a training that was
+    stopped goes on; empty keeps nothing.
+    """
+
+    FULL: ClassVar[dict] = {"size": 256, "encoder": "", "steps": 20_000, "batch_size": 8}
+
+    size: int = 64
+    encoder: str = "lite"
+    steps: int = 100
+    batch_size: int = 4
+    learning_rate: float = 1e-4
+    folder: str = ""
+
+
+class ConcatDecoder(Decoder):
+    """A decoder of the content's and the style's features side by side: of each level twice the channels go in."""
+
+    architecture = "concat"
+
+    def __init__(self, inner: Decoder, channels: Sequence[int], seed: int):
+        super().__init__(inner.config)
+        self.inner, self.stride, self.halo, self.values_per_pixel = inner, inner.stride, inner.halo, inner.values_per_pixel
+        self.fusion = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in channels)
+        generator = torch.Generator().manual_seed(seed)
+        for convolution in self.fusion:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear", generator=generator)
+            nn.init.zeros_(convolution.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.inner([convolution(x) for convolution, x in zip(self.fusion, features, strict=True)])
+
+
+class ConcatObjective(Objective):
+    """The paper's loss of a decoder that is given the features of both pictures, unchanged."""
+
+    def _known(self, seen: Seen) -> None:
+        return None
+
+    def _encode(self, content: Tensor, style: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        return tuple(self.encoder(pictures) for pictures in (content, style))
+
+    def _decode(self, levels: list[Tensor], styles: list[Tensor], own: object, content: Tensor) -> Tensor:
+        result = self.decoder([torch.cat(pair, 1) for pair in zip(levels, styles, strict=True)])
+        return result[:, :, : content.shape[2], : content.shape[3]]
+
+
+class _WholeVGGDecoder(VGGDecoder):
+    """The mirror of VGG-19 without bands of rows, each of which would be normalised by itself."""
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        (x,) = features
+        for names in self.blocks:
+            x = self._block(x, names)
+        return x
+
+
+def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture: str) -> Decoder:
+    """The decoder with `layer(channels)` after each of its convolutions but the last."""
+    whole = decoder
+    if isinstance(decoder, VGGDecoder):
+        whole = _WholeVGGDecoder(decoder.config)
+        whole.load_state_dict(decoder.state_dict())
+    whole.architecture = f"{decoder.architecture} with {architecture}"
+    return add_normalization(whole, layer)
+
+
+def ablate(config: AblationConfig, progress: Progress | None = None) -> Experiment:
+    """Train the paper's four variants, and say whether their losses come out in the paper's order.
+
+    Steps without a finite gradient are skipped and counted: an IN decoder amplifies those of flat crops at each of its layers.
+    `progress` is called with how many training steps are done, and of how many. Raises as `train` does.
+    """
+    counter = Counter(progress, len(VARIANTS) * config.steps)
+    network = load_loss_network(config.loss_encoder, resolve_device(config.device))
+    curves, skipped = {}, {}
+    with tempfile.TemporaryDirectory() as temporary, torch.enable_grad(), exact_float32():
+        for name, (vary, objective) in VARIANTS.items():
+            recipe = TrainingConfig(
+                config.contents, config.styles, Path(config.folder or temporary) / name, network, name, config.encoder,
+                steps=config.steps, batch_size=config.batch_size, crop_size=config.size, seed=config.seed,
+                resize_content=(2 * config.size,) * 2, resize_style=(2 * config.size,) * 2,
+                learning_rate=config.learning_rate, device=config.device, log_every=1,
+            )  # fmt: skip
+            trainer = Trainer(recipe, resolve_device(config.device), vary, objective)
+            counter.done += trainer.step
+            trainer.run(lambda *_: counter.advance(), None, 0)
+            curves[name], skipped[name] = _curve(trainer.result(), config.steps), trainer.skipped
+    last = max(1, config.steps // 10)
+    means = {name: mean_losses(losses[-last:]) for name, losses in curves.items()}
+    table = Table(
+        f"mean of the last {last} of {config.steps} steps", ("content loss", "style loss", "skipped steps"),
+        {name: (mean.content, mean.style, skipped[name]) for name, mean in means.items()},
+    )  # fmt: skip
+    networks = {"loss network": f"{network.name} ({network.fingerprint[:12]})"}
+    networks["encoder"] = f"{trainer.encoder.name} ({trainer.encoder.fingerprint[:12]})"
+    return Experiment(config, networks, (table,), lambda: _figure(curves, last), curves, tuple(verdict(means)))
+
+
+def verdict(means: dict[str, Losses]) -> list[str]:
+    """The paper's claims about the four, each with whether these losses bear it out."""
+    plain, concat, batch, instance = (means[name] for name in (PLAIN, CONCAT, BATCH, INSTANCE))
+    claims = {
+        "the BN decoder is above the plain one in content loss": batch.content > plain.content,
+        "the BN decoder is above the plain one in style loss": batch.style > plain.style,
+        "the IN decoder is above the plain one in content loss": instance.content > plain.content,
+        "the IN decoder is above the plain one in style loss": instance.style > plain.style,
+        "the IN decoder is above the BN decoder in content loss": instance.content > batch.content,
+        "the IN decoder is above the BN decoder in style loss": instance.style > batch.style,
+        "concatenation has the highest content loss": concat.content == max(each.content for each in means.values()),
+    }
+    order = "the paper's order came out" if all(claims.values()) else "the paper's order did not come out"
+    return [*(f"{'yes' if holds else 'no'}: {claim}" for claim, holds in claims.items()), order]
+
+
+def _curve(result: TrainingResult, steps: int) -> list[Losses]:
+    """The losses of each step; of one that was skipped, those of the step before."""
+    pairs = zip(result.losses["content"], result.losses["style"], strict=True)
+    found = dict(zip(result.steps, (Losses(*pair) for pair in pairs), strict=True))
+    curve = [found[result.steps[0]]]
+    for step in range(1, steps + 1):
+        curve.append(found.get(step, curve[-1]))
+    return curve[1:]
+
+
+def _concatenated(decoder: Decoder) -> Decoder:
+    channels = decoder.config["channels"] if isinstance(decoder, PyramidDecoder) else [decoder.conv4_1.in_channels]
+    return ConcatDecoder(decoder, channels, seed=0)
+
+
+VARIANTS: dict[str, tuple[Callable[[Decoder], Decoder], type[Objective]]] = {
+    PLAIN: (lambda decoder: decoder, Objective),
+    CONCAT: (_concatenated, ConcatObjective),
+    BATCH: (lambda decoder: normalized(decoder, BatchNorm2d, "batch normalization"), Objective),
+    INSTANCE: (lambda decoder: normalized(decoder, lambda width: InstanceNorm2d(width, affine=True), "instance normalization"),
+               Objective),
+}  # fmt: skip
+
+
+def _figure(curves: dict[str, list[Losses]], smooth: int) -> Image.Image:
+    figure, (row,) = figures.axes(1, 2)
+    for axis, part in zip(row, ("content", "style"), strict=True):
+        figures.plot_losses(axis, part, curves, smooth)
+        axis.set_xlabel(f"steps (mean of {smooth})")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figures.picture_of(figure)

@@ -1,0 +1,184 @@
+"""The methods that the paper compares AdaIN with: optimisation, patch matching, and networks of one style."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..encoder import VGGEncoder
+from ..layers import DownsampleConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
+from ..losses import LAYERS, content_loss, style_loss
+from ..normalization import ConditionalInstanceNorm2d
+from ..statistics import ChannelStatistics, adain, channel_statistics
+from ..training.data import Augmentation, PictureFolder, stream
+from ..training.networks import initialize
+from .losses import Losses, layer_features
+
+STYLE_WEIGHT = 10.0  # of every method here, as of the paper's training
+WIDTH = 32  # channels at full size of a network of one style
+SWAPPED = "relu3_1"
+MATCHED = 2048  # patches that are compared with all of the style's at once
+
+Advance = Callable[[], object]
+
+
+class Objective:
+    """What AdaIN's decoders are trained to minimise: the distance to the AdaIN target, and the style loss times 10.
+
+    Of contents `(B, 3, H, W)` and the statistics of a style's `layer_features`. Every method here minimises this in place of
+    its own losses (Gram matrices for most), so that their results compare.
+    """
+
+    def __init__(self, network: VGGEncoder, content: Tensor, style: Sequence[ChannelStatistics]):
+        self.network, self.style = network, style
+        self.target = adain(layer_features(network, content)[-1], style[-1])
+
+    def __call__(self, pictures: Tensor) -> tuple[Tensor, Losses]:
+        """The sum to descend, and its parts, of pictures of the contents' shape."""
+        features = self.network(pictures, LAYERS)
+        parts = content_loss(features[-1], self.target), style_loss(features, self.style)
+        return parts[0] + STYLE_WEIGHT * parts[1], Losses(*(part.item() for part in parts))
+
+
+def optimise(start: Tensor, loss: Callable[[Tensor], Tensor], iterations: int, advance: Advance) -> Tensor:
+    """What L-BFGS makes of the picture `start` `(1, 3, H, W)`, held in [0, 1]; `loss` is called once an iteration."""
+    picture = start.detach().clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([picture], max_iter=1, tolerance_grad=0, tolerance_change=0, history_size=20)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(picture)
+        value.backward()
+        return value
+
+    for _ in range(iterations):
+        optimizer.step(closure)
+        with torch.no_grad():
+            picture.clamp_(0, 1)
+        advance()
+    return picture.detach()
+
+
+def gatys(
+    network: VGGEncoder, content: Tensor, style: Tensor, iterations: int, advance: Advance
+) -> tuple[Tensor, list[Losses]]:
+    """A picture optimised from the content (Gatys, Ecker and Bethge 2016), and its losses before each iteration and at the end.
+
+    Content and style are `(1, 3, H, W)` in [0, 1]; minimised is the `Objective`.
+    """
+    statistics = [channel_statistics(x) for x in layer_features(network, style)]
+    objective, found = Objective(network, content, statistics), []
+
+    def loss(picture: Tensor) -> Tensor:
+        total, losses = objective(picture)
+        found.append(losses)
+        return total
+
+    picture = optimise(content, loss, iterations, advance)
+    with torch.no_grad():
+        loss(picture)
+    return picture, found
+
+
+def style_swap(network: VGGEncoder, content: Tensor, style: Tensor, iterations: int, advance: Advance) -> Tensor:
+    """A picture by Style-Swap (Chen and Schmidt 2016): features at relu3_1 swapped, then inverted by optimisation.
+
+    Content and style are `(1, 3, H, W)` in [0, 1]. Their total variation is left out of the inversion.
+    """
+    with torch.no_grad():
+        target = swap_patches(*(network(picture, [SWAPPED])[0] for picture in (content, style)))
+    return optimise(content, lambda picture: content_loss(network(picture, [SWAPPED])[0], target), iterations, advance)
+
+
+def swap_patches(content: Tensor, style: Tensor, side: int = 3) -> Tensor:
+    """Features `content` `(1, C, h, w)` with every patch replaced by the most alike of `style` `(1, C, any, any)`.
+
+    Alike is the normalised cross-correlation; where patches overlap they are averaged. Source: Chen and Schmidt 2016.
+    """
+    patches, own = F.unfold(style, side)[0], F.unfold(content, side)[0]
+    wanted = F.normalize(patches, dim=0)
+    nearest = torch.cat([(part.mT @ wanted).argmax(1) for part in own.split(MATCHED, dim=1)])
+    swapped, size = patches[None, :, nearest], content.shape[2:]
+    return F.fold(swapped, size, side) / F.fold(torch.ones_like(swapped), size, side)
+
+
+def add_normalization(network: nn.Module, layer: Callable[[int], nn.Module]) -> nn.Module:
+    """The same network with `layer(channels)` after each of its convolutions but the last, which draws the picture."""
+    for convolution in [module for module in network.modules() if isinstance(module, nn.Conv2d)][:-1]:
+        convolution.normalization = layer(convolution.out_channels)
+        convolution.register_forward_hook(lambda module, _, result: module.normalization(result))
+    return network
+
+
+class StyleNetwork(nn.Module):
+    """A feed-forward network of one style, or of a few (Ulyanov et al. 2016, Johnson et al. 2016, Dumoulin et al. 2017).
+
+    `layer(channels)` makes its normalization: batch or instance normalization, or `ChosenNorm2d`, one pair for each style.
+    """
+
+    def __init__(self, layer: Callable[[int], nn.Module], seed: int = 0, width: int = WIDTH):
+        super().__init__()
+        narrow, middle, wide = width, 2 * width, 4 * width
+        parts = [ReflectionConv2d(3, narrow), DownsampleConv2d(narrow, middle), DownsampleConv2d(middle, wide)]
+        parts += [*(ResidualBlock(wide) for _ in range(3)), UpsampleConv2d(wide, middle), UpsampleConv2d(middle, narrow)]
+        drawing = ReflectionConv2d(narrow, 3)
+        modules = [module for part in parts for module in (part, nn.ReLU())]
+        self.layers = nn.Sequential(*modules, drawing)
+        initialize(self, seed)
+        with torch.no_grad():  # begins around mid-grey
+            drawing.weight.mul_(0.1)
+            drawing.bias.fill_(0.5)
+        add_normalization(self, layer)
+
+    def forward(self, content: Tensor, style: int = 0) -> Tensor:
+        """Pictures `(B, 3, H, W)`, not clamped, of contents of that size in the style of that number."""
+        for module in self.modules():
+            if isinstance(module, ChosenNorm2d):
+                module.style = style
+        return self.layers(content)[:, :, : content.shape[2], : content.shape[3]]
+
+
+class ChosenNorm2d(ConditionalInstanceNorm2d):
+    """Conditional instance normalization for a network that is told the style once, for all its layers."""
+
+    style = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, torch.full((len(x),), self.style, device=x.device))
+
+
+def train_style_network(
+    style_network: StyleNetwork,
+    network: VGGEncoder,
+    styles: Sequence[Sequence[ChannelStatistics]],
+    contents: Path,
+    steps: int,
+    batch_size: int,
+    crop_size: int,
+    advance: Advance,
+    learning_rate: float = 1e-3,
+    augment: Augmentation | None = None,
+    seed: int = 0,
+) -> list[Losses]:
+    """Train a network on crops of the pictures in `contents`, the styles by turns; its losses before each step.
+
+    `styles` are the statistics of each style's `layer_features`; minimised is the `Objective`. Both networks are on one
+    device; the trained one is in evaluation mode afterwards.
+    """
+    device, found = next(network.parameters()).device, []
+    optimizer = torch.optim.Adam(style_network.train().parameters(), learning_rate)
+    pictures = PictureFolder(contents, crop_size, 2 * crop_size, augment, seed=seed)
+    for step, (batch,) in zip(range(steps), stream([pictures], batch_size, workers=0), strict=False):
+        content, index = batch.to(device).float() / 255, step % len(styles)
+        total, losses = Objective(network, content, styles[index])(style_network(content, index))
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        found.append(losses)
+        advance()
+    style_network.eval().requires_grad_(False)
+    return found

@@ -1,0 +1,175 @@
+"""What the paper's experiments share: their pictures, the network that judges them, and their reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from PIL import Image
+from torch import Tensor
+
+from ..decoder import Decoder
+from ..devices import resolve_device
+from ..encoder import Encoder
+from ..files import replacing
+from ..images import list_images
+from ..statistics import channel_statistics
+from ..style import encode_style
+from ..stylize import check_decoder, stylize
+from ..weights import load_decoder, load_encoder
+from .losses import Losses, layer_features, load_loss_network, pair_losses
+from .report import Progress, load_square
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Pictures drawn under `seed` from the folders `contents` and `styles`, cut to squares of `size` pixels.
+
+    `loss_encoder` is the VGG-19 (a name or a file) that measures. The defaults are small; `FULL` holds the paper's sizes.
+    Raises ValueError for numbers that cannot be.
+    """
+
+    FULL: ClassVar[dict] = {}
+    MATPLOTLIB: ClassVar[bool] = True  # whether the figure has axes
+
+    contents: Path
+    styles: Path
+    loss_encoder: str
+    size: int = 128
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), 16 if field.name in ("size", "crop_size") else 1
+            if field.type == "int" and field.name != "seed" and value < least:
+                raise ValueError(f"{field.name} is {value}; give at least {least}.")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers, or short words, of each row under `columns`; None where there is none."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[float | str | None, ...]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment found by `config`, with which networks.
+
+    `curves` are losses step by step, by what they are of; `findings` sentences that the numbers decide; `draw` makes the
+    figure.
+    """
+
+    config: object
+    networks: dict[str, str]
+    tables: tuple[Table, ...]
+    draw: Callable[[], Image.Image]
+    curves: dict[str, list[Losses]] = dataclasses.field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+
+    def save(self, path: str | Path) -> None:
+        """Write the numbers as JSON, and the figure as PNG beside it; each beside its path first and then renamed."""
+        tables = {
+            table.title: {name: dict(zip(table.columns, row, strict=True)) for name, row in table.rows.items()}
+            for table in self.tables
+        }
+        curves = {
+            name: {part: [getattr(each, part) for each in losses] for part in ("content", "style")}
+            for name, losses in self.curves.items()
+        }
+        report = {"config": dataclasses.asdict(self.config), "networks": self.networks, "tables": tables, "curves": curves}
+        with replacing(path) as temporary:
+            text = json.dumps(report | {"findings": self.findings}, indent=1, default=str)
+            temporary.write_text(text + "\n", encoding="utf-8")
+        with replacing(Path(path).with_suffix(".png")) as temporary:
+            self.draw().save(temporary, "PNG")
+
+
+class Counter:
+    """Calls `progress` with how many steps of `total` are done."""
+
+    def __init__(self, progress: Progress | None, total: int):
+        self.progress, self.done, self.total = progress, 0, total
+
+    def advance(self) -> None:
+        self.done += 1
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+@dataclass(frozen=True)
+class Model:
+    """An encoder and a decoder that belong together."""
+
+    name: str
+    encoder: Encoder
+    decoder: Decoder
+
+    def __call__(self, content: Tensor, style: Tensor) -> Tensor:
+        """The content `(1, 3, H, W)` in the style of a picture, on the CPU."""
+        return stylize(self.encoder, self.decoder, content, encode_style(self.encoder, style, size=0)).cpu()
+
+
+def load_models(names: Sequence[Sequence[str]], device: str) -> list[Model]:
+    """Models of the names or files of an encoder and a decoder; a name alone stands for both.
+
+    Raises ValueError where a decoder belongs to another encoder.
+    """
+    models: dict[str, Model] = {}
+    for encoder_name, *rest in names:
+        if len(rest) > 1:
+            raise ValueError(f"a model is a name, or an encoder and a decoder, not {' '.join([encoder_name, *rest])}.")
+        encoder = load_encoder(encoder_name, resolve_device(device))
+        decoder = load_decoder(rest[0] if rest else encoder_name, resolve_device(device))
+        check_decoder(decoder, encoder.fingerprint, encoder.name)
+        name = encoder.name if encoder.name == decoder.name else f"{encoder.name} + {decoder.name}"
+        name = name if name not in models else f"{name} ({len(models) + 1})"
+        models[name] = Model(name, encoder, decoder)
+    return list(models.values())
+
+
+class Judge:
+    """The drawn pictures, by their paths in their folders, and the network that measures."""
+
+    def __init__(self, config: ExperimentConfig, contents: int, styles: int):
+        """Draws so many of each. Raises ValueError for a picture that cannot be read."""
+        self.device = resolve_device(config.device)
+        self.network = load_loss_network(config.loss_encoder, self.device)
+        self.contents = _draw(config.contents, contents, config)
+        self.styles = _draw(config.styles, styles, config)
+        # of a content only the deepest is compared: all of them take 125 MB at 512 pixels
+        self.features = {name: layer_features(self.network, picture)[-1:] for name, picture in self.contents.items()}
+        self.statistics = {
+            name: [channel_statistics(x) for x in layer_features(self.network, picture)]
+            for name, picture in self.styles.items()
+        }
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every content with every style."""
+        return list(itertools.product(self.contents, self.styles))
+
+    def losses(self, result: Tensor, content: str, style: str) -> Losses:
+        """Of a picture `(1, 3, size, size)`, which is clamped to [0, 1]; as `pair_losses` has them."""
+        found = layer_features(self.network, result.clamp(0, 1))
+        return pair_losses(found, self.features[content], self.statistics[style])
+
+    def named(self, models: Sequence[Model] = ()) -> dict[str, str]:
+        """The names and fingerprints of the networks of a report."""
+        networks = {"loss network": self.network} | {f"encoder of {model.name}": model.encoder for model in models}
+        return {role: f"{network.name} ({network.fingerprint[:12]})" for role, network in networks.items()}
+
+
+def _draw(folder: Path, count: int, config: ExperimentConfig) -> dict[str, Tensor]:
+    files = list_images(folder)
+    drawn = sorted(random.Random(config.seed).sample(files, min(count, len(files))))
+    return {path.relative_to(folder).as_posix(): load_square(path, config.size) for path in drawn}

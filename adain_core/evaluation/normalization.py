@@ -1,0 +1,145 @@
+"""Batch, instance, conditional instance and adaptive instance normalization on one task, as the paper argues for the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..color import luma
+from ..devices import exact_float32
+from ..images import to_pil
+from ..normalization import BatchNorm2d, InstanceNorm2d
+from ..training.data import Augmentation
+from . import baselines, figures
+from .baselines import ChosenNorm2d, StyleNetwork
+from .experiment import Counter, Experiment, ExperimentConfig, Judge, Table, load_models
+from .losses import Losses, mean_losses
+from .report import Progress
+
+BATCH, INSTANCE, CONDITIONAL = "batch", "instance", "conditional instance"
+LAYERS = {BATCH: BatchNorm2d, INSTANCE: lambda channels: InstanceNorm2d(channels, affine=True)}
+KINDS = ("original contents", "contrast normalised", "style normalised")
+
+
+@dataclass(frozen=True)
+class NormalizationConfig(ExperimentConfig):
+    """Networks of one style, of `style_count` styles, and `model` (AdaIN) on `content_count` contents.
+
+    Networks are trained for `training_steps` on batches of `batch_size` crops of `crop_size` pixels from `training_contents`
+    (default: `contents`).
+    """
+
+    FULL: ClassVar[dict] = {
+        "size": 512, "content_count": 50, "style_count": 10, "training_steps": 2000, "crop_size": 256,
+    }  # fmt: skip
+
+    model: tuple[str, ...] = ("lite",)
+    content_count: int = 4
+    style_count: int = 2
+    training_contents: Path | None = None
+    training_steps: int = 100
+    batch_size: int = 4
+    crop_size: int = 64
+
+
+@exact_float32()
+def compare_normalizations(config: NormalizationConfig, progress: Progress | None = None) -> Experiment:
+    """Train and apply the four layers, and measure what they differ in.
+
+    The first style drawn is what networks of one style learn, from contents as they are, with normalised contrast (their
+    luminance's histogram equalised) and with normalised style (all in the style drawn last, by `model`). The network with
+    conditional layers learns all but the last, which no network learns. `progress` is called with how many training steps
+    are done, and of how many. Raises FileNotFoundError and ValueError for what cannot be used, and for fewer than 2 styles.
+    """
+    (model,) = load_models([config.model], config.device)
+    judge = Judge(config, config.content_count, config.style_count + 1)
+    if len(judge.styles) < 2:
+        raise ValueError("the styles are fewer than 2; one of them is left for what no network was trained on.")
+    *learned, unseen = judge.styles
+    counter = Counter(progress, config.training_steps * (len(LAYERS) * len(KINDS) + 1))
+    common = judge.styles[unseen]
+    kinds = dict(zip(KINDS, (None, equalized, lambda crop, _: model(crop[None], common)[0]), strict=True))
+
+    def trained(layer: Callable, styles: Sequence[str], augment: Augmentation | None) -> tuple[StyleNetwork, list[Losses]]:
+        network = StyleNetwork(layer, config.seed).to(judge.device)
+        return network, baselines.train_style_network(
+            network, judge.network, [judge.statistics[style] for style in styles],
+            config.training_contents or config.contents, config.training_steps, config.batch_size, config.crop_size,
+            counter.advance, augment=augment, seed=config.seed,
+        )  # fmt: skip
+
+    found = {
+        (name, kind): trained(layer, learned[:1], augment) for kind, augment in kinds.items() for name, layer in LAYERS.items()
+    }
+    conditional, _ = trained(lambda channels: ChosenNorm2d(channels, len(learned)), learned, None)
+    curves = {f"{name}, {kind}": losses for (name, kind), (_, losses) in found.items()}
+    last = max(1, config.training_steps // 10)
+    ends = {kind: [mean_losses(found[name, kind][1][-last:]) for name in LAYERS] for kind in KINDS}
+    convergence = Table(
+        f"training, mean of the last {last} of {config.training_steps} steps",
+        tuple(f"{part} loss, {name}" for part in ("content", "style") for name in LAYERS),
+        {kind: (*(end.content for end in pair), *(end.style for end in pair)) for kind, pair in ends.items()},
+    )
+    rows = {}
+    for name in LAYERS:
+        network = found[name, KINDS[0]][0]
+        rows[name] = _row(judge, {learned[0]: network}, "1", _affine_parameters(network))
+    networks = {style: lambda content, k=k: conditional(content, k) for k, style in enumerate(learned)}
+    rows[CONDITIONAL] = _row(judge, networks, f"{len(learned)}", _affine_parameters(conditional) // len(learned))
+    networks = {style: lambda content, style=style: model(content, judge.styles[style]) for style in judge.styles}
+    rows[f"adaptive instance ({model.name})"] = _row(judge, networks, "any", 0, unseen)
+    abilities = Table(
+        f"{len(judge.contents)} contents, {config.size}x{config.size}",
+        ("styles", "learned for each", "content loss", "style loss", "style loss, unseen style", "change at half contrast"),
+        rows,
+    )
+    return Experiment(config, judge.named([model]), (convergence, abilities), lambda: _figure(found, last), curves)
+
+
+def equalized(picture: Tensor, _: object = None) -> Tensor:
+    """A picture `(3, H, W)` in [0, 1] whose luminance's histogram is equalised."""
+    grey = Image.fromarray(np.asarray(to_pil(picture).convert("L")))
+    wanted = torch.from_numpy(np.array(ImageOps.equalize(grey))).float() / 255
+    return (picture + wanted - luma(picture[None])[0]).clamp(0, 1)
+
+
+def _row(
+    judge: Judge, networks: dict[str, Callable[[Tensor], Tensor]], styles: str, parameters: int, unseen: str = ""
+) -> tuple[float | str | None, ...]:
+    """Means over all contents and the styles that were learned, or that are not `unseen`."""
+    losses, changes, others = [], [], []
+    for content, picture in judge.contents.items():
+        picture = picture.to(judge.device)
+        for style, network in networks.items():
+            result = network(picture).clamp(0, 1)
+            if style == unseen:
+                others.append(judge.losses(result, content, style))
+                continue
+            losses.append(judge.losses(result, content, style))
+            changes.append((network(0.25 + picture / 2).clamp(0, 1) - result).abs().mean().item())
+    mean, other = mean_losses(losses), mean_losses(others).style if others else None
+    return styles, f"{parameters} numbers", mean.content, mean.style, other, sum(changes) / len(changes)
+
+
+def _affine_parameters(network: StyleNetwork) -> int:
+    """How many numbers the affine pairs of its normalization layers hold."""
+    layers = (module.normalization for module in network.modules() if hasattr(module, "normalization"))
+    return sum(parameter.numel() for layer in layers for parameter in layer.parameters())
+
+
+def _figure(found: dict[tuple[str, str], tuple[StyleNetwork, list[Losses]]], smooth: int) -> Image.Image:
+    """Training losses by kind of contents, batch and instance normalization in each."""
+    figure, rows = figures.axes(2, len(KINDS), sharey="row")
+    for row, part in zip(rows, ("content", "style"), strict=True):
+        for axis, kind in zip(row, KINDS, strict=True):
+            figures.plot_losses(axis, part, {name: found[name, kind][1] for name in LAYERS}, smooth)
+            axis.set(xlabel=f"steps (mean of {smooth})", title=kind)
+    rows[0][0].legend()
+    return figures.picture_of(figure)

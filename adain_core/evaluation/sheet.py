@@ -1,0 +1,71 @@
+"""Models and folders of finished pictures side by side, with the same numbers for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from ..images import list_images
+from . import figures
+from .experiment import Counter, Experiment, ExperimentConfig, Judge, Table, load_models
+from .losses import Losses, mean_losses
+from .report import Progress, load_square
+
+
+@dataclass(frozen=True)
+class SheetConfig(ExperimentConfig):
+    """`models` are names of an encoder and a decoder, or of both; `results` folders of finished pictures.
+
+    A finished picture's name begins with its content's and ends with its style's, without their extensions.
+    """
+
+    FULL: ClassVar[dict] = {"size": 512}
+    MATPLOTLIB: ClassVar[bool] = False
+
+    size: int = 256
+    models: tuple[tuple[str, ...], ...] = (("lite",),)
+    results: tuple[str, ...] = ()
+    content_count: int = 3
+    style_count: int = 2
+
+
+def compare_pictures(config: SheetConfig, progress: Progress | None = None) -> Experiment:
+    """The mean losses of each model and folder on all pairs of the drawn pictures, and a sheet of them.
+
+    Raises FileNotFoundError and ValueError for what cannot be used, and for a folder without the picture of a pair.
+    """
+    models = load_models(config.models, config.device)
+    judge = Judge(config, config.content_count, config.style_count)
+    finished = {folder: {pair: _finished(folder, *pair) for pair in judge.pairs} for folder in config.results}
+    counter = Counter(progress, len(judge.pairs))
+    found: dict[str, list[Losses]] = {"the untouched content": [], **{name: [] for name in finished}}
+    cells, captions = [], []
+    for content, style in judge.pairs:
+        pictures = judge.contents[content], judge.styles[style]
+        results = {model.name: model(*pictures) for model in models}
+        results |= {name: load_square(files[content, style], config.size) for name, files in finished.items()}
+        losses = {name: judge.losses(result, content, style) for name, result in results.items()}
+        for name, each in ({"the untouched content": judge.losses(pictures[0], content, style)} | losses).items():
+            found.setdefault(name, []).append(each)
+        cells.append([*pictures, *results.values()])
+        texts = [f"{Path(name).name}\ncontent {each.content:.2f}\nstyle {each.style:.2f}" for name, each in losses.items()]
+        captions.append([f"content\n{content}", f"style\n{style}", *texts])
+        counter.advance()
+    means = {name: mean_losses(losses) for name, losses in found.items()}
+    title = f"{len(judge.contents)} contents x {len(judge.styles)} styles, {config.size}x{config.size}"
+    table = Table(title, ("content loss", "style loss"), {name: (mean.content, mean.style) for name, mean in means.items()})
+    return Experiment(config, judge.named(models), (table,), lambda: figures.sheet(cells, captions))
+
+
+def _finished(folder: str, content: str, style: str) -> Path:
+    """The picture in `folder`, or below, that is named after both."""
+    begin, end = PurePosixPath(content).stem, PurePosixPath(style).stem
+    length = len(begin) + len(end)
+    named = [
+        path for path in list_images(folder)
+        if path.stem.startswith(begin) and path.stem.endswith(end) and len(path.stem) > length
+    ]  # fmt: skip
+    if not named:
+        raise ValueError(f"{folder} holds no picture whose name begins with {begin} and ends with {end}; name its pictures so.")
+    return min(named, key=lambda path: len(path.stem))  # a longer one is of a content or style whose name holds these
