@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from .color import keep_colors
 from .decoder import Decoder
 from .encoder import Encoder
 from .files import read_ahead, read_safetensors, remove_leftovers, replacing, version
-from .images import load_image, resize, save_image
+from .images import load_image, opened, resize, save_image
 from .statistics import ChannelStatistics
 from .style import Style, mix_styles
 from .stylize import check_decoder, check_options, decode, transfer
@@ -227,8 +226,5 @@ class ClipStylizer:
 
 
 def _stored_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except OSError as error:
-        raise ValueError(f"{path} is not a picture that can be read ({error}).") from None
+    with opened(path) as picture:
+        return picture.size

@@ -14,7 +14,7 @@ from .devices import exact_float32, free_memory
 from .encoder import Encoder
 from .images import resize_mask
 from .statistics import ChannelStatistics, affine_pair
-from .style import Component, Style, check_pictures, check_same_encoder
+from .style import Component, Style, check_levels, check_pictures, check_same_encoder
 from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, report, run_in_memory
 
 CONTENT_STATISTICS = ("image", "batch", "running", "region")
@@ -196,6 +196,7 @@ def stylize(
 def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str) -> None:
     """Raise ValueError where `transfer` could not do this with any content."""
     check_same_encoder(style, encoder.fingerprint, encoder.name, "the content's encoder")
+    check_levels(style, encoder)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; it must be from 0 (the content) to 1 (the full style).")
     if content_statistics not in CONTENT_STATISTICS:

@@ -39,4 +39,5 @@ class AdaINExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> AdaINExtension:
     host.register_folders()
+    host.raise_pixel_limit()
     return AdaINExtension()

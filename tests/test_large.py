@@ -70,7 +70,7 @@ def test_pictures_are_read_as_in_memory(networks, style, picture, tmp_path, mode
     large.stylize_file(*networks, path, tmp_path / "out.png", style, tile=64)
     found, expected = load_image(tmp_path / "out.png"), stylize(*networks, load_image(path), style)
     assert found.shape == expected.shape
-    assert (found - expected).abs().max() < (5 if "profile" in mode else 1.1) / 255
+    assert (found - expected).abs().max() < (8 if "profile" in mode else 1.1) / 255
 
 
 def test_16_bit_colours_with_alpha_are_read_as_in_memory(networks, style, picture, tmp_path):

@@ -201,7 +201,7 @@ def test_a_decoder_for_a_fixed_small_encoder_and_none_of_another(config, small_f
     fixed = dataclasses.replace(config, channels=(), encoder=str(small_files[0]), start_from=str(small_files[1]))
     result = train(dataclasses.replace(fixed, steps=1))
     assert load_decoder(str(result.decoder)).encoder_fingerprint == load_encoder(str(small_files[0])).fingerprint
-    with pytest.raises(ValueError, match="reads the encoder 'small', not 'vgg'"):
+    with pytest.raises(ValueError, match="reads the encoder 'small', the features are of 'vgg'"):
         train(dataclasses.replace(fixed, encoder="", output=tmp_path / "wrong"))
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
 from ..evaluation.report import MODES
+from ..files import check_writable
 from . import options
 
 
@@ -41,7 +42,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options.check_report(arguments.output)
+    if arguments.output:
+        check_writable(arguments.output)
     settings = [field.name for field in dataclasses.fields(EvaluationConfig)]
     config = EvaluationConfig(**{name: getattr(arguments, name) for name in settings})
     with tqdm(unit="pair", disable=None) as bar:

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..devices import exact_float32, rank_and_size, resolve_device
-from ..files import replacing
-from ..images import save_image
+from ..files import check_writable, make_folder, remove_leftovers
+from ..images import save_image, write_picture
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import TrainingConfig
@@ -109,8 +109,13 @@ class Trainer:
         self.steps: list[int] = []
         self.losses: dict[str, list[float | None]] = {}
         self.recent: list[dict[str, float]] = []
-        self.output.mkdir(parents=True, exist_ok=True)
+        make_folder(self.output)
         self.checkpoint = self.output / "checkpoint.pt"
+        if self.rank == 0:
+            networks = [network_file(config, role) for role in ("encoder", "decoder")]
+            for file in (self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"):
+                remove_leftovers(file)
+            check_writable(self.checkpoint)
         if self.checkpoint.exists():
             self._restore()
 
@@ -245,8 +250,7 @@ class Trainer:
             write_networks(self.config, self.encoder, self.decoder, recipe)
         save_image(self.sample_sheet(SAMPLES), self.output / "samples.png")
         if self.steps:
-            with replacing(self.output / "losses.png") as temporary:
-                loss_curve(self.steps, self.losses).save(temporary, "PNG")
+            write_picture(loss_curve(self.steps, self.losses), self.output / "losses.png", "PNG")
 
     def sample_sheet(self, count: int) -> Tensor:
         """The first pairs with what the averaged networks make of them, `(3, H, W)`."""
