@@ -148,6 +148,7 @@ class ClipStylizer:
     def pictures(self, clip: PictureSequence, targets: Sequence[Path], state_path: Path) -> None:
         """Write each stylised frame to its target. Until all are written, `state_path` says where to go on."""
         state = ClipState(state_path, self.digest(clip))
+        remove_leftovers(state_path)
         for chunk in self._stylized(clip, state):
             for frame in chunk:
                 target = targets[frame.time]

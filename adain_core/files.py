@@ -64,6 +64,12 @@ def check_writable(path: str | Path) -> None:
     _temporary(path).unlink()
 
 
+def check_folder(path: str | Path) -> None:
+    """Raise OSError where a folder could not be made, or no file written to it."""
+    place = next(place for place in (Path(path), *Path(path).parents) if place.exists())
+    check_writable(place / "file")
+
+
 def make_folder(path: str | Path) -> None:
     """Make a folder and those above it where they are not there. Raises OSError where that cannot be."""
     try:

@@ -18,7 +18,7 @@ from .color import keep_colors
 from .decoder import Decoder
 from .devices import free_memory
 from .encoder import Encoder
-from .files import FULL, not_written, replacing, working_folder
+from .files import FULL, not_written, remove_leftovers, replacing, working_folder
 from .images import TooManyPixels, opened, save_format, to_bytes
 from .style import Style
 from .stylize import decode, transfer
@@ -100,6 +100,7 @@ def stylize_file(
     target = Path(target)
     picture = check_large(source, target, [style], max_pixels)
     vips, height, width, channels = _vips(), picture.height, picture.width, picture.bands
+    remove_leftovers(target)
     try:
         with working_folder(target) as folder:
             picture.rawsave(str(folder / "content"))
@@ -109,6 +110,8 @@ def stylize_file(
             decode(decoder, transfer(encoder, content, style, alpha, tile=tile), tile, out=result)
             _write(vips, result, content, target)
     except vips.Error as error:
+        if full := next((number for number in FULL if os.strerror(number) in str(error)), 0):
+            raise not_written(target, OSError(full, "")) from None
         raise OSError(f"{source} could not be read, or {target} not written ({' '.join(str(error).split())}).") from None
     except OSError as error:
         if error.errno not in FULL:

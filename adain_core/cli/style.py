@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ..devices import resolve_device
-from ..files import check_writable
+from ..files import check_writable, remove_leftovers
 from ..images import load_image, load_mask
 from ..style import encode_style, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
@@ -145,3 +145,4 @@ def _check_output(path: Path) -> None:
     if path.suffix.lower() != ".safetensors":
         raise ValueError(f"{path} does not end in .safetensors; style files do.")
     check_writable(path)
+    remove_leftovers(path)

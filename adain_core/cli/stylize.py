@@ -20,7 +20,7 @@ from ..color import keep_colors, match_colors
 from ..decoder import Decoder
 from ..devices import rank_and_size, resolve_device
 from ..encoder import Encoder
-from ..files import check_writable, make_folder, remove_leftovers
+from ..files import check_folder, check_writable, make_folder, remove_leftovers
 from ..images import SAVE_FORMATS, list_images, load_image, load_mask, resize, save_format, save_image
 from ..large import MAX_PIXELS, check_large, needs_streaming, stylize_file
 from ..style import Style, encode_style, load_style, mix_styles
@@ -282,7 +282,7 @@ def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
         pairs = [(source, output / _writable(source.relative_to(content))) for source in list_images(content)]
         if twice := [target for target, count in Counter(target for _, target in pairs).items() if count > 1]:
             raise ValueError(f"two pictures in {content} would both be written to {twice[0]}; rename one of them.")
-        check_writable(next(place for place in (output, *output.absolute().parents) if place.exists()) / "result")
+        check_folder(output)
         return pairs
     if not content.is_file():
         raise FileNotFoundError(f"there is no picture or folder {content}.")
@@ -295,6 +295,7 @@ def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
 def _check_target(content: Path, target: Path) -> None:
     """Raise where the result of the file `content` cannot be written to `target`."""
     check_writable(target)
+    remove_leftovers(target)
     if target.exists() and target.samefile(content):
         raise ValueError(f"{target} is the content itself; name another file for the result.")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..devices import exact_float32, rank_and_size, resolve_device
-from ..files import check_writable, make_folder, remove_leftovers
+from ..files import check_folder, make_folder, remove_leftovers
 from ..images import save_image, write_picture
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
@@ -84,6 +84,7 @@ class Trainer:
             raise ValueError(f"{shares} cannot be shared out evenly; give another batch size.")
         if part < config.pairings:
             raise ValueError(f"{shares} leaves {part} pictures to a part, too few for {config.pairings} pairings; give fewer.")
+        check_folder(self.output)
         dtype = fast_dtype(config.precision, device)
         loss_network = frozen_encoder(config.loss_encoder, device, dtype)
         self.encoder, self.decoder = new_networks(config, loss_network, device)
@@ -115,7 +116,6 @@ class Trainer:
             networks = [network_file(config, role) for role in ("encoder", "decoder")]
             for file in (self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"):
                 remove_leftovers(file)
-            check_writable(self.checkpoint)
         if self.checkpoint.exists():
             self._restore()
 
