@@ -74,8 +74,10 @@ def catalog() -> list[Entry]:
         return [
             Entry(**entry | {"mirrors": tuple(HubFile(**mirror) for mirror in entry.get("mirrors", ()))}) for entry in entries
         ]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no catalog of networks: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from None
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no catalog of networks ({error}).") from None
 
 
 def find_entry(name: str, role: str) -> Entry | None:

@@ -142,7 +142,9 @@ def parse_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("its JSON is nested too deeply") from None
+        raise ValueError("its JSON is nested too deeply.") from None
+    except ValueError as error:
+        raise ValueError(f"its JSON is damaged ({error}).") from None
 
 
 def version(path: str | Path) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, validate_repo_id
 from torch import Tensor
 
 from .download import LIBRARY, BrokenLine, Download, NoRanges, Progress, Result, Span, one_kind_of_error, status_of
@@ -43,7 +43,11 @@ class HubFile:
 
     def __post_init__(self) -> None:
         known = all(isinstance(part, str) for part in vars(self).values()) and self.kind in ("model", "dataset", "space")
-        if not known or not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo, re.ASCII) or "--" in self.repo or ".." in self.repo:
+        try:
+            validate_repo_id(self.repo)
+        except HFValidationError:
+            known = False
+        if not known or "/" not in self.repo:
             raise ValueError(f"{self.repo!r} is no repository on the Hugging Face Hub; write owner/repository.")
         if not all(map(is_safe_name, [*self.file.split("/"), self.revision])):
             raise ValueError(f"{self.file!r} is no name that a file can have on every system; rename it on the Hub.")

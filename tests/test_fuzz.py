@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 import pickle
+import shutil
 import struct
 import time
 import zipfile
@@ -20,8 +22,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from safetensors.torch import load, save
 
-from adain_core import catalog, encode_style, hub, legacy, load_encoder, load_style, mix_styles, stylize
+from adain_core import catalog, encode_style, hub, legacy, load_encoder, load_style, mix_styles, transfer
 from adain_core.catalog import Entry, find_entry
 from adain_core.download import Download
 from adain_core.files import read_safetensors
@@ -145,14 +148,14 @@ def test_networks_with_other_bytes(folder, network, data):
     read_or_refuse(read_network, folder / "network.safetensors", content)
 
 
-@settings(max_examples=500)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_networks_with_other_headers(folder, network, data):
     header, tensors = unpacked(network)
     read_or_refuse(read_network, folder / "network.safetensors", packed(data.draw(other_json(header)), tensors))
 
 
-@settings(max_examples=800)
+@settings(max_examples=500)
 @given(data=st.data())
 def test_networks_with_other_descriptions(folder, network, data):
     header, tensors = unpacked(network)
@@ -233,13 +236,10 @@ class Call:
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"0.weight": x}, lambda x: {x: torch.ones(1)}, lambda x: [[x]]])
 @pytest.mark.parametrize("how", ["zip", "old zip", "pickle"])
 def test_pickles_that_call_something_call_nothing(tmp_path, monkeypatch, wrap, how):
-    import os
-    import shutil
-
     monkeypatch.chdir(tmp_path)
     for function, arguments in [
-        (os.system, ("touch stolen",)), (eval, ("open('stolen', 'w')",)), (exec, ("open('stolen', 'w')",)), (open, ("stolen", "w")),
-        (shutil.rmtree, (str(tmp_path),)), (torch.load, ("stolen",)), (torch.hub.load, ("a/b", "c")), (getattr, (os, "system")),
+        (os.system, ("touch stolen",)), (eval, ("open('stolen', 'w')",)), (exec, ("open('stolen', 'w')",)),
+        (open, ("stolen", "w")), (shutil.rmtree, (str(tmp_path),)), (torch.load, ("stolen",)), (torch.hub.load, ("a/b", "c")),
     ]:  # fmt: skip
         content = wrap(Call(function, *arguments))
         if how == "pickle":
@@ -302,8 +302,6 @@ def style(encoder, folder) -> bytes:
 
 def usable(path: Path, encoder) -> None:
     """A style that is read stylises, and what comes out are pictures."""
-    from adain_core import transfer
-
     style = load_style(path)
     try:
         features = transfer(encoder, torch.rand(style.batch, 3, 12, 12) if style.batch < 9 else torch.rand(1, 3, 12, 12), style)
@@ -320,7 +318,7 @@ def test_styles_with_other_bytes(folder, style, encoder, data):
     read_or_refuse(lambda path: usable(path, encoder), folder / "style.safetensors", content)
 
 
-@settings(max_examples=700)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_styles_with_other_headers(folder, style, encoder, data):
     header, tensors = unpacked(style)
@@ -328,24 +326,21 @@ def test_styles_with_other_headers(folder, style, encoder, data):
     read_or_refuse(lambda path: usable(path, encoder), folder / "style.safetensors", content)
 
 
+TYPES = [
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2, torch.complex64, torch.int64, torch.uint8,
+    torch.bool,
+]  # fmt: skip
+
+
 @settings(max_examples=500)
 @given(data=st.data())
 def test_styles_with_other_numbers(folder, style, encoder, data):
-    from safetensors.torch import load, save
-
     tensors = load(style)
     name = data.draw(st.sampled_from(sorted(tensors)))
-    shape = (
-        data.draw(st.lists(st.sampled_from([0, 1, 2, 4, 6]), max_size=5)) if data.draw(st.booleans()) else tensors[name].shape
-    )
-    dtype = data.draw(st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64,
-                                       torch.bool, torch.float8_e5m2, torch.complex64]))  # fmt: skip
-    value = data.draw(st.sampled_from([0, 1, -1, 3e38, -3e38, 1e-38, float("nan"), float("inf"), 7, 255]))
-    value = int(value) if not (dtype.is_floating_point or dtype.is_complex) and np.isfinite(value) else value
-    try:
-        tensors[name] = torch.full(tuple(shape), value, dtype=dtype)
-    except RuntimeError:  # no such number in this type
-        return
+    shape = data.draw(st.just(tensors[name].shape) | st.lists(st.sampled_from([0, 1, 2, 4, 6]), max_size=5))
+    number = data.draw(st.sampled_from([0, 1, -1, 3e38, -3e38, 1e-38, float("nan"), float("inf"), 7, 255]))
+    number = torch.tensor(number, dtype=torch.float64).to(data.draw(st.sampled_from(TYPES)))
+    tensors[name] = number.repeat(*shape, 1).squeeze(-1)
     content = save(tensors, unpacked(style)[0]["__metadata__"])
     read_or_refuse(lambda path: usable(path, encoder), folder / "style.safetensors", content)
 
@@ -356,7 +351,7 @@ def test_styles_with_other_numbers(folder, style, encoder, data):
 ENTRIES = json.loads((catalog.BUNDLED / "catalog.json").read_text(encoding="utf-8"))
 
 
-@settings(max_examples=700)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_other_catalogs(folder, data):
     (folder / "weights").mkdir(exist_ok=True)
@@ -372,7 +367,7 @@ def test_other_catalogs(folder, data):
                 assert mirror.cached() is None
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(content=other_bytes(json.dumps(ENTRIES[:2]).encode()))
 @example(content=b"[" * 100_000)
 @example(content=b"\xff")
@@ -386,7 +381,7 @@ def test_catalogs_with_other_bytes(folder, content):
 NAMES = st.text(alphabet=st.sampled_from("ab/.\\:-_ \0\n*~%?#é"), max_size=24) | st.text(max_size=12)
 
 
-@settings(max_examples=700)
+@settings(max_examples=400)
 @given(name=NAMES)
 @example(name="a/b/CON.pth")
 @example(name="a/b/c:d.pth")
@@ -480,9 +475,9 @@ def pictures() -> dict[str, bytes]:
     found = {f"PNG {mode}": written(colours.convert(mode), "PNG") for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")}
     found |= {f"JPEG {mode}": written(colours.convert(mode), "JPEG", exif=turned) for mode in ("RGB", "L", "CMYK")}
     found |= {"progressive": written(colours, "JPEG", progressive=True)}
-    found |= {
-        f"TIFF {mode}": written(colours.convert(mode), "TIFF") for mode in ("RGB", "RGBA", "CMYK", "YCbCr", "F", "I", "1")
-    }
+    modes = ("RGB", "RGBA", "CMYK", "YCbCr", "I", "1")
+    found |= {f"TIFF {mode}": written(colours.convert(mode), "TIFF") for mode in modes}
+    found["TIFF F"] = written(Image.fromarray(np.random.default_rng(0).random((9, 7), dtype=np.float32)), "TIFF")
     found |= {kind: written(colours, "TIFF", compression=kind) for kind in ("tiff_deflate", "tiff_lzw", "packbits", "jpeg")}
     found |= {f"WEBP {lossless}": written(colours.convert("RGBA"), "WEBP", lossless=lossless) for lossless in (False, True)}
     found["WEBP frames"] = written(colours, "WEBP", save_all=True, append_images=[colours.rotate(180)])
@@ -554,6 +549,5 @@ def test_the_untouched_ones_are_read(folder, network, style, encoder, few_pixels
     assert read_or_refuse(read_network, folder / "network.safetensors", network)
     (folder / "style.safetensors").write_bytes(style)
     usable(folder / "style.safetensors", encoder)
-    assert stylize is not None
     for content in PICTURES.values():
         assert read_or_refuse(load_image, folder / "picture.png", content).shape[2:] in ((9, 7), (7, 9))
