@@ -197,12 +197,17 @@ def check_options(encoder: Encoder, style: Style, alpha: float, content_statisti
     """Raise ValueError where `transfer` could not do this with any content."""
     check_same_encoder(style, encoder.fingerprint, encoder.name, "the content's encoder")
     check_levels(style, encoder)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; it must be from 0 (the content) to 1 (the full style).")
+    check_alpha(alpha)
     if content_statistics not in CONTENT_STATISTICS:
         raise ValueError(f"content_statistics is {content_statistics!r}; choose one of {', '.join(CONTENT_STATISTICS)}.")
     if content_statistics == "region" and all(component.mask is None for component in style.components):
         raise ValueError('content_statistics "region" needs a style with a mask; mask the style or choose "image".')
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise ValueError for a strength that is not in [0, 1]."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it must be from 0 (the content) to 1 (the full style).")
 
 
 def check_decoder(decoder: Decoder, fingerprint: str, name: str) -> None:

@@ -314,6 +314,23 @@ class Stop(Exception):
     pass
 
 
+def test_only_one_training_at_a_time_writes_to_a_folder(config):
+    def another(step, losses):
+        with pytest.raises(ValueError, match="another training writes to .*out now; wait, or give another name"):
+            train(config)
+
+    assert train(config, another).steps[-1] == 6
+    assert train(dataclasses.replace(config, steps=7)).steps[-1] == 6
+
+
+def test_what_killed_trainings_left_is_removed(config):
+    config.output.mkdir()
+    left = config.output / ".checkpoint.adain-abcdefgh.pt"
+    left.touch()
+    train(dataclasses.replace(config, steps=1))
+    assert not left.exists()
+
+
 def test_what_is_stopped_is_kept_and_goes_on(config, tmp_path):
     config = dataclasses.replace(config, save_minutes=60.0)
 
@@ -359,7 +376,9 @@ def test_the_cosine_schedule_rises_stays_and_falls(config):
     assert config.rate(90) == pytest.approx(0.002)
 
 
-@pytest.mark.parametrize("wrong", [dict(encoder="lite"), dict(steps=0), dict(schedule="linear"), dict(ema=1.0)])
+@pytest.mark.parametrize(
+    "wrong", [dict(encoder="lite"), dict(steps=0), dict(schedule="linear"), dict(ema=1.0), dict(style_weight=float("nan"))]
+)
 def test_a_configuration_that_cannot_be_is_refused(config, wrong):
     with pytest.raises(ValueError):
         dataclasses.replace(config, **wrong)

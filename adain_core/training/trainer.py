@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -59,14 +60,16 @@ def train(
     `progress(step, losses)` is called after every step, `preview` with a sample sheet `(3, H, W)` of some fixed pairs at
     the start and every `preview_every` steps; what they raise ends the training once its checkpoint and networks are
     written. While it runs, the networks, `samples.png` and `losses.png` are renewed in the folder. Raises ValueError for
-    folders without pictures or a checkpoint of another recipe, and FloatingPointError where losses stay non-finite.
+    folders without pictures, a checkpoint of another recipe and a folder that another training writes to, and
+    FloatingPointError where losses stay non-finite.
     """
     device = resolve_device(config.device)
     # a host may call in inference mode, in which nothing can be trained
     with torch.inference_mode(False), torch.enable_grad(), processes(device), exact_float32():
         trainer = Trainer(config, device)
-        trainer.run(progress, preview, preview_every)
-        return trainer.result()
+        with trainer.alone():
+            trainer.run(progress, preview, preview_every)
+            return trainer.result()
 
 
 class Trainer:
@@ -110,14 +113,24 @@ class Trainer:
         self.steps: list[int] = []
         self.losses: dict[str, list[float | None]] = {}
         self.recent: list[dict[str, float]] = []
-        make_folder(self.output)
         self.checkpoint = self.output / "checkpoint.pt"
-        if self.rank == 0:
-            networks = [network_file(config, role) for role in ("encoder", "decoder")]
-            for file in (self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"):
-                remove_leftovers(file)
-        if self.checkpoint.exists():
-            self._restore()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Go on from the checkpoint, if there is one; inside no other training may write to the folder."""
+        make_folder(self.output)
+        with contextlib.ExitStack() as stack:
+            if self.rank == 0:
+                try:
+                    stack.enter_context(FileLock(self.output / ".lock", timeout=0))
+                except Timeout:
+                    raise ValueError(f"another training writes to {self.output} now; wait, or give another name.") from None
+                networks = [network_file(self.config, role) for role in ("encoder", "decoder")]
+                for file in (self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"):
+                    remove_leftovers(file)
+            if self.checkpoint.exists():
+                self._restore()
+            yield
 
     def run(self, progress: Progress | None, preview: Preview | None, preview_every: int) -> None:
         config = self.config
