@@ -150,7 +150,7 @@ def list_files(name: str) -> list[str]:
 
 def find_file(name: str, file: str) -> Path | None:
     """The path of a listed file; nothing outside of the registered folders is found."""
-    path = folder_paths.get_full_path(name, file)
+    path = folder_paths.get_full_path(name, str(file))  # not every host checks that it is text
     return None if path is None else Path(path)
 
 
