@@ -18,7 +18,7 @@ from torch import Tensor
 from .color import keep_colors
 from .decoder import Decoder
 from .encoder import Encoder
-from .files import read_ahead, read_safetensors, remove_leftovers, replacing, version
+from .files import make_folder, read_ahead, read_safetensors, remove_leftovers, replacing, version
 from .images import load_image, opened, resize, save_image
 from .statistics import ChannelStatistics
 from .style import Style, mix_styles
@@ -59,7 +59,7 @@ class PictureSequence:
 class ClipState:
     """How far a clip is: frames `measured` and `done`, its statistics so far (one per level), when its parts begin.
 
-    It is kept in the file `path`, and starts anew where that was written under another `digest`.
+    It is kept in the file `path`, and starts anew where that is damaged or was written under another `digest`.
     """
 
     def __init__(self, path: Path, digest: str):
@@ -67,7 +67,10 @@ class ClipState:
         self.measured, self.done = 0, 0
         self.parts: list[int] = []
         self.statistics: list[ChannelStatistics] = []
-        tensors, metadata = read_safetensors(path) if path.is_file() else ({}, {})
+        try:
+            tensors, metadata = read_safetensors(path)
+        except (FileNotFoundError, ValueError):  # there is none, or a damaged one
+            tensors, metadata = {}, {}
         if metadata.get("digest") == digest:
             self.measured, self.done, self.parts = json.loads(metadata["place"])
             self.statistics = [
@@ -122,7 +125,7 @@ class ClipStylizer:
         state = ClipState(folder / "state.safetensors", self.digest(video))
         if not (state.measured or state.done):
             shutil.rmtree(folder, ignore_errors=True)  # of other settings
-            folder.mkdir()
+            make_folder(folder)
 
         def part(index: int) -> Path:
             return folder / f"{index:06d}{PART}"
@@ -152,7 +155,7 @@ class ClipStylizer:
         for chunk in self._stylized(clip, state):
             for frame in chunk:
                 target = targets[frame.time]
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(target.parent)
                 remove_leftovers(target)
                 save_image(frame.picture, target)
             state.save()

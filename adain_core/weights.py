@@ -15,7 +15,7 @@ from .catalog import Entry, catalog, find_entry
 from .decoder import DECODERS, Decoder
 from .devices import resolve_dtype
 from .encoder import ENCODERS, Encoder, State
-from .files import parse_json, read_safetensors, replacing
+from .files import FULL, parse_json, read_safetensors, replacing
 
 FORMAT = "adain-network-1"
 
@@ -108,12 +108,10 @@ def pull(entry: Entry, progress: hub.Progress | None = None, refresh: bool = Fal
     except hub.HubError as error:
         raise hub.HubError(f"{entry.name} cannot be pulled: {error}") from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (*FULL, errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        raise hub.HubError(
-            f"{entry.name} cannot be pulled: the disk of {hub.assets()} is full; free some space, or set HF_HOME to a folder"
-            " on another disk."
-        ) from None
+        why = f"the disk of {hub.assets()} is full; free some space" if error.errno in FULL else f"{hub.assets()} is read-only"
+        raise hub.HubError(f"{entry.name} cannot be pulled: {why}, or set HF_HOME to a folder on another disk.") from None
     return entry.path
 
 

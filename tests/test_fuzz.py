@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import json
 import os
 import pickle
@@ -32,6 +33,7 @@ from adain_core.images import limit_pixels, load_image, load_mask, pixel_limit
 from adain_core.large import check_large, needs_streaming
 from adain_core.training.checkpoints import load_checkpoint
 from adain_core.training.data import decode
+from adain_core.video import Video
 from adain_core.weights import NetworkFile, read_network, write_network
 
 PIXELS = 40_000  # limit of a picture here
@@ -534,6 +536,38 @@ def test_large_pictures_with_other_bytes(folder, name, data):
     pytest.importorskip("pyvips")
     content = with_checksums(data.draw(other_bytes(PICTURES[name], head=120)))
     read_or_refuse(lambda path: check_large(path, folder / "out.png", max_pixels=PIXELS), folder / "picture.png", content)
+
+
+@pytest.fixture(scope="module")
+def videos(folder) -> dict[str, bytes]:
+    clips = pytest.importorskip("clips")
+    return {ending: clips.write_clip(folder / f"a{ending}", clips.noise(4, 16, 16)).read_bytes() for ending in (".mp4", ".mkv")}
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_videos_with_other_bytes(folder, videos, ending, data):
+    content = videos[ending]
+    if ending == ".mp4" and data.draw(st.booleans()):  # its tables are at the end
+        content = content[:-1500] + data.draw(other_bytes(content[-1500:]))
+    else:
+        content = data.draw(other_bytes(content, head=600))
+    read_or_refuse(lambda path: list(itertools.islice(Video(path).frames(), 20)), folder / f"video{ending}", content)
+
+
+def test_a_video_whose_title_is_in_another_encoding_is_read(folder, videos):
+    av = pytest.importorskip("av")
+    with av.open(str(folder / "a.mp4")) as source, av.open(str(folder / "titled.mkv"), "w") as target:
+        target.metadata["title"] = "Welle XX"
+        stream = target.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = (folder / "titled.mp4").read_bytes()
+    (folder / "titled.mp4").write_bytes(content.replace(b"Welle XX", b"W\xe4lle XX"))
+    assert len(list(Video(folder / "titled.mp4").frames())) == 4
 
 
 def test_safetensors_are_read_in_little_memory(folder):

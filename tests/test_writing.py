@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from adain_core import files, large, load_style
+from adain_core import files, large, load_encoder, load_style
 from adain_core.cli import main
 from adain_core.cli import style as style_command
 from adain_core.cli import stylize as stylize_command
+from adain_core.hub import HubError
 from adain_core.images import load_image, save_image
 from adain_core.training.checkpoints import load_checkpoint
 from adain_core.weights import read_network
@@ -172,6 +173,14 @@ def test_a_read_only_folder_is_one_sentence(read_only, name):
         save_image(torch.rand(3, 9, 9), read_only / name)
     assert "\n" not in str(caught.value)
     assert [path.read_text() for path in read_only.iterdir()] == ["old"]
+
+
+def test_a_read_only_cache_is_one_sentence(read_only, served, small_files, monkeypatch):
+    served.serve("me/model/a.safetensors", small_files[0])
+    for cache in ("HF_HUB_CACHE", "HF_ASSETS_CACHE"):
+        monkeypatch.setattr(f"adain_core.hub.constants.{cache}", str(read_only / cache))
+    with pytest.raises(HubError, match="a.safetensors cannot be pulled: .* is read-only, or set HF_HOME to a folder"):
+        load_encoder("hf:me/model/a.safetensors")
 
 
 @pytest.mark.parametrize(
