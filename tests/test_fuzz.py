@@ -558,7 +558,7 @@ def test_videos_with_other_bytes(folder, videos, ending, data):
 
 def test_a_video_whose_title_is_in_another_encoding_is_read(folder, videos):
     av = pytest.importorskip("av")
-    with av.open(str(folder / "a.mp4")) as source, av.open(str(folder / "titled.mkv"), "w") as target:
+    with av.open(str(folder / "a.mp4")) as source, av.open(str(folder / "titled.mp4"), "w") as target:
         target.metadata["title"] = "Welle XX"
         stream = target.add_stream_from_template(source.streams.video[0], opaque=True)
         for packet in source.demux(video=0):
