@@ -86,6 +86,22 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 @contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, as far as its disk has locks. Raises BlockingIOError where another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(f"{path} is held by another process.") from None
+    except NotImplementedError:
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
 def working_folder(path: str | Path) -> Iterator[Path]:
     """A folder beside `path` for what is needed meanwhile; it is removed at the end, and by the next run if this is killed."""
     path = Path(path)
@@ -93,7 +109,7 @@ def working_folder(path: str | Path) -> Iterator[Path]:
         try:
             with FileLock(lock, timeout=0):  # a killed process holds no lock
                 pass
-        except (Timeout, OSError):
+        except (Timeout, OSError, NotImplementedError):
             continue
         shutil.rmtree(lock.parent, ignore_errors=True)
     try:
@@ -101,7 +117,7 @@ def working_folder(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise not_written(path, error) from None
     with folder as name:
-        with FileLock(Path(name, "lock")):
+        with locked(Path(name, "lock")):
             yield Path(name)
 
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from adain_core import files
 from adain_core.files import is_safe_name, new_path, parse_json, remove_leftovers, replacing, working_folder
 
 SAFE = ["waves", "sea waves", "Große Welle", "神奈川", "a.b", "v1.0", "console", "com10", "nullify", "x" * 200]
@@ -84,6 +85,17 @@ def test_only_what_a_killed_run_left_is_removed_beside_the_next_one(tmp_path):
         with working_folder(tmp_path / "b.png"):
             assert (at_work / "pixels").exists() and not (tmp_path / ".other.adain-abcdefgh").exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_disks_without_locks_lose_nothing(tmp_path, monkeypatch):
+    def unsupported(*arguments, **options):
+        raise NotImplementedError
+
+    monkeypatch.setattr(files.FileLock, "acquire", unsupported)
+    with working_folder(tmp_path / "a.png") as at_work:
+        (at_work / "lock").touch()
+        with working_folder(tmp_path / "b.png"):
+            assert at_work.exists()
 
 
 def test_json_that_is_nested_too_deeply_is_an_error_like_any_other():

@@ -12,12 +12,11 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..devices import exact_float32, rank_and_size, resolve_device
-from ..files import check_folder, make_folder, remove_leftovers
+from ..files import check_folder, locked, make_folder, remove_leftovers
 from ..images import save_image, write_picture
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
@@ -122,8 +121,8 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             if self.rank == 0:
                 try:
-                    stack.enter_context(FileLock(self.output / ".lock", timeout=0))
-                except Timeout:
+                    stack.enter_context(locked(self.output / ".lock"))
+                except BlockingIOError:
                     raise ValueError(f"another training writes to {self.output} now; wait, or give another name.") from None
                 networks = [network_file(self.config, role) for role in ("encoder", "decoder")]
                 for file in (self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"):
