@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 import time
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -93,6 +95,40 @@ def test_two_hundred_prompts_leave_memory_threads_and_files_as_they_were(server)
     print([round(value / 1e6) for value in memory], threads, files)
     assert median(memory[-3:]) < GROWTH * median(memory[:3])
     assert median(threads[-3:]) <= median(threads[:3]) and median(files[-3:]) <= median(files[:3])
+
+
+ODD = [
+    None, True, -1, 0, 0.5, 64, 10**30, float("nan"), float("inf"), "", "../../etc/passwd", "nul", "a\0b", "a\nb", "x" * 3000,
+    [], ["photo", 0], ["photo", 9], ["nobody", 0], {}, {"a": 1}, [[]],
+]  # fmt: skip
+
+
+def test_prompts_with_any_values_are_run_or_refused_in_one_sentence(server):  # noqa: F811
+    server.run(saving("first", 20))
+    draw, refused, ends = random.Random(0), 0, []
+    for number in range(100):
+        workflow = (long(0.5), short("first", 0.5), saving("odd", 20))[number % 3]
+        for _ in range(draw.randint(1, 2)):
+            ours = draw.choice([key for key, value in workflow.items() if value["class_type"].startswith("AdaIN")])
+            inputs = workflow[ours]["inputs"]
+            widgets = [key for key, value in inputs.items() if not isinstance(value, list)]  # others are connected
+            inputs[draw.choice(widgets or ["tile"])] = draw.choice(ODD)
+        try:
+            prompt = server.start(workflow)
+        except urllib.error.HTTPError as error:
+            assert error.code == 400
+            refused += 1
+            continue
+        end, details = server.finish(prompt)["status"]["messages"][-1]
+        ends.append(end)
+        if end == "execution_error":
+            text = details["exception_message"].strip()
+            if details["node_type"].startswith("AdaIN"):
+                assert details["exception_type"] in ("ValueError", "FileNotFoundError", "OSError", "HubError"), details
+                assert "\n" not in text, text
+    print(refused, "refused,", ends.count("execution_error"), "errors,", ends.count("execution_success"), "run")
+    assert refused and ends.count("execution_error") and ends.count("execution_success")
+    server.run(short("first", 0.25))
 
 
 @pytest.fixture
