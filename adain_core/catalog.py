@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .files import is_safe_name, parse_json
 from .hub import HubFile, assets
 
 _HERE = Path(__file__).resolve().parent
@@ -39,6 +39,19 @@ class Entry:
     licence: str = ""
     about: str = ""
 
+    def __post_init__(self) -> None:
+        texts = ("name", "role", "architecture", "bundled", "sha256", "fingerprint", "licence", "about")
+        if wrong := next((name for name in texts if not isinstance(getattr(self, name), str)), None):
+            raise ValueError(f"the {wrong} of an entry is no text.")
+        for name in ("tensors", "hashes"):
+            pairs = getattr(self, name)
+            if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
+                raise ValueError(f"the {name} of {self.name!r} are no texts by name.")
+        if not all(isinstance(number, (int, float)) for number in (self.size, *self.mean, *self.std)):
+            raise ValueError(f"size, mean and std of {self.name!r} are not all numbers.")
+        if not (self.bundled or self.mirrors) or (self.bundled and not is_safe_name(self.bundled)):
+            raise ValueError(f"{self.name!r} is no file beside the catalog, nor on the Hub.")
+
     @property
     def path(self) -> Path:
         """Where the network's file is, or will be after it was pulled. Another source has another path."""
@@ -54,11 +67,17 @@ class Entry:
 
 
 def catalog() -> list[Entry]:
-    """All entries; nothing is fetched."""
-    entries = json.loads((BUNDLED / "catalog.json").read_text(encoding="utf-8"))
-    return [
-        Entry(**entry | {"mirrors": tuple(HubFile(**mirror) for mirror in entry.get("mirrors", ()))}) for entry in entries
-    ]
+    """All entries; nothing is fetched. Raises ValueError where the file is no catalog."""
+    path = BUNDLED / "catalog.json"
+    try:
+        entries = parse_json(path.read_bytes())
+        return [
+            Entry(**entry | {"mirrors": tuple(HubFile(**mirror) for mirror in entry.get("mirrors", ()))}) for entry in entries
+        ]
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from None
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no catalog of networks ({error}).") from None
 
 
 def find_entry(name: str, role: str) -> Entry | None:

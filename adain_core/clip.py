@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
 from .color import keep_colors
 from .decoder import Decoder
 from .encoder import Encoder
-from .files import read_ahead, read_safetensors, remove_leftovers, replacing, version
-from .images import load_image, resize, save_image
+from .files import make_folder, read_ahead, read_safetensors, remove_leftovers, replacing, version
+from .images import load_image, opened, resize, save_image
 from .statistics import ChannelStatistics
 from .style import Style, mix_styles
 from .stylize import check_decoder, check_options, decode, transfer
@@ -60,7 +59,7 @@ class PictureSequence:
 class ClipState:
     """How far a clip is: frames `measured` and `done`, its statistics so far (one per level), when its parts begin.
 
-    It is kept in the file `path`, and starts anew where that was written under another `digest`.
+    It is kept in the file `path`, and starts anew where that is damaged or was written under another `digest`.
     """
 
     def __init__(self, path: Path, digest: str):
@@ -68,7 +67,10 @@ class ClipState:
         self.measured, self.done = 0, 0
         self.parts: list[int] = []
         self.statistics: list[ChannelStatistics] = []
-        tensors, metadata = read_safetensors(path) if path.is_file() else ({}, {})
+        try:
+            tensors, metadata = read_safetensors(path)
+        except (FileNotFoundError, ValueError):  # there is none, or a damaged one
+            tensors, metadata = {}, {}
         if metadata.get("digest") == digest:
             self.measured, self.done, self.parts = json.loads(metadata["place"])
             self.statistics = [
@@ -123,7 +125,7 @@ class ClipStylizer:
         state = ClipState(folder / "state.safetensors", self.digest(video))
         if not (state.measured or state.done):
             shutil.rmtree(folder, ignore_errors=True)  # of other settings
-            folder.mkdir()
+            make_folder(folder)
 
         def part(index: int) -> Path:
             return folder / f"{index:06d}{PART}"
@@ -149,10 +151,11 @@ class ClipStylizer:
     def pictures(self, clip: PictureSequence, targets: Sequence[Path], state_path: Path) -> None:
         """Write each stylised frame to its target. Until all are written, `state_path` says where to go on."""
         state = ClipState(state_path, self.digest(clip))
+        remove_leftovers(state_path)
         for chunk in self._stylized(clip, state):
             for frame in chunk:
                 target = targets[frame.time]
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(target.parent)
                 remove_leftovers(target)
                 save_image(frame.picture, target)
             state.save()
@@ -227,8 +230,5 @@ class ClipStylizer:
 
 
 def _stored_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except OSError as error:
-        raise ValueError(f"{path} is not a picture that can be read ({error}).") from None
+    with opened(path) as picture:
+        return picture.size

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoder import State, load_checked
+from .encoder import MOST_CHANNELS, State, load_checked, whole_numbers
 from .layers import ReflectionConv2d, ResidualBlock, UpsampleConv2d, in_bands
+
+MOST_BLOCKS = 64  # at a stride; a description that says more is damaged
 
 
 class Decoder(nn.Module):
@@ -104,17 +106,19 @@ class PyramidDecoder(Decoder):
 
     def __init__(self, config: dict):
         super().__init__(config)
-        widths = config["channels"]
+        widths, depths = whole_numbers(config, "channels", 1, MOST_CHANNELS), whole_numbers(config, "blocks", 0, MOST_BLOCKS)
+        if len(widths) != len(depths):
+            raise ValueError(f"it has {len(widths)} levels and blocks for {len(depths)}.")
         self.blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
-            for width, count in zip(widths, config["blocks"], strict=True)
+            for width, count in zip(widths, depths, strict=True)
         )
         self.up = nn.ModuleList(map(UpsampleConv2d, widths[1:], widths))
         self.out = ReflectionConv2d(widths[0], 3 * 4)
         self.stride = 2 ** len(widths)
         # each convolution sees one position beyond its own: two in a block, one after each upsampling, the last one
         strides = [2**i for i in range(1, len(widths) + 1)]
-        blocks = sum(2 * count * stride for count, stride in zip(config["blocks"], strides, strict=True))
+        blocks = sum(2 * count * stride for count, stride in zip(depths, strides, strict=True))
         self.halo = blocks + sum(strides[:-1]) + strides[0]
         self.values_per_pixel = max(3.0, widths[0] / 4)
 

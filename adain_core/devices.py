@@ -64,7 +64,7 @@ def free_memory(device: torch.device) -> int:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's memory ran out."""
     message = str(error).lower()
-    return isinstance(error, torch.cuda.OutOfMemoryError) or (
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(phrase in message for phrase in OUT_OF_MEMORY)
     )
 

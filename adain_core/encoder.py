@@ -15,6 +15,9 @@ from .layers import DownsampleConv2d, ReflectionConv2d, in_bands
 
 State = dict[str, Tensor]
 
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of the weights in a file
+MOST_LEVELS, MOST_CHANNELS = 8, 4096  # a description that says more is damaged
+
 
 @dataclass(frozen=True)
 class Level:
@@ -49,8 +52,8 @@ class Encoder(nn.Module):
 
     def load_network(self, state: State) -> None:
         """Take the weights of a network file and their fingerprint. Raises ValueError where they do not fit."""
-        self.fingerprint = fingerprint(state, self.layer_names())
         load_checked(self, state)
+        self.fingerprint = fingerprint(state, self.layer_names())
 
     def layer_names(self) -> list[str]:
         """Convolutions of a network file in their order."""
@@ -87,6 +90,7 @@ class VGGEncoder(Encoder):
         return ["preprocess", *super().layer_names()]
 
     def load_network(self, state: State) -> None:
+        check_weights(state, _shapes(self) | {"preprocess.weight": (3, 3, 1, 1), "preprocess.bias": (3,)})
         self.fingerprint = fingerprint(state, self.layer_names())
         kernel, bias = state["preprocess.weight"].double()[:, :, 0, 0], state["preprocess.bias"].double()
         first = state["conv1_1.weight"].double()
@@ -128,7 +132,7 @@ class PyramidEncoder(Encoder):
 
     def __init__(self, config: dict):
         super().__init__(config)
-        widths = config["channels"]
+        widths = whole_numbers(config, "channels", 1, MOST_CHANNELS)
         self.down = nn.ModuleList(map(DownsampleConv2d, [3, *widths[:-1]], widths))
         self.conv = nn.ModuleList(ReflectionConv2d(width, width) for width in widths)
         self.levels = tuple(Level(f"stride{2**i}", width, 2**i) for i, width in enumerate(widths, 1))
@@ -148,22 +152,28 @@ class PyramidEncoder(Encoder):
 def fingerprint(state: State, layers: Sequence[str]) -> str:
     """SHA-256 of a network's float32 biases in layer order, then of its kernels' shapes as text.
 
-    Biases stay float32 in every file, so that copies in different precision agree. Raises ValueError where one is missing.
+    Biases stay float32 in every file, so that copies in different precision agree.
     """
     digest = hashlib.sha256()
-    for part in ("bias", "weight"):
-        for layer in layers:
-            tensor = state.get(f"{layer}.{part}")
-            if tensor is None:
-                raise ValueError(f"the weights have no {layer}.{part}; the file is incomplete or of another architecture.")
-            content = tensor.float().numpy().astype("<f4").tobytes() if part == "bias" else str(tuple(tensor.shape)).encode()
-            digest.update(content)
+    for layer in layers:
+        digest.update(state[f"{layer}.bias"].float().numpy().astype("<f4").tobytes())
+    for layer in layers:
+        digest.update(str(tuple(state[f"{layer}.weight"].shape)).encode())
     return digest.hexdigest()
 
 
-def load_checked(module: nn.Module, state: State) -> None:
-    """`load_state_dict` that says in one sentence what does not fit."""
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+def whole_numbers(config: dict, name: str, least: int, most: int) -> list[int]:
+    """A list in a network's description, of one number for each level. Raises ValueError for what is none."""
+    numbers = config.get(name)
+    if not isinstance(numbers, list) or not 1 <= len(numbers) <= MOST_LEVELS:
+        raise ValueError(f"its {name} are no list of one to {MOST_LEVELS} numbers.")
+    if not all(type(number) is int and least <= number <= most for number in numbers):
+        raise ValueError(f"its {name} are not all whole numbers from {least} to {most}.")
+    return numbers
+
+
+def check_weights(state: State, expected: dict[str, tuple[int, ...]]) -> None:
+    """Raise ValueError, in one sentence, unless `state` has exactly these names and shapes, of finite numbers."""
     for name in sorted(expected.keys() | state.keys()):
         found = tuple(state[name].shape) if name in state else None
         if found != expected.get(name):
@@ -171,9 +181,22 @@ def load_checked(module: nn.Module, state: State) -> None:
                 f"the weights do not fit the architecture: {name} is {found or 'missing'}"
                 f" where {expected.get(name) or 'nothing'} is expected."
             )
+        if state[name].dtype not in DTYPES:
+            raise ValueError(f"{name} is of {state[name].dtype}; convert the weights to float32 or float16.")
         if not torch.isfinite(state[name]).all():
             raise ValueError(f"the weights hold values that are not finite in {name}; the file is damaged.")
+
+
+def load_checked(module: nn.Module, state: State) -> None:
+    """`load_state_dict` that says in one sentence what does not fit, before a module without memory is given any."""
+    check_weights(state, _shapes(module))
+    if next(module.parameters()).is_meta:
+        module.to_empty(device="cpu")
     module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 ENCODERS: dict[str, type[Encoder]] = {cls.architecture: cls for cls in (VGGEncoder, PyramidEncoder)}

@@ -3,49 +3,164 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
+import json
 import os
+import shutil
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 Item = TypeVar("Item")
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MARK = "adain-"  # in the names of what is being written, after which come eight random characters
+LONGEST_NAME = 200  # bytes; systems take 255, of which endings and marks need some
+# What Windows takes for a device, whatever the ending, and what it cannot have in a name.
+DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{p}{n}" for p in ("com", "lpt") for n in "0123456789¹²³")}
+FORBIDDEN = frozenset('<>:"|?*/\\')
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` at the end, or is removed after an error.
 
-    Raises FileNotFoundError where the folder does not exist.
+    Raises FileNotFoundError where the folder does not exist, and OSError where nothing can be written there.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first.")
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _temporary(path)
     try:
-        yield temporary
-        # mkstemp is private to its owner; a result has the mode that any new file gets.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, path)
+        try:
+            yield temporary
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise not_written(path, error) from None
+        try:
+            # mkstemp is private to its owner; a result has the mode that any new file gets.
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise not_written(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise before any work what `replacing` would raise after it."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it.")
+    _temporary(path).unlink()
+
+
+def check_folder(path: str | Path) -> None:
+    """Raise OSError where a folder could not be made, or no file written to it."""
+    place = next(place for place in (Path(path), *Path(path).parents) if place.exists())
+    check_writable(place / "file")
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it where they are not there. Raises OSError where that cannot be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_written(Path(path), error) from None
 
 
 def remove_leftovers(path: str | Path) -> None:
     """Remove what killed runs left of writing to `path` with `replacing`; nobody else may be writing to it now."""
     path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*{path.suffix}"):
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.{MARK}????????{glob.escape(path.suffix)}"):
         leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, as far as its disk has locks. Raises BlockingIOError where another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(f"{path} is held by another process.") from None
+    except NotImplementedError:
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def working_folder(path: str | Path) -> Iterator[Path]:
+    """A folder beside `path` for what is needed meanwhile; it is removed at the end, and by the next run if this is killed."""
+    path = Path(path)
+    for lock in path.parent.glob(f".*.{MARK}????????/lock"):
+        try:
+            with FileLock(lock, timeout=0):  # a killed process holds no lock
+                pass
+        except (Timeout, OSError, NotImplementedError):
+            continue
+        shutil.rmtree(lock.parent, ignore_errors=True)
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.stem}.{MARK}", dir=path.parent)
+    except OSError as error:
+        raise not_written(path, error) from None
+    with folder as name:
+        with locked(Path(name, "lock")):
+            yield Path(name)
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a file or folder can have this name on every system: no path, not hidden, and no device of Windows."""
+    return (
+        name.isprintable()
+        and 0 < len(name.encode()) <= LONGEST_NAME
+        and not FORBIDDEN & set(name)
+        and name[0] not in ". "
+        and name[-1] not in ". "
+        and name.partition(".")[0].rstrip().lower() not in DEVICES
+    )
+
+
+def new_path(folder: str | Path, name: str, ending: str, what: str = "file") -> Path:
+    """The file `name` with `ending`, of a `what`, in `folder`, or of a name "a/b" in a folder there, which need not exist.
+
+    Raises ValueError for a name that not every system could have, for one that leads out of the folder by a link, and for
+    one that some systems would take for another that is there.
+    """
+    folder = Path(os.path.realpath(folder))
+    parts = name.strip().removesuffix(ending).split("/")
+    path = Path(os.path.realpath(folder.joinpath(*parts[:-1], parts[-1] + ending))) if all(map(is_safe_name, parts)) else folder
+    if path == folder or not path.is_relative_to(folder):
+        raise ValueError(f"{name!r} is no name for a {what}; use letters and digits, for example waves or sea/waves.")
+    place = folder
+    for part in path.relative_to(folder).parts:
+        there = os.listdir(place) if place.is_dir() else []
+        if part not in there and (twin := next((other for other in there if other.casefold() == part.casefold()), None)):
+            raise ValueError(f"{name!r} differs only in upper and lower case from {twin!r}, which is there; give another name.")
+        place /= part
+    return path
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON from elsewhere says. Raises ValueError for any other text."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply.") from None
+    except ValueError as error:
+        raise ValueError(f"its JSON is damaged ({error}).") from None
 
 
 def version(path: str | Path) -> tuple[int, int]:
@@ -82,3 +197,26 @@ def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tu
             return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file ({error}); download or make it again.") from None
+
+
+def not_written(path: Path, error: OSError) -> OSError:
+    """The error in one sentence, with its number."""
+    if error.errno in FULL:
+        why = "the disk is full, or the file larger than is allowed here; free some space, or choose another disk"
+    else:
+        why = f"{error.strerror or error}; free it if it is read-only or in use, or choose another place"
+    sentence = OSError(f"{path} cannot be written: {why}.")
+    sentence.errno = error.errno
+    return sentence
+
+
+def _temporary(path: Path) -> Path:
+    """A new empty file beside `path`, known to `remove_leftovers`."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first.")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.{MARK}", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise not_written(path, error) from None
+    os.close(handle)
+    return Path(name)

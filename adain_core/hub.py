@@ -17,11 +17,11 @@ import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, validate_repo_id
 from torch import Tensor
 
 from .download import LIBRARY, BrokenLine, Download, NoRanges, Progress, Result, Span, one_kind_of_error, status_of
-from .files import read_safetensors
+from .files import is_safe_name, parse_json, read_safetensors
 
 HEADER_GUESS = 1 << 14  # bytes read first of a safetensors file: the whole header of a hundred tensors
 NEAR = 1 << 16  # tensors with gaps of up to so many bytes are read as one
@@ -40,6 +40,17 @@ class HubFile:
     file: str
     revision: str = "main"
     kind: str = "model"
+
+    def __post_init__(self) -> None:
+        known = all(isinstance(part, str) for part in vars(self).values()) and self.kind in ("model", "dataset", "space")
+        try:
+            validate_repo_id(self.repo)
+        except HFValidationError:
+            known = False
+        if not known or "/" not in self.repo:
+            raise ValueError(f"{self.repo!r} is no repository on the Hugging Face Hub; write owner/repository.")
+        if not all(map(is_safe_name, [*self.file.split("/"), self.revision])):
+            raise ValueError(f"{self.file!r} is no name that a file can have on every system; rename it on the Hub.")
 
     @classmethod
     def parse(cls, name: str) -> HubFile:
@@ -176,7 +187,7 @@ def _ranges(download: Download, file: HubFile, tensors: Mapping[str, str], sha25
     try:
         header, begin = _header(download, url, size)
         where = {name: tuple(begin + offset for offset in header[name]["data_offsets"]) for name in tensors}
-        if any(not begin <= start < stop <= size for start, stop in where.values()):
+        if any(not (type(start) is type(stop) is int and begin <= start < stop <= size) for start, stop in where.values()):
             raise ValueError
     except KeyError as error:
         _refuse(file, f"it holds no {error.args[0]}")
@@ -197,14 +208,15 @@ def _ranges(download: Download, file: HubFile, tensors: Mapping[str, str], sha25
 def _describe(download: Download, file: HubFile) -> tuple[HubFile, str, int]:
     """The file at the commit that its revision is now, its ETag and its size."""
     headers = download.head(file.url())
-    commit = headers.get("X-Repo-Commit")
+    commit = re.fullmatch("[0-9A-Za-z]+", headers.get("X-Repo-Commit", ""))  # both become names of files
     etag = re.fullmatch('(?:W/)?"?([0-9A-Za-z-]+)"?', headers.get("X-Linked-Etag") or headers.get("ETag", ""))
-    size = int(headers.get("X-Linked-Size") or headers.get("Content-Length") or 0)
+    size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
+    size = int(size) if re.fullmatch("[0-9]{1,18}", size) else 0
     if not (commit and etag and size):
         raise HubError(f"{constants.ENDPOINT} does not answer like the Hub; check HF_ENDPOINT, proxy and firewall.")
     if size > LARGEST:
         _refuse(file, f"it has {size / 1e9:.1f} GB, and no network of AdaIN has more than {LARGEST / 1e9:.1f}")
-    return replace(file, revision=commit), etag[1], size
+    return replace(file, revision=commit[0]), etag[1], size
 
 
 def _stated(file: HubFile, etag: str, sha256: str) -> str:
@@ -223,7 +235,7 @@ def _header(download: Download, url: str, size: int) -> tuple[dict, int]:
     begin = 8 + length
     if begin > len(start):
         start += download.read(url, len(start), begin)
-    header = json.loads(start[8:begin])
+    header = parse_json(start[8:begin])
     if not isinstance(header, dict):
         raise ValueError
     return header, begin

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +21,53 @@ from .files import replacing
 log = logging.getLogger(__name__)
 
 SAVE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+PROGRAMS = ("EPS", "WMF")  # which Pillow has another program or the system run
 IMAGE_EXTENSIONS = frozenset({*SAVE_FORMATS, ".bmp", ".gif", ".ppm", ".pgm"})
+
+
+class TooManyPixels(ValueError):
+    """A picture larger than `pixel_limit()`."""
+
+
+def pixel_limit() -> float:
+    """The most pixels of a picture in memory: Pillow's limit, beyond which it takes files for bombs."""
+    return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
+def limit_pixels(most: float) -> None:
+    """Set `pixel_limit()` for the whole process."""
+    Image.MAX_IMAGE_PIXELS = most / 2  # from there on Pillow warns
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """A picture file of which only the header is read yet.
+
+    Raises FileNotFoundError, TooManyPixels, or ValueError where it is no picture, also for what Pillow raises inside.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    # given a name, Pillow maps uncompressed TIFFs, and scrambles those that are stored lying on their side
+    with open(path, "rb") as stream:
+        try:
+            with Image.open(stream) as file:
+                if file.format in PROGRAMS:
+                    raise ValueError(f"{file.format} is not read")
+                yield file
+        except Image.DecompressionBombError:
+            raise TooManyPixels(
+                f"{path} has more than {pixel_limit():,.0f} pixels; if you trust it, raise the limit: --max-pixels,"
+                " ADAIN_MAX_PIXELS for ComfyUI, or PIL.Image.MAX_IMAGE_PIXELS in Python."
+            ) from None
+        except Exception as error:  # a damaged file meets struct.error, RuntimeError and more in Pillow's decoders
+            raise ValueError(f"{path} is not a whole picture that can be read ({error or type(error).__name__}).") from None
 
 
 def load_image(path: str | Path) -> Tensor:
     """A picture file as float32 `(1, 3, H, W)`, or `(1, 4, H, W)` where it is not opaque, sRGB in [0, 1].
 
     EXIF orientation is applied; greyscale, palette, 16-bit, floating-point in [0, 1], CMYK and ICC-tagged files are
-    converted. Raises FileNotFoundError, or ValueError for a file that is no whole picture or larger than Pillow's limit.
+    converted. Raises FileNotFoundError, or ValueError for a file that is no whole picture or larger than `pixel_limit()`.
     """
     image = _read(path)
     if image.mode.startswith("I") or image.mode == "F":
@@ -54,8 +95,15 @@ def save_image(image: Tensor, path: str | Path, quality: int = 95) -> None:
     options = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
     if kind == "JPEG":
         options["subsampling"] = "4:4:4"
+    write_picture(picture, path, kind, **options)
+
+
+def write_picture(picture: Image.Image, path: str | Path, kind: str, **options: object) -> None:
+    """Write a picture in Pillow's format `kind`, beside `path` first and then renamed."""
+    buffer = io.BytesIO()  # into a file on a full disk, Pillow writes half a JPEG and raises nothing
+    picture.save(buffer, kind, **options)
     with replacing(path) as temporary:
-        picture.save(temporary, kind, **options)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def save_format(path: str | Path) -> str:
@@ -90,7 +138,7 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
     """Resize pictures `(B, C, H, W)` so that the smallest side is `smallest_side` pixels, aspect kept; 0 keeps the size.
 
     Bicubic with antialiasing, clamped to [0, 1]; new sides are rounded to a multiple of `multiple`. Raises ValueError for a
-    negative size.
+    negative size, and for more pixels than `pixel_limit()`.
     """
     if smallest_side < 0:
         raise ValueError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
@@ -98,6 +146,12 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
     if smallest_side in (0, shortest):
         return images
     size = [multiple * max(1, round(side * smallest_side / shortest / multiple)) for side in images.shape[2:]]
+    if size[0] * size[1] > pixel_limit():
+        before, after = (f"{width}x{height}" for height, width in (images.shape[2:], size))
+        raise ValueError(
+            f"a picture of {before} pixels would have {after} with its smallest side at {smallest_side}, more than"
+            f" {pixel_limit():,.0f}; give a smaller size, or 0 to keep it."
+        )
     return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
@@ -140,21 +194,10 @@ def to_bytes(image: Tensor) -> np.ndarray:
 
 def _read(path: str | Path) -> Image.Image:
     """The picture of a file, read whole and upright."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
-    # given a name, Pillow maps uncompressed TIFFs, and scrambles those that are stored lying on their side
-    with open(path, "rb") as stream:
-        try:
-            with Image.open(stream) as file:
-                profile = file.info.get("icc_profile")
-                image = ImageOps.exif_transpose(file)
-                image.load()
-        except Image.DecompressionBombError:
-            raise ValueError(
-                f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
-            ) from None
-        except Exception as error:  # a damaged file meets struct.error, RuntimeError and more in Pillow's decoders
-            raise ValueError(f"{path} is not a whole picture that can be read ({error}).") from None
+    with opened(path) as file:
+        profile = file.info.get("icc_profile")
+        image = ImageOps.exif_transpose(file)
+        image.load()
     if profile:
         image.info["icc_profile"] = profile
     return image

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from .color import keep_colors
 from .decoder import Decoder
 from .devices import free_memory
 from .encoder import Encoder
-from .files import replacing
-from .images import save_format, to_bytes
+from .files import FULL, not_written, remove_leftovers, replacing, working_folder
+from .images import TooManyPixels, opened, save_format, to_bytes
 from .style import Style
 from .stylize import decode, transfer
+
+if TYPE_CHECKING:
+    import pyvips
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,12 @@ class RawPicture:
         self.path, self.pixels, self.colors_of = path, (height, width, channels), colors_of
         self.shape = torch.Size((1, 3, height, width))
         with path.open("ab") as file:
-            file.truncate(height * width * channels)
+            try:  # a disk that fills up while pixels are written to a mapped file would end the process
+                os.posix_fallocate(file.fileno(), 0, height * width * channels)
+            except (AttributeError, OSError) as error:  # not on every system and disk
+                if getattr(error, "errno", None) in FULL:
+                    raise
+                file.truncate(height * width * channels)
 
     def __len__(self) -> int:
         return 1
@@ -61,11 +70,11 @@ class RawPicture:
 def needs_streaming(path: str | Path) -> bool:
     """Whether a picture file is larger than Pillow reads, or than half of the free memory has room for, by its header."""
     try:
-        with Image.open(path) as file:
+        with opened(path) as file:
             return file.width * file.height * BYTES_PER_PIXEL > free_memory(torch.device("cpu")) / 2
-    except Image.DecompressionBombError:
+    except TooManyPixels:
         return True
-    except Exception:  # what is wrong with a file is told where it is read
+    except (ValueError, OSError):  # what is wrong with a file is told where it is read
         return False
 
 
@@ -88,35 +97,43 @@ def stylize_file(
     pyvips, for more than `max_pixels` pixels, too small a disk, a masked style and another format to write; OSError where
     the picture cannot be read.
     """
-    vips = _vips()
     target = Path(target)
+    picture = check_large(source, target, [style], max_pixels)
+    vips, height, width, channels = _vips(), picture.height, picture.width, picture.bands
+    remove_leftovers(target)
+    try:
+        with working_folder(target) as folder:
+            picture.rawsave(str(folder / "content"))
+            content = RawPicture(folder / "content", height, width, channels)
+            result = RawPicture(folder / "result", height, width, 3, content if keep_content_colors else None)
+            tile = tile or TILE
+            decode(decoder, transfer(encoder, content, style, alpha, tile=tile), tile, out=result)
+            _write(vips, result, content, target)
+    except vips.Error as error:
+        if full := next((number for number in FULL if os.strerror(number) in str(error)), 0):
+            raise not_written(target, OSError(full, "")) from None
+        raise OSError(f"{source} could not be read, or {target} not written ({' '.join(str(error).split())}).") from None
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise not_written(target, error) from None
+
+
+def check_large(
+    source: str | Path, target: str | Path, styles: Sequence[Style] = (), max_pixels: int = MAX_PIXELS
+) -> pyvips.Image:
+    """Raise what `stylize_file` would raise for these, by the picture's header; the picture, which is not read yet."""
+    vips, target = _vips(), Path(target)
     if save_format(target) not in ("PNG", "TIFF"):
         raise ValueError(f"{source} is too large for the format of {target}; write a PNG or a TIFF.")
-    if any(component.mask is not None for component in style.components):
+    if any(component.mask is not None for style in styles for component in style.components):
         raise ValueError(f"{source} is too large for styles with masks; stylise it without, or make it smaller.")
     try:
         picture = _srgb(vips, Path(source))
-        height, width, channels = picture.height, picture.width, picture.bands
-        _check_room(source, target, height * width, channels, max_pixels)
-        with tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder:
-            picture.rawsave(f"{folder}/content")
-            content = RawPicture(Path(folder, "content"), height, width, channels)
-            result = RawPicture(Path(folder, "result"), height, width, 3, content if keep_content_colors else None)
-            tile = tile or TILE
-            decode(decoder, transfer(encoder, content, style, alpha, tile=tile), tile, out=result)
-            finished = vips.Image.rawload(str(result.path), width, height, 3)
-            if channels == 4:
-                transparency = vips.Image.rawload(str(content.path), width, height, 4)[3]
-                finished = finished.bandjoin(transparency) if transparency.min() < 255 else finished
-            finished = finished.copy(interpretation="srgb")
-            with replacing(target) as temporary:
-                if save_format(target) == "PNG":
-                    finished.pngsave(str(temporary))
-                else:
-                    large = height * width * channels > 2**31  # well below the 4 GiB of plain TIFF
-                    finished.tiffsave(str(temporary), compression="deflate", predictor="horizontal", tile=True, bigtiff=large)
     except vips.Error as error:
-        raise OSError(f"{source} could not be read, or {target} not written ({' '.join(str(error).split())}).") from None
+        raise OSError(f"{source} could not be read ({' '.join(str(error).split())}).") from None
+    _check_room(source, target, picture.height * picture.width, picture.bands, max_pixels)
+    return picture
 
 
 def _vips() -> ModuleType:
@@ -128,8 +145,8 @@ def _vips() -> ModuleType:
     return pyvips
 
 
-def _srgb(vips: ModuleType, path: Path):
-    """The upright picture in 8-bit sRGB with three or four channels, not computed yet, a `pyvips.Image`."""
+def _srgb(vips: ModuleType, path: Path) -> pyvips.Image:
+    """The upright picture in 8-bit sRGB with three or four channels, not computed yet."""
     picture = vips.Image.new_from_file(str(path), access="sequential", fail_on="error")
     if picture.format not in ("uchar", "ushort"):
         raise ValueError(f"{path} has pixels of the type {picture.format}; save it with 8 or 16 bits.")
@@ -143,6 +160,22 @@ def _srgb(vips: ModuleType, path: Path):
             log.warning("a colour profile that does not fit its picture is ignored (%s)", error)
     picture = picture.colourspace("srgb")
     return picture[: 4 if picture.hasalpha() else 3].cast("uchar")
+
+
+def _write(vips: ModuleType, result: RawPicture, content: RawPicture, target: Path) -> None:
+    """Write the picture `result` with the transparency of `content`; what libvips maps meanwhile is let go at the end."""
+    height, width, channels = content.pixels
+    finished = vips.Image.rawload(str(result.path), width, height, 3)
+    if channels == 4:
+        transparency = vips.Image.rawload(str(content.path), width, height, 4)[3]
+        finished = finished.bandjoin(transparency) if transparency.min() < 255 else finished
+    finished = finished.copy(interpretation="srgb")
+    with replacing(target) as temporary:
+        if save_format(target) == "PNG":
+            finished.pngsave(str(temporary))
+        else:
+            large = height * width * channels > 2**31  # well below the 4 GiB of plain TIFF
+            finished.tiffsave(str(temporary), compression="deflate", predictor="horizontal", tile=True, bigtiff=large)
 
 
 def _check_room(source: str | Path, target: Path, pixels: int, channels: int, max_pixels: int) -> None:

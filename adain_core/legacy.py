@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -21,22 +22,23 @@ def read_state(path: str | Path) -> State:
     """The state dict of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file, on the CPU.
 
     PyTorch files are read with `weights_only=True`, which runs no code. Raises FileNotFoundError, or ValueError for a
-    file that is damaged, holds code or holds anything but named tensors.
+    file that is damaged, holds code or holds anything but named tensors, and for one that would unpack to more than it is.
     """
     if Path(path).suffix.lower() == ".safetensors":
         return read_safetensors(path)[0]
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     try:
+        _check_packing(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(f"{path} is no PyTorch weight file, or holds more than tensors; it is not run.") from None
     except Exception as error:  # torch.load raises whatever a damaged file leads it to
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged or no PyTorch weight file ({reason}); download it again.") from None
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
         raise ValueError(f"{path} holds no state dict of named tensors; save one with torch.save(net.state_dict(), ...).")
-    return state
+    return {name: tensor.detach() for name, tensor in state.items()}
 
 
 def rename(state: State) -> tuple[str, State]:
@@ -58,3 +60,20 @@ def rename(state: State) -> tuple[str, State]:
         }
     except KeyError as error:
         raise ValueError(f"the weights have no {error.args[0]}; the file is incomplete or of another architecture.") from None
+
+
+def _is_plain(value: object) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_nested or value.is_quantized)
+    )
+
+
+def _check_packing(path: str | Path) -> None:
+    """PyTorch packs without compressing. Raises ValueError for an archive that is larger inside, as bombs are."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > Path(path).stat().st_size:
+                raise ValueError("it would unpack to more than it is")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from .encoder import Encoder
+from .encoder import DTYPES, Encoder
 from .files import read_safetensors, replacing
 from .images import resize, resize_mask, thumbnail_jpeg
 from .statistics import ChannelStatistics
@@ -20,6 +20,7 @@ from .tiling import measure_in_memory
 
 FORMAT = "adain-style-1"
 MASK_SIDE = 512  # masks are stored at most this large
+LARGEST = 1e6  # of means and deviations; activations of networks that work are far below
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,13 @@ def load_style(path: str | Path) -> Style:
             prefix = f"component.{len(components)}"
             levels = []
             while f"{prefix}.level.{len(levels)}.mean" in tensors:
-                parts = (tensors[f"{prefix}.level.{len(levels)}.{name}"] for name in ("count", "mean", "m2"))
+                parts = (_numbers(tensors[f"{prefix}.level.{len(levels)}.{name}"]) for name in ("count", "mean", "m2"))
                 levels.append(ChannelStatistics(*parts))
             mask = tensors.get(f"{prefix}.mask")
+            if mask is not None and (mask.dtype != torch.uint8 or 0 in mask.shape):
+                raise ValueError("its mask is none")
             mask = None if mask is None else mask.float() / 255
-            components.append(Component(tensors[f"{prefix}.weight"], tuple(levels), mask))
+            components.append(Component(_numbers(tensors[f"{prefix}.weight"]), tuple(levels), mask))
         _check_components(components)
         thumbnail = base64.b64decode(metadata.get("thumbnail", ""), validate=True)
     except (KeyError, ValueError) as error:
@@ -209,6 +212,13 @@ def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None
     )
 
 
+def check_levels(style: Style, encoder: Encoder) -> None:
+    """Raise ValueError unless `style` has statistics for each channel of the encoder's levels."""
+    channels = [level.channels for level in encoder.levels]
+    if any([level.mean.shape[1] for level in component.levels] != channels for component in style.components):
+        raise ValueError(f"the style does not fit the levels of {encoder.name!r}; encode the style again.")
+
+
 def check_same_encoder(style: Style, fingerprint: str, name: str, what: str) -> None:
     """Raise ValueError unless `style` was made by the encoder with this fingerprint."""
     if style.encoder_fingerprint != fingerprint:
@@ -240,13 +250,20 @@ def check_mask(mask: Tensor) -> Tensor:
     return mask
 
 
+def _numbers(tensor: Tensor) -> Tensor:
+    """A tensor of a style file in float32."""
+    if tensor.dtype not in DTYPES:
+        raise ValueError("its statistics are not finite numbers")
+    return tensor.float()
+
+
 def _check_components(components: list[Component]) -> None:
     if not components:
         raise ValueError("it holds no component")
     shapes = [tuple(level.mean.shape[1:]) for level in components[0].levels]
     for component in components:
         tensors = [component.weight] + [t for level in component.levels for t in (level.count, level.mean, level.m2)]
-        if not all(t.is_floating_point() and torch.isfinite(t).all() and t.numel() for t in tensors):
+        if not all(torch.isfinite(t).all() and t.numel() for t in tensors):
             raise ValueError("its statistics are not finite numbers")
         if component.weight.ndim != 1 or not component.levels or any(t.ndim != 2 for t in tensors[1:]):
             raise ValueError("its tensors have the wrong shapes")
@@ -255,7 +272,7 @@ def _check_components(components: list[Component]) -> None:
         for level in component.levels:
             if level.m2.shape != level.mean.shape or level.count.shape != (level.batch, 1):
                 raise ValueError("its tensors have the wrong shapes")
-            if (level.m2 < 0).any() or (level.count <= 0).any():
+            if (level.m2 < 0).any() or (level.count <= 0).any() or max(level.mean.abs().max(), level.std.max()) > LARGEST:
                 raise ValueError("its statistics are impossible")
         if component.mask is not None and (component.mask.ndim != 4 or component.mask.shape[1] != 1):
             raise ValueError("its mask has the wrong shape")

@@ -14,7 +14,7 @@ from .devices import exact_float32, free_memory
 from .encoder import Encoder
 from .images import resize_mask
 from .statistics import ChannelStatistics, affine_pair
-from .style import Component, Style, check_pictures, check_same_encoder
+from .style import Component, Style, check_levels, check_pictures, check_same_encoder
 from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, report, run_in_memory
 
 CONTENT_STATISTICS = ("image", "batch", "running", "region")
@@ -196,12 +196,18 @@ def stylize(
 def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str) -> None:
     """Raise ValueError where `transfer` could not do this with any content."""
     check_same_encoder(style, encoder.fingerprint, encoder.name, "the content's encoder")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; it must be from 0 (the content) to 1 (the full style).")
+    check_levels(style, encoder)
+    check_alpha(alpha)
     if content_statistics not in CONTENT_STATISTICS:
         raise ValueError(f"content_statistics is {content_statistics!r}; choose one of {', '.join(CONTENT_STATISTICS)}.")
     if content_statistics == "region" and all(component.mask is None for component in style.components):
         raise ValueError('content_statistics "region" needs a style with a mask; mask the style or choose "image".')
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise ValueError for a strength that is not in [0, 1]."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it must be from 0 (the content) to 1 (the full style).")
 
 
 def check_decoder(decoder: Decoder, fingerprint: str, name: str) -> None:

@@ -64,7 +64,7 @@ class Video:
             self.offset = self.start or Fraction(container.start_time or 0, _av().time_base)
             self.count = stream.frames
             if not self.count or start or duration:
-                self.count = sum(p.size > 0 and self._within(p.pts, p.time_base) for p in container.demux(stream))
+                self.count = sum(p.size > 0 and self._within(p.pts, p.time_base) for p in self._demux(container, stream))
             self.aspect = stream.sample_aspect_ratio or Fraction(1)
         first = next(self.frames(), None)
         if first is None:
@@ -89,7 +89,7 @@ class Video:
             if self.start:
                 container.seek(int(self.start / self.time_base), stream=stream)
             last = -1
-            decoded = (frame for packet in container.demux(stream) for frame in self._decode(packet))
+            decoded = (frame for packet in self._demux(container, stream) for frame in self._decode(packet))
             for frame in decoded:
                 if frame.pts is not None and not self._within(frame.pts, self.time_base):
                     continue
@@ -120,7 +120,7 @@ class Video:
         with original:
             if streams and self.start:
                 original.seek(int(self.start * _av().time_base))
-            for packet in original.demux(*streams) if streams else ():
+            for packet in self._demux(original, *streams) if streams else ():
                 target, encode = streams[packet.stream]
                 if encode:
                     kept = [frame for frame in self._decode(packet) if self._within(frame.pts, frame.time_base)]
@@ -143,11 +143,17 @@ class Video:
         seconds = time * time_base - self.start
         return not (self.start and seconds < 0) and not (self.duration and seconds >= self.duration)
 
+    def _demux(self, container: av.container.InputContainer, *streams: av.Stream) -> Iterator[av.Packet]:
+        try:
+            yield from container.demux(*streams)
+        except _av().FFmpegError as error:
+            raise ValueError(f"{self.name} is damaged and cannot be read on ({error}).") from None
+
     def _decode(self, packet: av.Packet) -> Iterable[av.Frame]:
         try:
             return packet.decode()
         except _av().FFmpegError as error:
-            log.warning("%s is damaged at %s; that is left out (%s)", self.name, packet.time, error)
+            log.warning("%s is damaged at tick %s; that is left out (%s)", self.name, packet.pts, error)
             return ()
 
     def _open(self) -> av.container.InputContainer:
@@ -156,7 +162,9 @@ class Video:
         elif not Path(self.source).is_file():
             raise FileNotFoundError(f"there is no file {self.source}.")
         try:
-            container = _av().open(self.source if isinstance(self.source, io.BytesIO) else str(self.source))
+            # titles may be in any encoding
+            source = self.source if isinstance(self.source, io.BytesIO) else str(self.source)
+            container = _av().open(source, metadata_errors="replace")
         except _av().FFmpegError as error:
             raise ValueError(f"{self.name} is no video that can be read ({error}).") from None
         if not container.streams.video:

@@ -15,7 +15,7 @@ from .catalog import Entry, catalog, find_entry
 from .decoder import DECODERS, Decoder
 from .devices import resolve_dtype
 from .encoder import ENCODERS, Encoder, State
-from .files import read_safetensors, replacing
+from .files import FULL, parse_json, read_safetensors, replacing
 
 FORMAT = "adain-network-1"
 
@@ -37,6 +37,12 @@ class NetworkFile:
     recipe: dict = field(default_factory=dict)
     licence: str = ""
 
+    def __post_init__(self) -> None:
+        texts = ("role", "architecture", "name", "encoder_name", "encoder_fingerprint", "licence")
+        for kind, names in ((str, texts), (dict, ("config", "recipe"))):
+            if wrong := next((name for name in names if not isinstance(getattr(self, name), kind)), None):
+                raise ValueError(f"its description has no proper {wrong}.")
+
     def build(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Encoder | Decoder:
         """The network, frozen, for use. Raises ValueError where weights and architecture do not fit."""
         kinds = {"encoder": ENCODERS, "decoder": DECODERS}.get(self.role, {})
@@ -44,7 +50,8 @@ class NetworkFile:
             raise ValueError(f"the {self.role} architecture {self.architecture!r} is not known; update ComfyUI-AdaIN.")
         # Outside of inference mode, in which a host may call: weights made there could not be trained through.
         with torch.inference_mode(False):
-            network = kinds[self.architecture](self.config)
+            with torch.device("meta"):  # what a description says gets memory once the weights are there
+                network = kinds[self.architecture](self.config)
             network.load_network(self.state)
             network.name = self.name
             if self.role == "decoder":
@@ -101,12 +108,10 @@ def pull(entry: Entry, progress: hub.Progress | None = None, refresh: bool = Fal
     except hub.HubError as error:
         raise hub.HubError(f"{entry.name} cannot be pulled: {error}") from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (*FULL, errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        raise hub.HubError(
-            f"{entry.name} cannot be pulled: the disk of {hub.assets()} is full; free some space, or set HF_HOME to a folder"
-            " on another disk."
-        ) from None
+        why = f"the disk of {hub.assets()} is full; free some space" if error.errno in FULL else f"{hub.assets()} is read-only"
+        raise hub.HubError(f"{entry.name} cannot be pulled: {why}, or set HF_HOME to a folder on another disk.") from None
     return entry.path
 
 
@@ -123,14 +128,14 @@ def read_network(path: str | Path) -> NetworkFile:
         state = legacy.read_state(path)
     try:
         if metadata.get("format") == FORMAT:
-            network = NetworkFile(state=state, **json.loads(metadata["network"]))
+            network = _described(state, metadata.get("network", ""))
         elif metadata.get("format", "").startswith("adain-"):
             raise ValueError(f"it is a file of the format {metadata['format']}, not {FORMAT}.")
         else:
             role, state = legacy.rename(state)
             network = NetworkFile(role, "vgg19", {}, state, path.stem, "vgg19", legacy.PAPER_ENCODER)
         built = network.build()
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}") from None
     if isinstance(built, Encoder):
         return replace(network, encoder_name=network.name, encoder_fingerprint=built.fingerprint)
@@ -158,6 +163,14 @@ def _load(name: str, role: str, device: str | torch.device, dtype: str | torch.d
     network = read_network(path)
     _check_role(network, role, path)
     return network.build(device, dtype)
+
+
+def _described(state: State, description: str) -> NetworkFile:
+    """A network by its weights and the description in its file. Raises ValueError where that is none."""
+    try:
+        return NetworkFile(state=state, **parse_json(description))
+    except TypeError as error:
+        raise ValueError(f"its description is not one of this version ({error}).") from None
 
 
 def _check_role(network: NetworkFile, role: str, source: object) -> None:

@@ -39,5 +39,6 @@ class AdaINExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> AdaINExtension:
     host.register_folders()
+    host.raise_pixel_limit()
     host.serve("/adain/styles", gallery)
     return AdaINExtension()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from ..adain_core.catalog import BUNDLED
 from ..adain_core.devices import is_out_of_memory
-from ..adain_core.images import to_pil
+from ..adain_core.files import check_writable, make_folder, new_path
+from ..adain_core.images import limit_pixels, to_pil
 from ..adain_core.tiling import COPIES, reporting
 from ..adain_core.video import Video
 
@@ -31,6 +33,8 @@ try:
     from server import PromptServer
 except ImportError:  # ComfyUI's modules without its server, as in tests
     PromptServer = None
+
+log = logging.getLogger(__name__)
 
 NETWORKS, STYLES = "adain", "adain_styles"  # names of the model folders
 TRAININGS = "adain_training"
@@ -142,14 +146,24 @@ def register_folders() -> None:
             folder_paths.add_model_folder_path(name, str(folder))
 
 
+def raise_pixel_limit() -> None:
+    """Let ADAIN_MAX_PIXELS set the most pixels of a picture, which is Pillow's limit, and so that of Load Image too."""
+    most = os.environ.get("ADAIN_MAX_PIXELS", "")
+    if most.isdigit():
+        limit_pixels(int(most))
+    elif most:
+        log.warning("ADAIN_MAX_PIXELS is %r, which is no number; it is not heeded", most)
+
+
 def list_files(name: str) -> list[str]:
-    """Files of networks or styles in a registered folder and below, as they are now."""
-    return [file for file in folder_paths.get_filename_list(name) if file.lower().endswith(EXTENSIONS)]
+    """Files of networks or styles in a registered folder and below, as they are now; hidden ones are being written."""
+    files = folder_paths.get_filename_list(name)
+    return [f for f in files if f.lower().endswith(EXTENSIONS) and not any(part.startswith(".") for part in Path(f).parts)]
 
 
 def find_file(name: str, file: str) -> Path | None:
     """The path of a listed file; nothing outside of the registered folders is found."""
-    path = folder_paths.get_full_path(name, file)
+    path = folder_paths.get_full_path(name, str(file))  # not every host checks that it is text
     return None if path is None else Path(path)
 
 
@@ -189,13 +203,9 @@ def input_folder(name: str) -> Path:
 
 
 def _new_file(folder_name: str, file_name: str, ending: str, what: str) -> Path:
-    folder = _output_folder(folder_name).resolve()
-    name = file_name.strip().removesuffix(ending)
-    usable = name.split("/")[-1].strip(". ") and not set(name) & set('<>:"|?*\\\0')
-    path = Path(os.path.realpath(folder / f"{name}{ending}")) if usable else None
-    if path is None or not path.is_relative_to(folder):
-        raise ValueError(f"{file_name!r} is no name for a {what}; use letters and digits, for example waves or sea/waves.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = new_path(_output_folder(folder_name), file_name, ending, what)
+    make_folder(path.parent)
+    check_writable(path)
     return path
 
 

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core import ChannelStatistics, adain, channel_statistics
+from ..adain_core.stylize import check_alpha
 from .sockets import schema
 
 STATISTICS = ["image", "batch"]
@@ -43,6 +44,7 @@ class LatentAdaIN(io.ComfyNode):
     def execute(cls, latent: dict, reference: dict, alpha: float = 1.0, statistics: str = "image") -> io.NodeOutput:
         if statistics not in STATISTICS:
             raise ValueError(f"statistics is {statistics!r}; choose one of {', '.join(STATISTICS)}.")
+        check_alpha(alpha)
         samples, target = latent["samples"], latent_statistics(reference["samples"])
         content = None
         if statistics == "batch":
@@ -93,7 +95,8 @@ class ModelAdaIN(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, reference: dict, alpha: float = 0.5, start_percent: float = 0.0, end_percent: float = 0.6
     ) -> io.NodeOutput:
-        if start_percent > end_percent:
+        check_alpha(alpha)
+        if not 0 <= start_percent <= end_percent <= 1:
             raise ValueError(f"start_percent {start_percent} is after end_percent {end_percent}; exchange them.")
         sampling = model.get_model_object("model_sampling")
         sigmas = [float(sampling.percent_to_sigma(percent)) for percent in (start_percent, end_percent)]

@@ -45,21 +45,20 @@ def load_network(role: str, name: str, dtype: str = "auto", hub_file: str = "") 
     is not there, and what `weights.pull` raises.
     """
     path = None if hub_file.strip() else _find(role, name)
-    entry = None if path else find_entry(_hub_name(hub_file) if hub_file.strip() else name, role)
+    entry = None if path else find_entry(_hub_name(hub_file) if hub_file.strip() else str(name), role)
     if entry and entry.mirrors:
         path = pull(entry, host.progress())
     if path is None:
         raise FileNotFoundError(
-            f"there is no {role} {name!r}; choose another, or put {name}-{role}.safetensors into models/adain and press R."
-            if name != NOTHING_THERE
-            else f"there is no {role} yet; put NAME-{role}.safetensors into models/adain and press R."
+            f"there is no {role} {'yet' if name == NOTHING_THERE else repr(name)}; choose another, or put"
+            f" NAME-{role}.safetensors into models/adain and press R."
         )
     return load_file(role, path, dtype)
 
 
 def load_file(role: str, path: Path, dtype: str = "auto") -> ModelPatcher:
     """The network of a file in ComfyUI's care."""
-    return _load(role, str(path), version(path), host.network_dtype(dtype))
+    return _load(role, str(path), version(path), host.network_dtype(str(dtype)))
 
 
 def network_version(role: str, name: str, hub_file: str = "") -> str:
@@ -67,7 +66,7 @@ def network_version(role: str, name: str, hub_file: str = "") -> str:
     if hub_file.strip():
         return _hub_name(hub_file)
     path = _find(role, name)
-    return name if path is None else f"{path} {version(path)}"
+    return str(name) if path is None else f"{path} {version(path)}"
 
 
 class LoadEncoder(io.ComfyNode):

@@ -39,7 +39,7 @@ def find_style(name: str) -> Path | None:
 def style_version(name: str) -> str:
     """Differs when the file behind a name has changed."""
     path = find_style(name)
-    return name if path is None else f"{path} {version(path)}"
+    return str(name) if path is None else f"{path} {version(path)}"
 
 
 def read_style(name: str) -> Style:
@@ -226,7 +226,7 @@ class StyleSweep(io.ComfyNode):
 
     @classmethod
     def execute(cls, style_from: Style, style_to: Style, frames: int = 16, curve: str = "linear") -> io.NodeOutput:
-        if curve not in CURVES:
+        if curve not in list(CURVES):
             raise ValueError(f"curve is {curve!r}; choose one of {', '.join(CURVES)}.")
         share = CURVES[curve](torch.linspace(0, 1, frames))
         return io.NodeOutput(mix_styles([style_from, style_to], [1 - share, share]))

@@ -6,6 +6,7 @@ from pathlib import Path
 import hub_server
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from adain_core import catalog, download, hub
 from adain_core.decoder import PyramidDecoder
@@ -15,6 +16,10 @@ from adain_core.training.networks import initialize
 from adain_core.weights import NetworkFile, load_decoder, load_encoder, read_network, write_network
 
 CHANNELS = [4, 6]
+
+# the same cases each time, however long one takes on a busy machine
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(params=available_devices())

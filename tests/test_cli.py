@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from adain_core import encode_style, keep_colors, load_encoder, load_style, match_colors, mix_styles, stylize
 from adain_core.cli import main
@@ -77,6 +78,23 @@ def test_a_folder_goes_on_past_a_broken_picture(folder, capsys):
     assert run("stylize", "in", "red.png", "-o", "out", *NETWORKS) == 1
     assert sorted(p.relative_to(folder / "out").as_posix() for p in (folder / "out").rglob("*.*")) == ["a.jpg", "sub/photo.png"]
     assert "1 of 3" in (err := capsys.readouterr().err) and "broken.png" in err
+
+
+def test_two_pictures_that_would_become_one_file_are_refused(folder, capsys):
+    (folder / "in").mkdir()
+    Image.new("RGB", (9, 9)).save("in/a.gif")
+    save_image(torch.rand(3, 9, 9), "in/a.gif.png")
+    assert run("stylize", "in", "red.png", "-o", "out", *NETWORKS) == 2
+    assert "would both be written to out/a.gif.png" in capsys.readouterr().err and not (folder / "out").exists()
+
+
+def test_too_little_memory_is_one_line(folder, capsys, monkeypatch):
+    def exhausted(*arguments, **options):
+        torch.empty(1 << 58)
+
+    monkeypatch.setattr("adain_core.cli.stylize.stylize", exhausted)
+    assert run("stylize", "photo.png", "red.png", "-o", "out.png", *NETWORKS) == 2
+    assert "too little memory" in (err := capsys.readouterr().err) and err.count("\n") == 1
 
 
 def test_style_files_are_made_mixed_and_shown(folder, capsys):

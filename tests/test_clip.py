@@ -273,6 +273,15 @@ def test_a_broken_folder_goes_on(command, networks, tmp_path):
     assert all(path.read_bytes() == (tmp_path / "again" / path.name).read_bytes() for path in targets)
 
 
+def test_a_damaged_state_begins_anew(tmp_path):
+    state = ClipState(tmp_path / "state", "settings")
+    state.done = 3
+    state.save()
+    assert ClipState(tmp_path / "state", "settings").done == 3
+    (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:-5])
+    assert ClipState(tmp_path / "state", "settings").done == 0
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a kill that a process cannot see")
 def test_a_killed_command_goes_on_and_ends_with_the_same_frames(command, tmp_path):
     clips.write_clip(tmp_path / "long.mp4", clips.noise(150))

@@ -7,8 +7,19 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
+from adain_core.cli import main
 from adain_core.files import replacing
-from adain_core.images import list_images, load_image, load_mask, resize, save_image, thumbnail_jpeg
+from adain_core.images import (
+    limit_pixels,
+    list_images,
+    load_image,
+    load_mask,
+    opened,
+    pixel_limit,
+    resize,
+    save_image,
+    thumbnail_jpeg,
+)
 
 
 def pixels(path) -> list:
@@ -164,6 +175,82 @@ def test_files_that_are_no_pictures(tmp_path, monkeypatch):
     Image.new("L", (64, 64)).save(tmp_path / "huge.png")
     with pytest.raises(ValueError, match="MAX_IMAGE_PIXELS"):
         load_image(tmp_path / "huge.png")
+
+
+@pytest.fixture
+def few_pixels(monkeypatch):
+    """As if 60 000 pixels were the limit."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    limit_pixels(60_000)
+
+
+def bombs() -> dict[str, bytes]:
+    """Files of a few bytes that unpack to 90 000 pixels."""
+    picture, found = Image.new("RGB", (300, 300), "red"), {}
+    ways = {"PNG": {}, "WEBP": {"lossless": True}, "JPEG": {}, "GIF": {}, "TIFF": {"compression": "tiff_deflate"}, "BMP": {}}
+    for kind, options in ways.items():
+        buffer = io.BytesIO()
+        picture.save(buffer, kind, **options)
+        found[kind] = buffer.getvalue()
+    screen = bytearray(found["GIF"])
+    screen[6:10] = struct.pack("<HH", 3, 3)  # the frame is larger than the screen
+    found["a GIF's frame"] = bytes(screen)
+    whole = found["PNG"]
+    header = whole[12:16] + struct.pack(">II", 60_000, 60_000) + whole[24:29]
+    found["a header"] = whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+    return found
+
+
+@pytest.mark.parametrize("kind", bombs())
+@pytest.mark.filterwarnings("ignore")
+def test_pictures_beyond_the_limit_are_refused_and_the_limit_can_be_raised(tmp_path, few_pixels, kind):
+    (tmp_path / "bomb.png").write_bytes(bombs()[kind])
+    with pytest.raises(ValueError, match="bomb.png has more than 60,000 pixels; if you trust it, raise .*: --max-pixels"):
+        load_image(tmp_path / "bomb.png")
+    if kind != "a header":
+        limit_pixels(90_000)
+        assert load_image(tmp_path / "bomb.png").shape == (1, 3, 300, 300)
+
+
+def test_the_limit_is_stated(few_pixels):
+    assert pixel_limit() == 60_000
+    limit_pixels(7)
+    assert pixel_limit() == 7
+
+
+def test_a_picture_that_would_become_too_large_is_refused(few_pixels):
+    with pytest.raises(ValueError, match="3000x1 pixels would have 24000x8 with its smallest side at 8, more than 60,000"):
+        resize(torch.rand(1, 3, 1, 3000), 8)
+    assert resize(torch.rand(1, 3, 1, 3000), 4).shape == (1, 3, 4, 12_000)
+
+
+def test_commands_have_the_limit_as_an_option(tmp_path, monkeypatch, capsys, small_files):
+    monkeypatch.chdir(tmp_path)
+    for name in ("small.png", "large.png"):
+        save_image(torch.rand(3, 20, 20 if name == "small.png" else 30), name)
+    before = pixel_limit()
+    networks = ["--encoder", str(small_files[0]), "--decoder", str(small_files[1]), "--device", "cpu"]
+    stylize = ["stylize", "small.png", "large.png", "--style-size", "0", *networks]
+    make = ["style", "make", "large.png", "--size", "0", *networks[:2]]
+    for command, result in ((stylize, "out.png"), (make, "out.safetensors")):
+        assert main([*command, "-o", result, "--max-pixels", "599"]) == 2
+        err = capsys.readouterr().err
+        assert "large.png has more than 599 pixels" in err and err.count("\n") == 1 and not (tmp_path / result).exists()
+        assert main([*command, "-o", result, "--max-pixels", "600"]) == 0
+        assert pixel_limit() == before
+
+
+def test_files_that_would_run_a_program_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("subprocess.check_call", lambda *arguments, **options: pytest.fail("Ghostscript was run"))
+    (tmp_path / "program.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
+    with pytest.raises(ValueError, match="program.png .*EPS is not read"):
+        load_image(tmp_path / "program.png")
+
+
+def test_a_header_alone_says_what_a_picture_is(tmp_path):
+    save_image(torch.rand(3, 20, 30), tmp_path / "a.png")
+    with opened(tmp_path / "a.png") as picture:
+        assert picture.size == (30, 20)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.tiff", "a.JPG", "a.jpeg"])

@@ -8,6 +8,7 @@ from PIL import Image, ImageCms
 
 from adain_core import encode_style, keep_colors, large, load_decoder, load_encoder, stylize, transfer
 from adain_core.cli import main
+from adain_core.cli import stylize as stylize_command
 from adain_core.images import load_image, save_image
 
 pyvips = pytest.importorskip("pyvips")
@@ -70,7 +71,7 @@ def test_pictures_are_read_as_in_memory(networks, style, picture, tmp_path, mode
     large.stylize_file(*networks, path, tmp_path / "out.png", style, tile=64)
     found, expected = load_image(tmp_path / "out.png"), stylize(*networks, load_image(path), style)
     assert found.shape == expected.shape
-    assert (found - expected).abs().max() < (5 if "profile" in mode else 1.1) / 255
+    assert (found - expected).abs().max() < (8 if "profile" in mode else 1.1) / 255
 
 
 def test_16_bit_colours_with_alpha_are_read_as_in_memory(networks, style, picture, tmp_path):
@@ -126,6 +127,8 @@ def test_what_cannot_be_is_told_in_one_line_before_the_work(
     monkeypatch.setattr(large, "transfer", lambda *rest, **options: pytest.fail("the work began"))
     monkeypatch.chdir(tmp_path)
     save_image(picture, "in.png")
+    if "broken" not in change:  # what is wrong behind the header shows when it is read
+        monkeypatch.setattr(stylize_command, "load_encoder", lambda *rest: pytest.fail("the networks were loaded"))
     if change.pop("broken", False):
         (tmp_path / "in.png").write_bytes((tmp_path / "in.png").read_bytes()[:20_000])
     if change.pop("missing", False):

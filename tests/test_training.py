@@ -206,7 +206,7 @@ def test_a_decoder_for_a_fixed_small_encoder_and_none_of_another(config, small_f
     fixed = dataclasses.replace(config, channels=(), encoder=str(small_files[0]), start_from=str(small_files[1]))
     result = train(dataclasses.replace(fixed, steps=1))
     assert load_decoder(str(result.decoder)).encoder_fingerprint == load_encoder(str(small_files[0])).fingerprint
-    with pytest.raises(ValueError, match="reads the encoder 'small', not 'vgg'"):
+    with pytest.raises(ValueError, match="reads the encoder 'small', the features are of 'vgg'"):
         train(dataclasses.replace(fixed, encoder="", output=tmp_path / "wrong"))
 
 
@@ -319,6 +319,23 @@ class Stop(Exception):
     pass
 
 
+def test_only_one_training_at_a_time_writes_to_a_folder(config):
+    def another(step, losses):
+        with pytest.raises(ValueError, match="another training writes to .*out now; wait, or give another name"):
+            train(config)
+
+    assert train(config, another).steps[-1] == 6
+    assert train(dataclasses.replace(config, steps=7)).steps[-1] == 6
+
+
+def test_what_killed_trainings_left_is_removed(config):
+    config.output.mkdir()
+    left = config.output / ".checkpoint.adain-abcdefgh.pt"
+    left.touch()
+    train(dataclasses.replace(config, steps=1))
+    assert not left.exists()
+
+
 def test_what_is_stopped_is_kept_and_goes_on(config, tmp_path):
     config = dataclasses.replace(config, save_minutes=60.0)
 
@@ -407,7 +424,11 @@ def test_the_cosine_schedule_rises_stays_and_falls(config):
 
 
 @pytest.mark.parametrize(
-    "wrong", [dict(encoder="lite"), dict(steps=0), dict(schedule="linear"), dict(optimizer="sgd"), dict(ema=1.0)]
+    "wrong",
+    [
+        dict(encoder="lite"), dict(steps=0), dict(schedule="linear"), dict(optimizer="sgd"), dict(ema=1.0),
+        dict(style_weight=float("nan")),
+    ],
 )
 def test_a_configuration_that_cannot_be_is_refused(config, wrong):
     with pytest.raises(ValueError):

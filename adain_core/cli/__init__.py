@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
+from PIL import Image
+
+from ..devices import is_out_of_memory
+from ..images import limit_pixels, pixel_limit
 from . import bench, convert, evaluate, info, publish, pull, style, stylize, train
 
 
@@ -22,11 +27,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in (stylize, style, train, evaluate, bench, pull, convert, publish, info):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
+    limit = pixel_limit()
+    limit_pixels(getattr(arguments, "max_pixels", None) or limit)
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what is below the limit
     try:
         return arguments.run(arguments)
     except (ValueError, OSError) as error:
         print(f"adain: {error}", file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print("adain: there is too little memory for this; give smaller pictures, or tiles with --tile.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("adain: stopped.", file=sys.stderr)
         return 130
+    finally:
+        limit_pixels(limit)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ..devices import DTYPES
 from ..evaluation.bench import BenchConfig, BenchReport, Row, bench
+from ..files import check_writable
 from . import options
 
 
@@ -34,7 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options.check_report(arguments.output)
+    if arguments.output:
+        check_writable(arguments.output)
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(BenchConfig)}
     config = BenchConfig(**given | {"sizes": tuple(arguments.sizes), "dtypes": tuple(arguments.dtypes)})
     with tqdm(unit="round", disable=None) as bar:

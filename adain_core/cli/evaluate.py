@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
 from ..evaluation.report import MODES
+from ..files import check_writable
 from . import experiments, options
 
 
@@ -45,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     for option in ("contents", "styles", "loss_encoder"):  # a report has its own, so that the parser cannot require them
         if getattr(arguments, option) is None:
             raise ValueError(f"--{option.replace('_', '-')} is missing; see adain evaluate --help.")
-    options.check_report(arguments.output)
+    if arguments.output:
+        check_writable(arguments.output)
     settings = [field.name for field in dataclasses.fields(EvaluationConfig)]
     config = EvaluationConfig(**{name: getattr(arguments, name) for name in settings})
     with tqdm(unit="pair", disable=None) as bar:

@@ -18,6 +18,7 @@ from ..evaluation.figures import check_matplotlib
 from ..evaluation.normalization import NormalizationConfig, compare_normalizations
 from ..evaluation.sheet import SheetConfig, compare_pictures
 from ..evaluation.speed import SpeedConfig, measure_speed
+from ..files import check_writable
 from . import options
 
 EXPERIMENTS: dict[str, tuple[type, Callable[..., Experiment], str]] = {
@@ -80,7 +81,8 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
 
 
 def run(kind: type, experiment: Callable[..., Experiment], arguments: argparse.Namespace) -> int:
-    options.check_report(arguments.output)
+    if arguments.output:
+        check_writable(arguments.output)
     if arguments.output and arguments.output.suffix == ".png":
         raise ValueError(f"{arguments.output} is a picture; name the file of the numbers, the figure is written beside it.")
     if arguments.output and kind.MATPLOTLIB:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ..devices import DTYPES
 from ..hub import Progress
+from ..images import pixel_limit
 from ..weights import network_path
 
 
@@ -54,10 +55,11 @@ def add_report(parser: argparse.ArgumentParser, content: str) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"write {content} as JSON")
 
 
-def check_report(path: Path | None) -> None:
-    """Raise FileNotFoundError where the file of a report could not be written."""
-    if path and (path.is_dir() or not path.parent.is_dir()):
-        raise FileNotFoundError(f"{path} cannot be written; name a file in a folder that exists.")
+def add_max_pixels(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N",
+        help=f"the most pixels of a picture, against files that claim to be huge (default: {pixel_limit():,.0f}{more})",
+    )  # fmt: skip
 
 
 def add_style_size(parser: argparse.ArgumentParser, name: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ..devices import resolve_device
+from ..files import check_writable, remove_leftovers
 from ..images import load_image, load_mask
 from ..style import encode_style, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
@@ -27,6 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_output(make)
     options.add_network(make, "encoder")
     options.add_style_size(make, "--size")
+    options.add_max_pixels(make)
     make.add_argument("--mask", type=Path, metavar="FILE", help="which part of a single picture counts (white)")
     _add_origin(make)
     options.add_device(make)
@@ -54,6 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     learn.add_argument("--steps", type=int, default=100, metavar="N", help="at most; it ends early where nothing is gained")
     learn.add_argument("--learning-rate", type=float, default=0.02, metavar="RATE")
     learn.add_argument("--seed", type=int, default=0, metavar="N")
+    options.add_max_pixels(learn)
     _add_origin(learn)
     options.add_device(learn)
     options.add_dtype(learn)
@@ -141,5 +144,5 @@ def _origin(arguments: argparse.Namespace) -> dict[str, str]:
 def _check_output(path: Path) -> None:
     if path.suffix.lower() != ".safetensors":
         raise ValueError(f"{path} does not end in .safetensors; style files do.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first.")
+    check_writable(path)
+    remove_leftovers(path)

@@ -20,9 +20,9 @@ from ..color import keep_colors, match_colors
 from ..decoder import Decoder
 from ..devices import rank_and_size, resolve_device
 from ..encoder import Encoder
-from ..files import remove_leftovers
+from ..files import check_folder, check_writable, make_folder, remove_leftovers
 from ..images import SAVE_FORMATS, list_images, load_image, load_mask, resize, save_format, save_image
-from ..large import MAX_PIXELS, needs_streaming, stylize_file
+from ..large import MAX_PIXELS, check_large, needs_streaming, stylize_file
 from ..style import Style, encode_style, load_style, mix_styles
 from ..stylize import CONTENT_STATISTICS, stylize
 from ..tiling import reporting
@@ -86,10 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--tile", type=int, metavar="PIXELS",
         help="side of the tiles that large pictures are worked on in; 0 never tiles (default: what fits the free memory)",
     )  # fmt: skip
-    parser.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
-        help="the most pixels of a picture that is too large for memory and read in parts (default: %(default)s)",
-    )  # fmt: skip
+    options.add_max_pixels(parser, f", or {MAX_PIXELS:,} of a content that is read in parts")
     options.add_device(parser)
     options.add_dtype(parser)
     parser.set_defaults(run=run)
@@ -105,14 +102,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.style_to:
         raise ValueError("--style-to needs a clip: a video, or a folder with --content-statistics batch or running.")
     pairs = _pairs(arguments.content, arguments.output)
-    style_pictures = [path for path in arguments.styles if not _is_style_file(path)]
-    if arguments.match_colors and len(style_pictures) < len(arguments.styles):
+    if arguments.match_colors and any(map(_is_style_file, arguments.styles)):
         raise ValueError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
-    masks = _masks(arguments)
+    masks, sources = _masks(arguments), _style_sources(arguments.styles)
+    if not arguments.content.is_dir() and needs_streaming(arguments.content):
+        _check_large(arguments, *pairs[0], [style for style in sources.values() if isinstance(style, Style)])
     encoder, decoder = _networks(arguments)
-
-    pictures = {path: load_image(path) for path in style_pictures}
-    style_of = _style_maker(arguments, encoder, pictures, masks)
+    style_of = _style_maker(arguments, encoder, sources, masks)
 
     failures = []
     for source, target in tqdm(pairs, unit="picture", disable=True if len(pairs) == 1 else None):
@@ -131,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
                 encoder, decoder, content, style_of(content), arguments.alpha, arguments.content_statistics or "image",
                 tile=arguments.tile,
             )  # fmt: skip
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
     return _report(failures, len(pairs))
 
@@ -153,11 +149,11 @@ def _run_clip(arguments: argparse.Namespace) -> int:
     else:
         raise ValueError(f"{content} is one picture; --content-statistics batch and running are for a folder or a video.")
     masks = _masks(arguments)
+    sources = _style_sources([*arguments.styles, *([arguments.style_to] if arguments.style_to else [])])
     encoder, decoder = _networks(arguments)
-    pictures = {path: load_image(path) for path in [*arguments.styles, arguments.style_to] if path and not _is_style_file(path)}
-    style = _style_maker(arguments, encoder, pictures, masks)(None)
+    style = _style_maker(arguments, encoder, sources, masks)(None)
     if arguments.style_to:
-        ends = [style, _read_style(arguments.style_to, encoder, pictures, arguments.style_size)]
+        ends = [style, _encoded(sources[arguments.style_to], encoder, arguments.style_size)]
         style = mix_styles(ends, [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])])
     stylizer = ClipStylizer(
         encoder, decoder, style, arguments.alpha, arguments.content_statistics or "running", arguments.half_life,
@@ -165,7 +161,7 @@ def _run_clip(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     with tqdm(unit="frame", disable=None) as bar, reporting(options.follow(bar)):
         if content.is_dir():
-            output.mkdir(parents=True, exist_ok=True)
+            make_folder(output)
             stylizer.pictures(clip, targets, output / ".clip.safetensors")
         else:
             stylizer.video(clip, target)
@@ -180,14 +176,20 @@ def _run_large(
     source: Path,
     target: Path,
 ) -> None:
-    if arguments.mask or arguments.size or arguments.match_colors:
-        raise ValueError(f"{source} is too large for --mask, --size and --match-colors; leave them out, or make it smaller.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
+    _check_large(arguments, source, target)
     with _tile_bar():
         stylize_file(
             encoder, decoder, source, target, style_of(None), arguments.alpha, arguments.tile, arguments.keep_colors,
-            arguments.max_pixels,
+            arguments.max_pixels or MAX_PIXELS,
         )  # fmt: skip
+
+
+def _check_large(arguments: argparse.Namespace, source: Path, target: Path, styles: Sequence[Style] = ()) -> None:
+    """Raise where a picture that is read in parts cannot be stylised so, by its header."""
+    if arguments.mask or arguments.size or arguments.match_colors:
+        raise ValueError(f"{source} is too large for --mask, --size and --match-colors; leave them out, or make it smaller.")
+    check_large(source, target, styles, arguments.max_pixels or MAX_PIXELS)
 
 
 def _networks(arguments: argparse.Namespace) -> tuple[Encoder, Decoder]:
@@ -240,7 +242,7 @@ def _run_data_set(arguments: argparse.Namespace) -> int:
                 failures.append(style)
                 continue
             result = stylize(encoder, decoder, content, style, arguments.alpha, tile=arguments.tile)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             remove_leftovers(target)
             save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
     return _report(failures, len(pairs))
@@ -277,7 +279,11 @@ def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
     if content.is_dir():
         if (output.exists() and not output.is_dir()) or output.resolve().is_relative_to(content.resolve()):
             raise ValueError(f"{output} cannot take the results of a folder; name another folder, outside of {content}.")
-        return [(source, output / _writable(source.relative_to(content))) for source in list_images(content)]
+        pairs = [(source, output / _writable(source.relative_to(content))) for source in list_images(content)]
+        if twice := [target for target, count in Counter(target for _, target in pairs).items() if count > 1]:
+            raise ValueError(f"two pictures in {content} would both be written to {twice[0]}; rename one of them.")
+        check_folder(output)
+        return pairs
     if not content.is_file():
         raise FileNotFoundError(f"there is no picture or folder {content}.")
     target = output / _writable(Path(content.name)) if output.is_dir() else output
@@ -288,8 +294,8 @@ def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
 
 def _check_target(content: Path, target: Path) -> None:
     """Raise where the result of the file `content` cannot be written to `target`."""
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder {target.parent} does not exist; create it first.")
+    check_writable(target)
+    remove_leftovers(target)
     if target.exists() and target.samefile(content):
         raise ValueError(f"{target} is the content itself; name another file for the result.")
 
@@ -310,23 +316,27 @@ def _masks(arguments: argparse.Namespace) -> list[Tensor | None]:
     return [None if name == "-" else load_mask(name) for name in names]
 
 
-def _read_style(path: Path, encoder: Encoder, pictures: dict[Path, Tensor], size: int, content: Tensor | None = None) -> Style:
-    """The style of a picture, with the colours of `content` if that is given, or of a style file."""
-    if path not in pictures:
-        return load_style(path)
-    picture = pictures[path] if content is None else match_colors(pictures[path], content)
-    return encode_style(encoder, picture, size)
+def _style_sources(paths: Sequence[Path]) -> dict[Path, Tensor | Style]:
+    """The pictures and styles of files, read before anything else is done."""
+    return {path: load_style(path) if _is_style_file(path) else load_image(path) for path in paths}
+
+
+def _encoded(source: Tensor | Style, encoder: Encoder, size: int, content: Tensor | None = None) -> Style:
+    """The style of a picture, with the colours of `content` if that is given, or the style itself."""
+    if isinstance(source, Style):
+        return source
+    return encode_style(encoder, source if content is None else match_colors(source, content), size)
 
 
 def _style_maker(
-    arguments: argparse.Namespace, encoder: Encoder, pictures: dict[Path, Tensor], masks: list[Tensor | None]
+    arguments: argparse.Namespace, encoder: Encoder, sources: dict[Path, Tensor | Style], masks: list[Tensor | None]
 ) -> Callable[[Tensor], Style]:
     """The style for a content: encoded once, unless its colours follow the content's."""
 
     def make(content: Tensor | None) -> Style:
         styles = []
         for path, mask in zip(arguments.styles, masks, strict=True):
-            style = _read_style(path, encoder, pictures, arguments.style_size, content)
+            style = _encoded(sources[path], encoder, arguments.style_size, content)
             styles.append(style if mask is None else style.masked(mask))
         return mix_styles(styles, arguments.weights)
 

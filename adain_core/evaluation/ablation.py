@@ -115,8 +115,9 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Experime
                 learning_rate=config.learning_rate, device=config.device, log_every=1,
             )  # fmt: skip
             trainer = Trainer(recipe, resolve_device(config.device), vary, objective)
-            counter.done += trainer.step
-            trainer.run(lambda *_: counter.advance(), None, 0)
+            with trainer.alone():
+                counter.done += trainer.step
+                trainer.run(lambda *_: counter.advance(), None, 0)
             curves[name], skipped[name] = _curve(trainer.result(), config.steps), trainer.skipped
     last = max(1, config.steps // 10)
     means = {name: mean_losses(losses[-last:]) for name, losses in curves.items()}

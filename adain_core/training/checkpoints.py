@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
@@ -13,8 +14,10 @@ FORMAT = "adain-training-1"
 
 def save_checkpoint(path: Path, recipe: dict, state: dict) -> None:
     """Write `state` (tensors and plain values) with its recipe; beside `path` first, and then renamed."""
+    buffer = io.BytesIO()  # what torch raises for a full disk does not say so
+    torch.save({"format": FORMAT, "recipe": recipe, **state}, buffer)
     with replacing(path) as temporary:
-        torch.save({"format": FORMAT, "recipe": recipe, **state}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, recipe: dict) -> dict:

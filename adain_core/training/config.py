@@ -103,6 +103,9 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.")
         if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
             raise ValueError("the learning rate must be above 0 and below 1, ema at least 0 and below 1.")
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), float) and not math.isfinite(value):
+                raise ValueError(f"{field.name} is {value}; give a finite number.")
 
     def recipe(self) -> dict:
         """What must agree for a training to go on, as JSON has it."""

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..images import list_images, load_image, on_white, to_pil
+from ..images import list_images, load_image, on_white, opened, to_pil
 
 log = logging.getLogger(__name__)
 
@@ -156,14 +156,13 @@ def folder_digest(folder: Path, files: Sequence[Path]) -> str:
 
 def decode(path: str | Path, side: int) -> Image.Image:
     """An upright RGB picture on white, its smallest side reduced to `side` pixels if it is larger."""
-    with Image.open(path) as file:
-        if file.format == "JPEG" and file.mode == "RGB" and "icc_profile" not in file.info:
+    with opened(path) as file:
+        plain = file.format == "JPEG" and file.mode == "RGB" and "icc_profile" not in file.info
+        if plain:
             file.draft("RGB", (side, side))  # the codec itself halves large pictures, many times faster
             picture = ImageOps.exif_transpose(file)
             picture.load()
-        else:
-            picture = to_pil(on_white(load_image(path)))
-    return shrink(picture, side)
+    return shrink(picture if plain else to_pil(on_white(load_image(path))), side)
 
 
 def shrink(picture: Image.Image, side: int) -> Image.Image:

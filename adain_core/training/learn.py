@@ -17,6 +17,7 @@ from ..images import resize
 from ..losses import content_loss, style_loss
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from ..style import Component, Style, check_pictures, encode_style
+from ..stylize import check_decoder
 from ..tiling import Report
 from .networks import fast_dtype, frozen_copy, loss_layers
 
@@ -51,8 +52,7 @@ def learn_style(
     `progress(done, steps, picture)` is called at each step, at some with a stylised content; what it raises ends it. Raises
     ValueError for pictures that are none and for a decoder of another encoder.
     """
-    if decoder.encoder_fingerprint != encoder.fingerprint:
-        raise ValueError(f"the decoder {decoder.name!r} reads the encoder {decoder.encoder_name!r}, not {encoder.name!r}.")
+    check_decoder(decoder, encoder.fingerprint, encoder.name)
     if steps < 1 or not 0 < learning_rate <= 1:
         raise ValueError("steps must be at least 1, and the learning rate above 0 and at most 1.")
     style_picture, contents = check_pictures(style_picture, "style")[:1, :3], check_pictures(contents, "content")[:, :3]

@@ -15,6 +15,7 @@ from ..devices import resolve_dtype
 from ..encoder import Encoder, PyramidEncoder, State, VGGEncoder, fingerprint, load_checked
 from ..layers import ResidualBlock
 from ..losses import LAYERS
+from ..stylize import check_decoder
 from ..weights import NetworkFile, load_decoder, load_encoder, write_network
 from .config import INVERSE, TrainingConfig
 
@@ -73,11 +74,8 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
     decoder = _new_decoder(encoder, config.blocks or (start.config.get("blocks") if start else None))
     initialize(decoder, config.seed + 1)
     if start:
-        if not config.channels and start.encoder_fingerprint != encoder.fingerprint:
-            raise ValueError(
-                f"the decoder {start.name!r} reads the encoder {start.encoder_name!r}, not {encoder.name!r};"
-                " start from another."
-            )
+        if not config.channels:
+            check_decoder(start, encoder.fingerprint, encoder.name)
         load_checked(decoder, start.state_dict())
         if config.channels:
             load_checked(encoder, load_encoder(config.start_from, device).state_dict())

@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..decoder import Decoder
 from ..devices import exact_float32, rank_and_size, resolve_device
-from ..files import replacing
-from ..images import save_image
+from ..files import check_folder, locked, make_folder, remove_leftovers
+from ..images import save_image, write_picture
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import INVERSE, TrainingConfig
@@ -64,14 +64,16 @@ def train(
     `progress(step, losses)` is called after every step, `preview` with a sample sheet `(3, H, W)` of some fixed pairs at
     the start and every `preview_every` steps; what they raise ends the training once its checkpoint and networks are
     written. While it runs, the networks, `samples.png` and `losses.png` are renewed in the folder. Raises ValueError for
-    folders without pictures or a checkpoint of another recipe, and FloatingPointError where losses stay non-finite.
+    folders without pictures, a checkpoint of another recipe and a folder that another training writes to, and
+    FloatingPointError where losses stay non-finite.
     """
     device = resolve_device(config.device)
     # a host may call in inference mode, in which nothing can be trained
     with torch.inference_mode(False), torch.enable_grad(), processes(device), exact_float32():
         trainer = Trainer(config, device)
-        trainer.run(progress, preview, preview_every)
-        return trainer.result()
+        with trainer.alone():
+            trainer.run(progress, preview, preview_every)
+            return trainer.result()
 
 
 class Trainer:
@@ -96,6 +98,7 @@ class Trainer:
             raise ValueError(f"{shares} cannot be shared out evenly; give another batch size.")
         if part < config.pairings:
             raise ValueError(f"{shares} leaves {part} pictures to a part, too few for {config.pairings} pairings; give fewer.")
+        check_folder(self.output)
         dtype = fast_dtype(config.precision, device)
         loss_network = frozen_encoder(config.loss_encoder, device, dtype)
         self.encoder, decoder = new_networks(config, loss_network, device)
@@ -126,9 +129,23 @@ class Trainer:
         self.steps: list[int] = []
         self.losses: dict[str, list[float | None]] = {}
         self.recent: list[dict[str, float]] = []
-        self.output.mkdir(parents=True, exist_ok=True)
-        if self.checkpoint.exists():
-            self._restore()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Go on from the checkpoint, if there is one; inside no other training may write to the folder."""
+        make_folder(self.output)
+        with contextlib.ExitStack() as stack:
+            if self.rank == 0:
+                try:
+                    stack.enter_context(locked(self.output / ".lock"))
+                except BlockingIOError:
+                    raise ValueError(f"another training writes to {self.output} now; wait, or give another name.") from None
+                networks = [network_file(self.config, role) for role in ("encoder", "decoder")]
+                for file in (self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"):
+                    remove_leftovers(file)
+            if self.checkpoint.exists():
+                self._restore()
+            yield
 
     def run(self, progress: Progress | None, preview: Preview | None, preview_every: int) -> None:
         config = self.config
@@ -265,8 +282,7 @@ class Trainer:
             write_networks(self.config, self.encoder, self.decoder, recipe)
         save_image(self.sample_sheet(SAMPLES), self.output / "samples.png")
         if self.steps:
-            with replacing(self.output / "losses.png") as temporary:
-                loss_curve(self.steps, self.losses).save(temporary, "PNG")
+            write_picture(loss_curve(self.steps, self.losses), self.output / "losses.png", "PNG")
 
     def sample_sheet(self, count: int) -> Tensor:
         """The first pairs with what the averaged networks make of them, `(3, H, W)`."""
