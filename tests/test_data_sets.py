@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from adain_core import encode_style, load_decoder, load_encoder, stylize
 from adain_core.cli import main
