@@ -71,7 +71,7 @@ def test_pipelines_that_differ_are_not_compared(device, monkeypatch, capsys):
         (["--device", "abacus"], "abacus"),
         (["--encoder", "lite"], "give a VGG-19"),
         (["--decoder", "none.pth"], "none.pth"),
-        (["-o", "none/speed.json"], "folder that exists"),
+        (["-o", "none/speed.json"], "the folder none does not exist; create it first"),
     ],
 )
 def test_errors_are_one_line(capsys, arguments, reason):

@@ -143,21 +143,21 @@ def network(small_files) -> bytes:
     return small_files[1].read_bytes()
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_networks_with_other_bytes(folder, network, data):
     content = data.draw(other_bytes(network, head=2000))
     read_or_refuse(read_network, folder / "network.safetensors", content)
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_networks_with_other_headers(folder, network, data):
     header, tensors = unpacked(network)
     read_or_refuse(read_network, folder / "network.safetensors", packed(data.draw(other_json(header)), tensors))
 
 
-@settings(max_examples=500)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_networks_with_other_descriptions(folder, network, data):
     header, tensors = unpacked(network)
@@ -313,14 +313,14 @@ def usable(path: Path, encoder) -> None:
     assert all(level.isfinite().all() for level in features.levels)
 
 
-@settings(max_examples=500)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_styles_with_other_bytes(folder, style, encoder, data):
     content = data.draw(other_bytes(style, head=3000))
     read_or_refuse(lambda path: usable(path, encoder), folder / "style.safetensors", content)
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_styles_with_other_headers(folder, style, encoder, data):
     header, tensors = unpacked(style)
@@ -334,7 +334,7 @@ TYPES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_styles_with_other_numbers(folder, style, encoder, data):
     tensors = load(style)
@@ -411,7 +411,7 @@ def test_names_that_would_leave_the_cache_somewhere_are_refused(name):
         find_entry(f"hf:{name}", "encoder")
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_other_headers_on_the_hub(folder, network, data):
     """Of a file of which only some tensors are read."""
@@ -513,7 +513,7 @@ def few_pixels() -> Iterator[None]:
     limit_pixels(before)
 
 
-@settings(max_examples=80)
+@settings(max_examples=70)
 @given(data=st.data())
 @pytest.mark.parametrize("name", PICTURES)
 @pytest.mark.filterwarnings("ignore")

@@ -66,7 +66,7 @@ NODES = {
     ),
 }  # fmt: skip
 
-CASES = {"LearnStyle": 5, "EncodeStyle": 15, "AdaIN": 25, "Decode": 5, "StyleTransfer": 40}
+CASES = {"LearnStyle": 5, "EncodeStyle": 10, "AdaIN": 15, "Decode": 5, "StyleTransfer": 40}
 
 
 def written(folders: Path) -> set[Path]:
