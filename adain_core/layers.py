@@ -9,9 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import winograd
+
 # The C library keeps freed blocks below 32 MB for the next use. Larger ones come from the system anew, page by page, which
 # takes up to as long as the convolution that fills them.
 BAND = 1 << 22
+
+# Where Winograd's convolution is faster.
+WINOGRAD_CHANNELS, WINOGRAD_SIDE = 128, 16
 
 
 def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
@@ -45,9 +50,35 @@ class ReflectionConv2d(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3)
+        self._transformed: tuple[int, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(reflection_pad(x, 1, 1, 1, 1))
+        if not self._winograd_pays(x):
+            return super().forward(reflection_pad(x, 1, 1, 1, 1))
+        height, width = x.shape[2:]
+        x = reflection_pad(x, 1, 1 + -width % winograd.TILE, 1, 1 + -height % winograd.TILE)
+        return winograd.conv2d(x, self._winograd_kernels(), self.bias)[:, :, :height, :width]
+
+    def _winograd_pays(self, x: Tensor) -> bool:
+        """Where nothing is trained, on a CPU: with fewer channels or positions its additions outweigh what it saves."""
+        return (
+            x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and not torch.is_grad_enabled()
+            and min(self.in_channels, self.out_channels) >= WINOGRAD_CHANNELS
+            and min(x.shape[2:]) >= WINOGRAD_SIDE
+        )
+
+    def _winograd_kernels(self) -> Tensor:
+        """Made once for weights that stay as they are."""
+        version = 0 if self.weight.is_inference() else self.weight._version
+        if self._transformed is None or self._transformed[0] != version:
+            self._transformed = version, winograd.transform_kernels(self.weight)
+        return self._transformed[1]
+
+    def _apply(self, *args: object, **kwargs: object) -> nn.Module:
+        self._transformed = None  # weights move, or change their type
+        return super()._apply(*args, **kwargs)
 
 
 class DownsampleConv2d(nn.Conv2d):
