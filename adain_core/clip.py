@@ -160,7 +160,10 @@ class ClipStylizer:
 
     def digest(self, clip: Video | PictureSequence) -> str:
         """Of everything that the result depends on."""
-        settings = (clip.version, self.alpha, self.content_statistics, self.half_life, self.keep_colors, self.size)
+        settings = (
+            clip.version, str(self.encoder.dtype), str(self.decoder.dtype), self.alpha, self.content_statistics, self.half_life,
+            self.keep_colors, self.size,
+        )  # fmt: skip
         digest = hashlib.sha256(repr(settings).encode())
         for tensors in (self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors()):
             for name, tensor in tensors.items():

@@ -217,7 +217,7 @@ def command(tmp_path, small_files, monkeypatch):
 
 @pytest.fixture
 def networks(small_files):
-    return load_encoder(str(small_files[0])), load_decoder(str(small_files[1]))
+    return load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")
 
 
 def painted(networks, name):

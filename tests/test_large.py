@@ -15,7 +15,7 @@ pyvips = pytest.importorskip("pyvips")
 
 @pytest.fixture
 def networks(small_files):
-    return load_encoder(str(small_files[0])), load_decoder(str(small_files[1]))
+    return load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def files(states, tmp_path_factory):
 
 @pytest.fixture
 def networks(files, states, device):
-    encoder, decoder = load_encoder(files[0], device), load_decoder(files[1], device)
+    encoder, decoder = load_encoder(files[0], device, "float32"), load_decoder(files[1], device, "float32")
     decoder.encoder_fingerprint = encoder.fingerprint  # random weights are not the paper's
     return encoder, decoder
 

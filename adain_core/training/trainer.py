@@ -23,7 +23,7 @@ from .checkpoints import load_checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .data import pictures_of, stream
 from .distributed import mean_over_processes, processes
-from .networks import fast_dtype, frozen_encoder, network_file, new_networks, write_networks
+from .networks import frozen_encoder, network_file, new_networks, training_dtype, write_networks
 from .objective import Objective, Seen
 from .report import loss_curve, sample_sheet
 
@@ -84,7 +84,7 @@ class Trainer:
             raise ValueError(f"{shares} cannot be shared out evenly; give another batch size.")
         if part < config.pairings:
             raise ValueError(f"{shares} leaves {part} pictures to a part, too few for {config.pairings} pairings; give fewer.")
-        dtype = fast_dtype(config.precision, device)
+        dtype = training_dtype(config.precision, device)
         loss_network = frozen_encoder(config.loss_encoder, device, dtype)
         self.encoder, self.decoder = new_networks(config, loss_network, device)
         augment = augment_style if config.augment else None
