@@ -59,7 +59,8 @@ def load_encoder(name: str = "lite", device: str | torch.device = "cpu", dtype: 
 
     `DIR/NAME` stands for the file `DIR/NAME-encoder.safetensors`, and so one name for both networks of a training.
     `dtype`: "auto" (16 bits where the device multiplies them fast), a name such as "float16" or a torch.dtype. Raises
-    FileNotFoundError for a name that is none of these, HubError where a pull fails, and ValueError for a file that holds no encoder.
+    FileNotFoundError for a name that is none of these, HubError where a pull fails, and ValueError for a file that holds no
+    encoder.
     """
     return _load(name, "encoder", device, dtype)
 
