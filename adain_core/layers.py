@@ -17,8 +17,8 @@ BAND = 1 << 22
 
 Layer = Callable[[nn.Conv2d, Tensor], Tensor]  # applies a convolution, with what follows it
 
-# Where Winograd's convolution is faster.
-WINOGRAD_CHANNELS, WINOGRAD_SIDE = 128, 16
+# Fewest channels, and rows and columns, with which Winograd's convolution is faster.
+WINOGRAD_CHANNELS, WINOGRAD_SIDE = 64, 16
 
 
 def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
@@ -69,7 +69,8 @@ class ReluAround:
         self.before: dict[nn.Conv2d, Tensor] = {}  # the constants before ReLU, and after it
         self.after: dict[nn.Conv2d, Tensor] = {}
         for convolution in convolutions:
-            self.before[convolution] = convolution.weight.sum((2, 3)) @ color + convolution.bias
+            # no matrix product, which autocast would round
+            self.before[convolution] = (convolution.weight.sum((2, 3)) * color).sum(1) + convolution.bias
             color = self.after[convolution] = self.before[convolution].to(dtype).float().relu()
 
     @classmethod
@@ -110,11 +111,12 @@ class ReflectionConv2d(nn.Conv2d):
         return winograd.conv2d(x, self._winograd_kernels(), bias)[:, :, :height, :width]
 
     def _winograd_pays(self, x: Tensor) -> bool:
-        """Where nothing is trained, on a CPU: with fewer channels or positions its additions outweigh what it saves."""
+        """In float32 on a CPU, where nothing is trained."""
         return (
             x.device.type == "cpu"
             and x.dtype == torch.float32
             and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
             and min(self.in_channels, self.out_channels) >= WINOGRAD_CHANNELS
             and min(x.shape[2:]) >= WINOGRAD_SIDE
         )
