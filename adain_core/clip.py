@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import itertools
@@ -18,7 +19,7 @@ from torch import Tensor
 from .color import keep_colors
 from .decoder import Decoder
 from .encoder import Encoder
-from .files import make_folder, read_ahead, read_safetensors, remove_leftovers, replacing, version
+from .files import make_folder, read_ahead, read_safetensors, remove_leftovers, replacing, version, write_behind
 from .images import load_image, opened, resize, save_image
 from .statistics import ChannelStatistics
 from .style import Style, mix_styles
@@ -136,10 +137,11 @@ class ClipStylizer:
             with (
                 replacing(part(len(state.parts))) as temporary,
                 VideoWriter(temporary, size, video, path.suffix) as writer,
+                write_behind() as later,
             ):
                 for part_of_it in itertools.chain([chunk], chunks):
                     for frame in part_of_it:
-                        writer.write(dataclasses.replace(frame, time=frame.time - begin))
+                        later(writer.write, dataclasses.replace(frame, time=frame.time - begin))
                     if state.done % PART_FRAMES == 0:
                         break
             state.parts.append(begin)
@@ -152,18 +154,26 @@ class ClipStylizer:
         """Write each stylised frame to its target. Until all are written, `state_path` says where to go on."""
         state = ClipState(state_path, self.digest(clip))
         remove_leftovers(state_path)
-        for chunk in self._stylized(clip, state):
+
+        def write(chunk: Sequence[Frame], state: ClipState) -> None:
             for frame in chunk:
                 target = targets[frame.time]
                 make_folder(target.parent)
                 remove_leftovers(target)
                 save_image(frame.picture, target)
             state.save()
+
+        with write_behind() as later:
+            for chunk in self._stylized(clip, state):
+                later(write, chunk, copy.copy(state))
         state_path.unlink(missing_ok=True)
 
     def digest(self, clip: Video | PictureSequence) -> str:
         """Of everything that the result depends on."""
-        settings = (clip.version, self.alpha, self.content_statistics, self.half_life, self.keep_colors, self.size)
+        settings = (
+            clip.version, str(self.encoder.dtype), str(self.decoder.dtype), self.alpha, self.content_statistics, self.half_life,
+            self.keep_colors, self.size,
+        )  # fmt: skip
         digest = hashlib.sha256(repr(settings).encode())
         for tensors in (self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors()):
             for name, tensor in tensors.items():

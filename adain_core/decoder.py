@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .encoder import MOST_CHANNELS, State, load_checked, whole_numbers
-from .layers import ReflectionConv2d, ResidualBlock, UpsampleConv2d, in_bands
+from .layers import Layer, ReflectionConv2d, ReluAround, ResidualBlock, UpsampleConv2d, in_bands, relu_layer
 
 MOST_BLOCKS = 64  # at a stride; a description that says more is damaged
 
@@ -18,7 +18,7 @@ MOST_BLOCKS = 64  # at a stride; a description that says more is damaged
 class Decoder(nn.Module):
     """Base of the decoders. `encoder_fingerprint` and `encoder_name` say whose features it reads.
 
-    `halo` and `values_per_pixel` are as of `Encoder`; `stride` is that of the coarsest level in pixels.
+    `dtype`, `halo` and `values_per_pixel` are as of `Encoder`; `stride` is that of the coarsest level in pixels.
     """
 
     architecture: str
@@ -30,6 +30,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.name = self.architecture
+        self.dtype = torch.float32
         self.encoder_fingerprint = ""
         self.encoder_name = ""
 
@@ -43,10 +44,6 @@ class Decoder(nn.Module):
     def load_network(self, state: State) -> None:
         """Take the weights of a network file. Raises ValueError where they do not fit."""
         load_checked(self, state)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
 
 
 class VGGDecoder(Decoder):
@@ -80,19 +77,21 @@ class VGGDecoder(Decoder):
             self.halo += stride  # a 3x3 convolution sees one position beyond its own
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        (x,) = features
+        x, layer, last = features[0].to(self.dtype), relu_layer, nn.Conv2d.__call__
+        if self.dtype.itemsize == 2:
+            layer, x = ReluAround.begin([getattr(self, name) for name, _, _ in self.layers], features[0], self.dtype)
+            last = layer.without_relu
         for names in self.blocks:
             scale = 2 if names[0] in self.upsampled else 1
             values_per_row = getattr(self, names[0]).out_channels * scale**2 * x.shape[3]
             # upsampling sees one position beyond its own, two convolutions behind it one more
-            x = in_bands(partial(self._block, names=names), x, len(names) // 2 + 1, scale, values_per_row)
+            part = partial(self._block, layer=layer, last=last, names=names)
+            x = in_bands(part, x, len(names) // 2 + 1, scale, values_per_row)
         return x
 
-    def _block(self, x: Tensor, names: Sequence[str]) -> Tensor:
+    def _block(self, x: Tensor, layer: Layer, last: Layer, names: Sequence[str]) -> Tensor:
         for name in names:
-            x = getattr(self, name)(x)
-            if name != self.layers[-1][0]:
-                x = F.relu(x, inplace=True)
+            x = (last if name == self.layers[-1][0] else layer)(getattr(self, name), x)
         return x
 
 
@@ -123,6 +122,7 @@ class PyramidDecoder(Decoder):
         self.values_per_pixel = max(3.0, widths[0] / 4)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        features = [level.to(self.dtype) for level in features]
         x = self.blocks[-1](features[-1])
         for index in reversed(range(len(self.up))):
             x, below = self.up[index](x), features[index]

@@ -10,6 +10,7 @@ import psutil
 import torch
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # GPUs, the CPU, the CPU on Windows
+FAST_FLOAT16 = (7, 0)  # CUDA capability from which there are units for float16
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -40,10 +41,26 @@ def rank_and_size() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """A torch.dtype from "auto" (float32), a name in `DTYPES`, or a torch.dtype."""
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions that multiply bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # No public question exists; a PyTorch without these answers no.
+    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The number type in which the device computes fastest what is good enough for a picture."""
+    if device.type in ("mps", "xpu") or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= FAST_FLOAT16):
+        return torch.float16
+    return torch.bfloat16 if device.type == "cpu" and has_fast_bfloat16(device) else torch.float32
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -> torch.dtype:
+    """A torch.dtype from "auto" (`fast_dtype` of the device), a name in `DTYPES`, or a torch.dtype."""
     if dtype == "auto":
-        return torch.float32
+        return fast_dtype(torch.device(device))
     resolved = DTYPES.get(dtype, dtype)
     if resolved not in DTYPES.values():
         raise ValueError(f"{dtype!r} is no number type for a network; choose auto, {', '.join(DTYPES)}.")

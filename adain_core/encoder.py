@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import DownsampleConv2d, ReflectionConv2d, in_bands
+from .layers import DownsampleConv2d, Layer, ReflectionConv2d, ReluAround, in_bands, relu_layer
 
 State = dict[str, Tensor]
 
@@ -31,6 +31,7 @@ class Level:
 class Encoder(nn.Module):
     """Base of the encoders. `levels` lists where AdaIN acts, shallow first; `name` and `fingerprint` say which network.
 
+    `dtype` is the number type that is computed in; the weights stay float32, so that copies are exact.
     `halo`: how many pixels around it a feature may depend on, beyond those of its own position. `values_per_pixel`: the most
     activations there are, for each pixel of the picture, in one layer.
     """
@@ -45,9 +46,13 @@ class Encoder(nn.Module):
         self.config = config
         self.name = self.architecture
         self.fingerprint = ""
+        self.dtype = torch.float32
 
     def forward(self, images: Tensor, layers: Sequence[str] | None = None) -> list[Tensor]:
-        """Features of RGB pictures `(B, 3, H, W)` in [0, 1] at the named layers (default: `levels`), in their order."""
+        """Features of RGB pictures `(B, 3, H, W)` in [0, 1] at the named layers (default: `levels`), in their order.
+
+        In 16 bits, `levels` are those around the pictures' mean colour (`ReluAround`), in float32.
+        """
         raise NotImplementedError
 
     def load_network(self, state: State) -> None:
@@ -58,10 +63,6 @@ class Encoder(nn.Module):
     def layer_names(self) -> list[str]:
         """Convolutions of a network file in their order."""
         return [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
 
 
 class VGGEncoder(Encoder):
@@ -103,23 +104,33 @@ class VGGEncoder(Encoder):
     def forward(self, images: Tensor, layers: Sequence[str] | None = None) -> list[Tensor]:
         wanted = list(layers or [level.name for level in self.levels])
         found: dict[str, Tensor | None] = dict.fromkeys(wanted)
-        deepest, x = max(wanted), images.to(self.dtype)
+        deepest, x, layer = max(wanted), images.to(self.dtype), relu_layer
+        around = layers is None and self.dtype.itemsize == 2
+        if around:
+            convolutions = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+            layer, x = ReluAround.begin(convolutions, images, self.dtype)
         for block, widths in enumerate(self.blocks, 1):
             names = [name for index in range(1, len(widths) + 1) if (name := f"relu{block}_{index}") <= deepest]
             if not names:
                 break
-            part = partial(self._block, names=names, found=found, pool=names[-1] < deepest)
+            part = partial(self._block, layer=layer, names=names, found=found, pool=names[-1] < deepest)
             halo = len(names) + len(names) % 2
             x = part(x) if found.keys() & names else in_bands(part, x, halo, 0.5, max(widths) * x.shape[3])
         for name, features in found.items():
             if features is None:
                 raise ValueError(f"VGG-19 up to relu4_1 has no layer {name!r}.")
+        if around:
+            return [layer.whole(self._convolution(name), found[name]) for name in wanted]
         return [found[name] for name in wanted]
 
-    def _block(self, x: Tensor, names: Sequence[str], found: dict[str, Tensor | None], pool: bool) -> Tensor:
+    def _convolution(self, name: str) -> nn.Conv2d:
+        """The one before the layer `name`."""
+        return getattr(self, name.replace("relu", "conv"))
+
+    def _block(self, x: Tensor, layer: Layer, names: Sequence[str], found: dict[str, Tensor | None], pool: bool) -> Tensor:
         """Of the layers `names` of a block, those that `found` has are put there."""
         for name in names:
-            x = F.relu(getattr(self, name.replace("relu", "conv"))(x), inplace=True)
+            x = layer(self._convolution(name), x)
             if name in found:
                 found[name] = x
         return F.max_pool2d(x, 2, ceil_mode=True) if pool else x
@@ -141,11 +152,14 @@ class PyramidEncoder(Encoder):
         self.values_per_pixel = max(3.0, widths[0] / 4)
 
     def forward(self, images: Tensor, layers: Sequence[str] | None = None) -> list[Tensor]:
-        x = images.to(self.dtype)
-        found = {}
+        x, layer, found = images.to(self.dtype), relu_layer, {}
+        around = layers is None and self.dtype.itemsize == 2
+        if around:
+            convolutions = [module for pair in zip(self.down, self.conv, strict=True) for module in pair]
+            layer, x = ReluAround.begin(convolutions, images, self.dtype)
         for level, down, conv in zip(self.levels, self.down, self.conv, strict=True):
-            x = F.relu(conv(F.relu(down(x), inplace=True)), inplace=True)
-            found[level.name] = x
+            x = layer(conv, layer(down, x))
+            found[level.name] = layer.whole(conv, x) if around else x
         return [found[name] for name in layers or found]
 
 

@@ -10,8 +10,8 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,6 +181,25 @@ def read_ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
                 return
             pending.append(reader.submit(next, iterator, end))
             yield item
+
+
+@contextlib.contextmanager
+def write_behind(depth: int = 2) -> Iterator[Callable[..., None]]:
+    """Gives `call(function, *arguments)`, which has a thread make the calls in their order while others are prepared.
+
+    At most `depth` wait. What one raises is raised by a later one, or at the end, by which all are made.
+    """
+    pending: deque[Future] = deque()
+    with ThreadPoolExecutor(1) as writer:
+
+        def call(function: Callable[..., object], *arguments: object) -> None:
+            while len(pending) >= depth:
+                pending.popleft().result()
+            pending.append(writer.submit(function, *arguments))
+
+        yield call
+        for made in pending:
+            made.result()
 
 
 def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:

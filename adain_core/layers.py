@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import winograd
+
 # The C library keeps freed blocks below 32 MB for the next use. Larger ones come from the system anew, page by page, which
 # takes up to as long as the convolution that fills them.
 BAND = 1 << 22
+
+Layer = Callable[[nn.Conv2d, Tensor], Tensor]  # applies a convolution, with what follows it
+
+# Fewest channels, and rows and columns, with which Winograd's convolution is faster.
+WINOGRAD_CHANNELS, WINOGRAD_SIDE = 64, 16
 
 
 def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
@@ -40,14 +47,90 @@ def reflection_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> T
     return x
 
 
+def _convolve(convolution: nn.Conv2d, x: Tensor, bias: Tensor | None) -> Tensor:
+    """In the number type of `x`; `bias` stands in for the convolution's own."""
+    bias = convolution.bias if bias is None else bias
+    return F.conv2d(x, convolution.weight.to(x.dtype), bias.to(x.dtype), convolution.stride)
+
+
+def relu_layer(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution with ReLU."""
+    return F.relu(convolution(x), inplace=True)
+
+
+class ReluAround:
+    """Convolutions with ReLU, in 16 bits, on what sets a picture apart from one of the single `color` `(C,)`.
+
+    What they make of that is a constant for each channel, known in float32; `x` is the rest. Where a picture is flat the
+    rest is small, and so is what rounding it loses, which AdaIN enlarges as it does the rest. Exact up to that rounding.
+    """
+
+    def __init__(self, convolutions: Sequence[nn.Conv2d], color: Tensor, dtype: torch.dtype):
+        self.before: dict[nn.Conv2d, Tensor] = {}  # the constants before ReLU, and after it
+        self.after: dict[nn.Conv2d, Tensor] = {}
+        for convolution in convolutions:
+            # no matrix product, which autocast would round
+            self.before[convolution] = (convolution.weight.sum((2, 3)) * color).sum(1) + convolution.bias
+            color = self.after[convolution] = self.before[convolution].to(dtype).float().relu()
+
+    @classmethod
+    def begin(cls, convolutions: Sequence[nn.Conv2d], x: Tensor, dtype: torch.dtype) -> tuple[ReluAround, Tensor]:
+        """For a network of the `convolutions` in their order; and what goes into it of `x` `(B, C, H, W)`."""
+        color = x.float().mean((0, 2, 3))
+        return cls(convolutions, color, dtype), (x.float() - color[:, None, None]).to(dtype)
+
+    def __call__(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+        before = self.before[convolution]
+        rounded = before.to(x.dtype)
+        x = convolution(x, before - rounded)
+        rounded = rounded[:, None, None]
+        return torch.maximum(x, -rounded).add_(rounded.clamp(max=0))
+
+    def without_relu(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+        """What a last convolution, without ReLU, makes of the whole, in float32."""
+        return convolution(x, torch.zeros_like(convolution.bias)).float() + self.before[convolution][:, None, None]
+
+    def whole(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+        """The features after a convolution, in float32."""
+        return x.float() + self.after[convolution][:, None, None]
+
+
 class ReflectionConv2d(nn.Conv2d):
     """3x3 convolution under reflection padding."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3)
+        self._transformed: tuple[int, Tensor] | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(reflection_pad(x, 1, 1, 1, 1))
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        if not self._winograd_pays(x):
+            return _convolve(self, reflection_pad(x, 1, 1, 1, 1), bias)
+        height, width = x.shape[2:]
+        x = reflection_pad(x, 1, 1 + -width % winograd.TILE, 1, 1 + -height % winograd.TILE)
+        bias = self.bias if bias is None else bias
+        return winograd.conv2d(x, self._winograd_kernels(), bias)[:, :, :height, :width]
+
+    def _winograd_pays(self, x: Tensor) -> bool:
+        """In float32 on a CPU, where nothing is trained."""
+        return (
+            x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+            and min(self.in_channels, self.out_channels) >= WINOGRAD_CHANNELS
+            and min(x.shape[2:]) >= WINOGRAD_SIDE
+        )
+
+    def _winograd_kernels(self) -> Tensor:
+        """Made once for weights that stay as they are."""
+        version = 0 if self.weight.is_inference() else self.weight._version
+        if self._transformed is None or self._transformed[0] != version:
+            self._transformed = version, winograd.transform_kernels(self.weight)
+        return self._transformed[1]
+
+    def _apply(self, *args: object, **kwargs: object) -> nn.Module:
+        self._transformed = None  # weights move, or change their type
+        return super()._apply(*args, **kwargs)
 
 
 class DownsampleConv2d(nn.Conv2d):
@@ -60,8 +143,8 @@ class DownsampleConv2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 4, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2))
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return _convolve(self, reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2), bias)
 
 
 class UpsampleConv2d(ReflectionConv2d):
@@ -71,7 +154,8 @@ class UpsampleConv2d(ReflectionConv2d):
     place, with 2.25 times fewer multiplications.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        bias = self.bias if bias is None else bias
         # the first and the second pixel see its 3 taps fall on 2 positions as 1 + 2 and as 2 + 1; summed in float32
         top, middle, bottom = self.weight.float().split(1, dim=2)
         rows = torch.cat([top, middle + bottom], 2), torch.cat([top + middle, bottom], 2)
@@ -84,8 +168,8 @@ class UpsampleConv2d(ReflectionConv2d):
 
         def pixels(row: int, column: int) -> Tensor:
             part = x[:, :, row : row + height + 1, column : column + width + 1]
-            kernel = kernels[row][column].to(self.weight.dtype, memory_format=torch.channels_last)
-            return F.conv2d(part, kernel, self.bias).permute(0, 2, 3, 1)
+            kernel = kernels[row][column].to(x.dtype, memory_format=torch.channels_last)
+            return F.conv2d(part, kernel, bias.to(x.dtype)).permute(0, 2, 3, 1)
 
         pairs = [torch.stack([pixels(row, 0), pixels(row, 1)], dim=3) for row in (0, 1)]
         return torch.stack(pairs, dim=2).reshape(len(x), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)

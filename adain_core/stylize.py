@@ -163,7 +163,7 @@ def decode(decoder: Decoder, features: Features, tile: int | None = None, out: P
         report(0, len(steps))
         for step, (pictures, window) in enumerate(steps, 1):
             outer = window.grow(decoder.halo, decoder.stride, size)
-            part = decoder([level.to(sample) for level in features.window(pictures, outer)])
+            part = decoder([level.to(sample.device) for level in features.window(pictures, outer)])
             part = part[(..., *window.inside(outer, 1))].float().clamp(0, 1)
             images[(pictures, slice(None), *window.positions(1))] = part
             report(step, len(steps), part)

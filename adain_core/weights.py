@@ -56,7 +56,8 @@ class NetworkFile:
             network.name = self.name
             if self.role == "decoder":
                 network.encoder_name, network.encoder_fingerprint = self.encoder_name, self.encoder_fingerprint
-            return network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
+            network.dtype = dtype
+            return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
 def load_encoder(name: str = "lite", device: str | torch.device = "cpu", dtype: str | torch.dtype = "auto") -> Encoder:
@@ -64,8 +65,9 @@ def load_encoder(name: str = "lite", device: str | torch.device = "cpu", dtype: 
     or of "hf:owner/repo/file"; what is on the Hugging Face Hub is pulled the first time.
 
     `DIR/NAME` stands for the file `DIR/NAME-encoder.safetensors`, and so one name for both networks of a training.
-    `dtype`: "auto", a name such as "float16" or a torch.dtype. Raises FileNotFoundError for a name that is none of these,
-    HubError where a pull fails, and ValueError for a file that holds no encoder.
+    `dtype`: "auto" (16 bits where the device multiplies them fast), a name such as "float16" or a torch.dtype. Raises
+    FileNotFoundError for a name that is none of these, HubError where a pull fails, and ValueError for a file that holds no
+    encoder.
     """
     return _load(name, "encoder", device, dtype)
 
@@ -158,7 +160,7 @@ def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dty
 
 
 def _load(name: str, role: str, device: str | torch.device, dtype: str | torch.dtype) -> Encoder | Decoder:
-    dtype = resolve_dtype(dtype)
+    dtype = resolve_dtype(dtype, device)
     path = network_path(name, role)
     network = read_network(path)
     _check_role(network, role, path)

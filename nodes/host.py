@@ -106,10 +106,13 @@ def managed(network: nn.Module) -> ModelPatcher:
 
 
 def network_dtype(choice: str) -> str:
-    """ "auto" is float16 on GPUs that are good at it and float32 elsewhere; other choices are kept."""
-    if choice != "auto":
+    """ "auto" is float16 on GPUs that ComfyUI finds good at it, else float32, and on a CPU left to adain_core; other
+    choices are kept.
+    """
+    device = model_management.get_torch_device()
+    if choice != "auto" or (device.type == "cpu" and not model_management.should_use_fp16(device)):
         return choice
-    return "float16" if model_management.should_use_fp16(model_management.get_torch_device()) else "float32"
+    return "float16" if model_management.should_use_fp16(device) else "float32"
 
 
 def training_device() -> str:

@@ -128,7 +128,7 @@ def _inputs(role: str) -> list[io.Input]:
             "dtype",
             options=DTYPES,
             default="auto",
-            tooltip="Number type to compute in. auto: 16 bits (half the memory, faster) on a GPU that is good at it, else"
+            tooltip="Number type to compute in. auto: 16 bits (half the memory, faster) where the device is good at it, else"
             " 32 bits.",
         ),
         io.String.Input(

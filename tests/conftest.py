@@ -114,4 +114,4 @@ def vgg(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small(small_files, device):
-    return load_encoder(str(small_files[0]), device), load_decoder(str(small_files[1]), device)
+    return load_encoder(str(small_files[0]), device, "float32"), load_decoder(str(small_files[1]), device, "float32")

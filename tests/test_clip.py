@@ -206,7 +206,7 @@ def command(tmp_path, small_files, monkeypatch):
         save_image(torch.rand(3, 24, 30), tmp_path / "frames" / f"{k}.png")
     for name in ("red.png", "blue.png"):
         save_image(torch.rand(3, 16, 16), tmp_path / name)
-    networks = ["--encoder", str(small_files[0]), "--decoder", str(small_files[1]), *OPTIONS]
+    networks = ["--encoder", str(small_files[0]), "--decoder", str(small_files[1]), "--dtype", "float32", *OPTIONS]
 
     def run(*arguments: str) -> int:
         return main(["stylize", *arguments, *networks])
@@ -217,7 +217,7 @@ def command(tmp_path, small_files, monkeypatch):
 
 @pytest.fixture
 def networks(small_files):
-    return load_encoder(str(small_files[0])), load_decoder(str(small_files[1]))
+    return load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")
 
 
 def painted(networks, name):

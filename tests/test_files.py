@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from adain_core import files
-from adain_core.files import is_safe_name, new_path, parse_json, remove_leftovers, replacing, working_folder
+from adain_core.files import is_safe_name, new_path, parse_json, remove_leftovers, replacing, working_folder, write_behind
 
 SAFE = ["waves", "sea waves", "Große Welle", "神奈川", "a.b", "v1.0", "console", "com10", "nullify", "x" * 200]
 UNSAFE = [
@@ -102,3 +102,23 @@ def test_json_that_is_nested_too_deeply_is_an_error_like_any_other():
     for text in ("[" * 100_000, '{"a":' * (sys.getrecursionlimit() * 20), "{", "", b"\xff\xff", "1" * 10_000):
         with pytest.raises(ValueError):
             parse_json(text)
+
+
+def test_calls_are_made_in_their_order_and_all_at_the_end():
+    made = []
+    with write_behind(depth=1) as later:
+        for number in range(20):
+            later(made.append, number)
+    assert made == list(range(20))
+
+
+def test_what_a_call_raises_is_not_lost():
+    made = []
+    with pytest.raises(OSError, match="disk full"), write_behind() as later:
+        later(made.append, 1)
+        later(_fail)
+    assert made == [1]
+
+
+def _fail() -> None:
+    raise OSError("disk full")

@@ -16,7 +16,7 @@ pyvips = pytest.importorskip("pyvips")
 
 @pytest.fixture
 def networks(small_files):
-    return load_encoder(str(small_files[0])), load_decoder(str(small_files[1]))
+    return load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")
 
 
 @pytest.fixture
@@ -99,6 +99,7 @@ def test_the_command_takes_this_way_for_large_pictures(networks, style, picture,
     style.save(tmp_path / "style.safetensors")
     arguments = ["stylize", str(tmp_path / "in.png"), str(tmp_path / "style.safetensors"), "--keep-colors", "--tile", "64"]
     arguments += ["--encoder", str(small_files[0]), "--decoder", str(small_files[1]), "--device", "cpu"]
+    arguments += ["--dtype", "float32"]
     assert main([*arguments, "-o", str(tmp_path / "out.png")]) == 0
     content = load_image(tmp_path / "in.png")
     expected = keep_colors(stylize(*networks, content, style), content)

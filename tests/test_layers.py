@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from adain_core import winograd
+from adain_core.evaluation.plain import relative_error
 from adain_core.layers import DownsampleConv2d, ReflectionConv2d, UpsampleConv2d, reflection_pad
 
 
@@ -9,6 +11,18 @@ def test_reflection_where_there_is_room_and_replication_where_not(device):
     assert reflection_pad(row.expand(1, 1, 3, 3), 1, 2, 0, 0)[0, 0, 0].tolist() == [2, 1, 2, 3, 2, 1]
     assert reflection_pad(row.expand(1, 1, 1, 3), 1, 1, 1, 1)[0, 0].tolist() == [[2, 1, 2, 3, 2]] * 3
     assert reflection_pad(torch.full((1, 1, 1, 1), 7.0, device=device), 1, 1, 1, 1).flatten().tolist() == [7.0] * 9
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (38, 19)])
+def test_a_wide_convolution_is_the_plain_one(size, device, monkeypatch):
+    monkeypatch.setattr(winograd, "BAND", 1)  # a row of tiles at a time
+    layer, x = ReflectionConv2d(128, 130).to(device), torch.randn(2, 128, *size, device=device)
+    with torch.no_grad():
+        for changed in (1, 2):  # weights may change in between
+            layer.weight.mul_(changed)
+            wanted = torch.nn.functional.conv2d(reflection_pad(x, 1, 1, 1, 1).double(), layer.weight.double())
+            wanted += layer.bias.double()[:, None, None]
+            assert layer(x).shape == wanted.shape and relative_error(layer(x), wanted) < 2e-6
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 8)])

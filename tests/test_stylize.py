@@ -134,7 +134,7 @@ def test_nothing_given_is_changed(small):
 
 def test_networks_loaded_and_run_in_inference_mode_can_be_trained_through(small_files, device):
     with torch.inference_mode():
-        encoder = load_encoder(str(small_files[0]), device)
+        encoder = load_encoder(str(small_files[0]), device, "float32")
         encode_style(encoder, torch.rand(1, 3, 8, 8))
     x = torch.rand(1, 3, 8, 8, device=device, requires_grad=True)
     encoder(x)[-1].sum().backward()

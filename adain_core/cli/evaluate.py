@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_half_life(parser)
     options.add_report(parser, "the means and every pair")
     options.add_device(parser)
-    options.add_dtype(parser)
+    options.add_dtype(parser, default="float32")
     parser.set_defaults(run=run)
     experiments.add_parsers(parser)
 

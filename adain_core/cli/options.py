@@ -47,8 +47,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found")
 
 
-def add_dtype(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dtype", default="auto", choices=["auto", *DTYPES], help="number type of the networks")
+def add_dtype(parser: argparse.ArgumentParser, default: str = "auto") -> None:
+    text = "number type of the networks; auto takes 16 bits where the device is fast at it (default: %(default)s)"
+    parser.add_argument("--dtype", default=default, choices=["auto", *DTYPES], help=text)
 
 
 def add_report(parser: argparse.ArgumentParser, content: str) -> None:

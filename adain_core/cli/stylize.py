@@ -20,7 +20,7 @@ from ..color import keep_colors, match_colors
 from ..decoder import Decoder
 from ..devices import rank_and_size, resolve_device
 from ..encoder import Encoder
-from ..files import check_folder, check_writable, make_folder, remove_leftovers
+from ..files import check_folder, check_writable, make_folder, read_ahead, remove_leftovers, write_behind
 from ..images import SAVE_FORMATS, list_images, load_image, load_mask, resize, save_format, save_image
 from ..large import MAX_PIXELS, check_large, needs_streaming, stylize_file
 from ..style import Style, encode_style, load_style, mix_styles
@@ -111,25 +111,41 @@ def run(arguments: argparse.Namespace) -> int:
     style_of = _style_maker(arguments, encoder, sources, masks)
 
     failures = []
-    for source, target in tqdm(pairs, unit="picture", disable=True if len(pairs) == 1 else None):
-        try:
-            if needs_streaming(source):
-                _run_large(arguments, encoder, decoder, style_of, source, target)
+    loaded = _loaded([source for source, _ in pairs], arguments.size)
+    bar = tqdm(pairs, unit="picture", disable=True if len(pairs) == 1 else None)
+    with write_behind() as later:
+        for (source, target), content in zip(bar, loaded, strict=True):
+            try:
+                if content is None:
+                    _run_large(arguments, encoder, decoder, style_of, source, target)
+                    continue
+                if isinstance(content, Exception):
+                    raise content
+            except (ValueError, OSError) as error:
+                if not arguments.content.is_dir():
+                    raise
+                failures.append(str(error))
                 continue
-            content = resize(load_image(source), arguments.size)
-        except (ValueError, OSError) as error:
-            if not arguments.content.is_dir():
-                raise
-            failures.append(str(error))
-            continue
-        with _tile_bar():
-            result = stylize(
-                encoder, decoder, content, style_of(content), arguments.alpha, arguments.content_statistics or "image",
-                tile=arguments.tile,
-            )  # fmt: skip
-        make_folder(target.parent)
-        save_image(keep_colors(result, content) if arguments.keep_colors else result, target)
+            with _tile_bar():
+                result = stylize(
+                    encoder, decoder, content, style_of(content), arguments.alpha, arguments.content_statistics or "image",
+                    tile=arguments.tile,
+                )  # fmt: skip
+            make_folder(target.parent)
+            later(save_image, keep_colors(result, content) if arguments.keep_colors else result, target)
     return _report(failures, len(pairs))
+
+
+def _loaded(paths: Sequence[Path], size: int) -> Iterator[Tensor | Exception | None]:
+    """The pictures, read ahead; None for one that is too large for that, and the error for one that cannot be read."""
+
+    def load(path: Path) -> Tensor | Exception | None:
+        try:
+            return None if needs_streaming(path) else resize(load_image(path), size)
+        except (ValueError, OSError) as error:
+            return error
+
+    return read_ahead(map(load, paths))
 
 
 def _run_clip(arguments: argparse.Namespace) -> int:
@@ -231,11 +247,10 @@ def _run_data_set(arguments: argparse.Namespace) -> int:
         if not missing:
             continue
         try:
-            content = load_image(source)
+            content = resize(load_image(source), arguments.size)
         except (ValueError, OSError) as error:
             failures.append(str(error))
             continue
-        content = resize(content, arguments.size)
         for path, target in missing.items():
             style = style_of(path)
             if isinstance(style, str):

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..devices import exact_float32, is_out_of_memory, resolve_device
 from ..files import replacing
-from ..training.networks import fast_dtype
+from ..training.networks import training_dtype
 from . import pipelines, plain
 from .pipelines import Pipeline
 
@@ -120,7 +120,7 @@ def bench(
     other than VGG-19, for pictures or losses that are not the plain implementation's, and where memory runs out.
     """
     device = resolve_device(config.device)
-    trained = "float32", str(fast_dtype("auto", device)).removeprefix("torch.")
+    trained = "float32", str(training_dtype("auto", device)).removeprefix("torch.")
     dtypes = config.dtypes or (trained if device.type == "cpu" else ("float32", "float16"))
     dtypes, trained = (tuple(dict.fromkeys(names)) for names in (dtypes, trained))
     rounds, done = (len(config.sizes) + config.training) * (1 + config.runs), 0

@@ -47,7 +47,10 @@ def vgg_networks(encoder: str, decoder: str) -> tuple[VGGEncoder, VGGDecoder]:
 
     Raises ValueError for other networks, and for two that do not belong together.
     """
-    networks = load_encoder(encoder) if encoder else VGGEncoder({}), load_decoder(decoder) if decoder else VGGDecoder({})
+    networks = (
+        load_encoder(encoder, dtype="float32") if encoder else VGGEncoder({}),
+        load_decoder(decoder, dtype="float32") if decoder else VGGDecoder({}),
+    )
     for name, network, kind in zip((encoder, decoder), networks, (VGGEncoder, VGGDecoder), strict=True):
         if not isinstance(network, kind):
             raise ValueError(f"{name} is a {network.architecture}; give a VGG-19, which the plain one can be compared with.")

@@ -48,7 +48,7 @@ class EvaluationConfig:
     boil_pairs: int = 4
     half_life: float = 8.0
     device: str = "auto"
-    dtype: str = "auto"
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.size < 1:

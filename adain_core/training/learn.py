@@ -19,7 +19,7 @@ from ..statistics import ChannelStatistics, adain, channel_statistics
 from ..style import Component, Style, check_pictures, encode_style
 from ..stylize import check_decoder
 from ..tiling import Report
-from .networks import fast_dtype, frozen_copy, loss_layers
+from .networks import frozen_copy, loss_layers, training_dtype
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class _View:
     def __init__(self, encoder: Encoder, decoder: Decoder, loss_encoder: Encoder, contents: Tensor, style: Tensor):
         device = contents.device
         encoder, self.decoder = (frozen_copy(network, device) for network in (encoder, decoder))
-        self.loss_encoder = frozen_copy(loss_encoder, device, fast_dtype("auto", device))
+        self.loss_encoder = frozen_copy(loss_encoder, device, training_dtype("auto", device))
         self.layers, self.size = loss_layers(loss_encoder), contents.shape[2:]
         self.style = [channel_statistics(x) for x in self.loss_encoder(style, self.layers)]
         pictures = [picture[None] for picture in contents]

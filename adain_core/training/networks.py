@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..decoder import Decoder, PyramidDecoder, VGGDecoder
-from ..devices import resolve_dtype
+from ..devices import has_fast_bfloat16, resolve_dtype
 from ..encoder import Encoder, PyramidEncoder, State, VGGEncoder, fingerprint, load_checked
 from ..layers import ResidualBlock
 from ..losses import LAYERS
@@ -19,20 +19,14 @@ from ..stylize import check_decoder
 from ..weights import NetworkFile, load_decoder, load_encoder, write_network
 from .config import INVERSE, TrainingConfig
 
-Network = TypeVar("Network", bound=nn.Module)
+Network = TypeVar("Network", Encoder, Decoder)
 
 
-def fast_dtype(precision: str, device: torch.device) -> torch.dtype:
+def training_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The number type of `precision`; "auto" is bfloat16 where the device has instructions for it, else float32."""
     if precision != "auto":
         return resolve_dtype(precision)
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # No public question exists; a PyTorch without these answers float32.
-        asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        fast = device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
 
 
 def frozen_encoder(encoder: str | Encoder, device: torch.device, dtype: torch.dtype = torch.float32) -> Encoder:
@@ -44,12 +38,14 @@ def frozen_encoder(encoder: str | Encoder, device: torch.device, dtype: torch.dt
 
 def frozen_decoder(decoder: str | Decoder, device: torch.device) -> Decoder:
     """As `frozen_encoder`."""
-    return load_decoder(decoder, device) if isinstance(decoder, str) else frozen_copy(decoder, device)
+    return load_decoder(decoder, device, torch.float32) if isinstance(decoder, str) else frozen_copy(decoder, device)
 
 
 def frozen_copy(network: Network, device: torch.device, dtype: torch.dtype = torch.float32) -> Network:
     """A copy that can be trained through, if it is made outside of inference mode."""
-    return copy.deepcopy(network).requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
+    copied = copy.deepcopy(network)
+    copied.dtype = dtype
+    return copied.requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
 def loss_layers(network: Encoder) -> tuple[str, ...]:
@@ -78,7 +74,7 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
             check_decoder(start, encoder.fingerprint, encoder.name)
         load_checked(decoder, start.state_dict())
         if config.channels:
-            load_checked(encoder, load_encoder(config.start_from, device).state_dict())
+            load_checked(encoder, load_encoder(config.start_from, device, torch.float32).state_dict())
     return tuple(network.to(device, memory_format=torch.channels_last) for network in (encoder, decoder))
 
 

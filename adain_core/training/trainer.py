@@ -26,7 +26,7 @@ from .data import RandomCrops, pictures_of, stream
 from .distributed import mean_over_processes, processes
 from .inverse import fit_inverse
 from .muon import Muon
-from .networks import fast_dtype, frozen_encoder, network_file, new_networks, write_networks
+from .networks import frozen_encoder, network_file, new_networks, training_dtype, write_networks
 from .objective import Objective, Seen
 from .report import loss_curve, sample_sheet
 
@@ -99,7 +99,7 @@ class Trainer:
         if part < config.pairings:
             raise ValueError(f"{shares} leaves {part} pictures to a part, too few for {config.pairings} pairings; give fewer.")
         check_folder(self.output)
-        dtype = fast_dtype(config.precision, device)
+        dtype = training_dtype(config.precision, device)
         loss_network = frozen_encoder(config.loss_encoder, device, dtype)
         self.encoder, decoder = new_networks(config, loss_network, device)
         self.decoder = vary(decoder).to(device)
