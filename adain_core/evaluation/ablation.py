@@ -100,7 +100,7 @@ def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture
 def ablate(config: AblationConfig, progress: Progress | None = None) -> Experiment:
     """Train the paper's four variants, and say whether their losses come out in the paper's order.
 
-    Steps without a finite gradient are skipped and counted: an IN decoder amplifies those of flat crops at each of its layers.
+    Steps without a finite gradient are skipped and counted; an IN decoder has some, on flat crops at least.
     `progress` is called with how many training steps are done, and of how many. Raises as `train` does.
     """
     counter = Counter(progress, len(VARIANTS) * config.steps)
