@@ -50,8 +50,8 @@ def test_more_noise_more_loss(identity):
 
 
 def test_noise_in_the_reference_decoder_is_told(reference):
-    encoder = load_encoder(str(reference / "vgg_normalised.safetensors"))
-    decoder = load_decoder(str(reference / "decoder.safetensors"))
+    encoder = load_encoder(str(reference / "vgg_normalised.safetensors"), dtype="float32")
+    decoder = load_decoder(str(reference / "decoder.safetensors"), dtype="float32")
     smooth = torch.nn.functional.interpolate(torch.rand(2, 3, 8, 8), 64, mode="bicubic").clamp(0, 1)
     content, style = layer_features(encoder, smooth[:1]), [channel_statistics(x) for x in layer_features(encoder, smooth[1:])]
 
@@ -141,11 +141,11 @@ def test_a_report_agrees_with_the_library(config):
     assert report.loss_encoder_fingerprint == read_network(config["loss_encoder"]).encoder_fingerprint
     assert report.boil == {} and report.skipped == ()
 
-    judge, encoder = load_encoder(config["loss_encoder"]), load_encoder(config["encoder"])
+    judge, encoder = (load_encoder(config[role], dtype="float32") for role in ("loss_encoder", "encoder"))
     content = load_image(config["contents"] / "sub" / "b.png")
     content = square(content[:, :3] * content[:, 3:] + 1 - content[:, 3:], 16)
     style = square(load_image(config["styles"] / "x.png"), 16)
-    result = stylize(encoder, load_decoder(config["decoder"]), content, encode_style(encoder, style, 0))
+    result = stylize(encoder, load_decoder(config["decoder"], dtype="float32"), content, encode_style(encoder, style, 0))
     features, wanted = layer_features(judge, content), [channel_statistics(x) for x in layer_features(judge, style)]
     model, untouched = (vars(pair_losses(x, features, wanted)) for x in (layer_features(judge, result), features))
     assert vars(report.pairs[2].model) == pytest.approx(model, rel=1e-4)
@@ -157,7 +157,7 @@ def test_a_report_agrees_with_the_library(config):
 def test_the_boil_is_measured_on_some_pairs(config):
     report = evaluate(EvaluationConfig(**config | {"pairs": 2, "boil_pairs": 1, "half_life": 2.0}))
     (found,) = report.boils
-    encoder, decoder = load_encoder(config["encoder"]), load_decoder(config["decoder"])
+    encoder, decoder = load_encoder(config["encoder"], dtype="float32"), load_decoder(config["decoder"], dtype="float32")
     style = encode_style(encoder, square(load_image(config["styles"] / found.style), 16), 0)
     still = load_image(config["contents"] / found.content)
     still = still[:, :3] * still[:, 3:] + 1 - still[:, 3:] if still.shape[1] == 4 else still

@@ -124,9 +124,9 @@ def test_the_short_way_is_the_long_way(run, stylize, photo, painting, encoder):
     run("SaveStyle", style=run("EncodeStyle", encoder=encoder, image=painting), name="painting")
     long = stylize(photo, run("LoadStyle", name="painting"), keep_colors_of=photo, alpha=0.5)
     short = run("StyleTransfer", content=photo, model="small", style="painting", alpha=0.5, keep_colors=True)
-    torch.testing.assert_close(short, long)
+    torch.testing.assert_close(short, long, atol=0.02, rtol=0)  # its networks may be of 16 bits
     own = run("StyleTransfer", content=photo, model="small", style="", alpha=0.5, keep_colors=True, style_image=painting)
-    torch.testing.assert_close(own, long)
+    torch.testing.assert_close(own, long, atol=0.02, rtol=0)
 
 
 def test_a_clip_the_short_way_is_its_pictures_each_by_itself(run, encoder):
