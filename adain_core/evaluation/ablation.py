@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..decoder import Decoder, PyramidDecoder, VGGDecoder
 from ..devices import exact_float32, resolve_device
+from ..layers import relu_layer
 from ..normalization import BatchNorm2d, InstanceNorm2d
 from ..training import TrainingConfig, TrainingResult
 from ..training.objective import Objective, Seen
@@ -83,7 +84,7 @@ class _WholeVGGDecoder(VGGDecoder):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         (x,) = features
         for names in self.blocks:
-            x = self._block(x, names)
+            x = self._block(x, relu_layer, nn.Module.__call__, names)
         return x
 
 

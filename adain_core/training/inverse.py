@@ -11,6 +11,7 @@ from ..encoder import VGGEncoder
 from ..layers import reflection_pad
 
 POSITIONS = 60_000  # that a layer is fitted to
+LEVEL = [VGGEncoder.levels[0].name]  # named, since without a name 16-bit convolutions read what differs from the mean colour
 RIDGE = 1e-3  # of the mean square of what a layer reads
 
 
@@ -27,7 +28,7 @@ def fit_inverse(decoder: VGGDecoder, encoder: VGGEncoder, images: Tensor) -> Non
     generator = torch.Generator().manual_seed(0)
     count = POSITIONS // len(images)
     targets = _inputs(encoder, images)
-    x = torch.cat([encoder(image)[0].float() for image in images.split(1)])
+    x = torch.cat([encoder(image, LEVEL)[0].float() for image in images.split(1)])
     for name, _, _ in decoder.layers:
         convolution = getattr(decoder, name)
         moments = products = 0
@@ -58,7 +59,7 @@ def _inputs(encoder: VGGEncoder, images: Tensor) -> dict[str, list[Tensor]]:
     ]
     with torch.enable_grad():  # whole, not in bands
         for image in images.split(1):
-            encoder(image)
+            encoder(image, LEVEL)
     for hook in hooks:
         hook.remove()
     return found
