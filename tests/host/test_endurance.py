@@ -13,12 +13,13 @@ from statistics import median
 
 import psutil
 import pytest
-from test_host import CHECKOUT, PYTHON, Server, chain, node, server, training  # noqa: F401
+from comfyui_server import Server, needs_comfyui
+from test_host import chain, node, server, training  # noqa: F401
 
 from adain_core import load_decoder, load_style
 from adain_core.files import MARK
 
-pytestmark = pytest.mark.skipif(not (CHECKOUT and PYTHON), reason="COMFYUI_DIR and COMFYUI_PYTHON are not set")
+pytestmark = needs_comfyui
 
 PROMPTS, WARM = 200, 60  # so many, of which the first ones fill caches and pools
 GROWTH = 1.05  # of the memory, after that
