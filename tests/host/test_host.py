@@ -146,7 +146,7 @@ def test_the_nodes_are_translated(server):
 def test_the_chain_gives_the_librarys_picture_and_a_second_run_comes_from_the_cache(server, small_files):
     workflow = chain()
     picture = server.pictures(server.run(workflow))
-    encoder, decoder = load_encoder(str(small_files[0])), load_decoder(str(small_files[1]))
+    encoder, decoder = load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")
     photo, painting = (load_image(server.base / "input" / name) for name in ("photo.png", "painting.png"))
     expected = stylize(encoder, decoder, photo, encode_style(encoder, painting, size=0), alpha=0.8)
     assert picture.shape == photo.shape
