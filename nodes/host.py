@@ -110,9 +110,9 @@ def network_dtype(choice: str) -> str:
     choices are kept.
     """
     device = model_management.get_torch_device()
-    if choice != "auto" or (device.type == "cpu" and not model_management.should_use_fp16(device)):
-        return choice
-    return "float16" if model_management.should_use_fp16(device) else "float32"
+    if choice == "auto" and model_management.should_use_fp16(device):
+        return "float16"
+    return "float32" if choice == "auto" and device.type != "cpu" else choice
 
 
 def training_device() -> str:

@@ -21,7 +21,7 @@ def fit_inverse(decoder: VGGDecoder, encoder: VGGEncoder, images: Tensor) -> Non
     `(B, 3, H, W)` in [0, 1].
 
     From deep to shallow, each reads what those before it give, and makes up for their errors as far as a linear layer
-    can: a blurred inverse, which costs a few hundred steps' time and is ahead of many thousand from random weights.
+    can: a blurred inverse, in the time of a few hundred steps.
     """
     height, width = (side // decoder.stride * decoder.stride for side in images.shape[2:])
     images = images[:, :, :height, :width]  # what the decoder gives is of the features' size

@@ -30,15 +30,18 @@ class Muon(torch.optim.Optimizer):
                 update(parameter, self.state[parameter], group["lr"])
 
     def _kernel(self, kernel: Tensor, state: dict, rate: float) -> None:
-        momentum = state.setdefault("momentum", torch.zeros_like(kernel)).mul_(MOMENTUM).add_(kernel.grad)
+        if not state:
+            state["momentum"] = torch.zeros_like(kernel)
+        momentum = state["momentum"].mul_(MOMENTUM).add_(kernel.grad)
         direction = kernel.grad.add(momentum, alpha=MOMENTUM).flatten(1)  # Nesterov's
         scale = 0.2 * max(direction.shape) ** 0.5
         kernel.add_(orthogonalized(direction).view(kernel.shape), alpha=-rate * scale)
 
     def _bias(self, bias: Tensor, state: dict, rate: float) -> None:
-        state["step"] = state.get("step", 0) + 1
-        mean = state.setdefault("mean", torch.zeros_like(bias)).lerp_(bias.grad, 1 - BETA1)
-        square = state.setdefault("square", torch.zeros_like(bias)).lerp_(bias.grad**2, 1 - BETA2)
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(bias), square=torch.zeros_like(bias))
+        state["step"] += 1
+        mean, square = state["mean"].lerp_(bias.grad, 1 - BETA1), state["square"].lerp_(bias.grad**2, 1 - BETA2)
         mean, square = mean / (1 - BETA1 ** state["step"]), square / (1 - BETA2 ** state["step"])
         bias.addcdiv_(mean, square.sqrt() + EPSILON, value=-rate)
 
