@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,11 +110,13 @@ class Video:
         original = self._open()
         streams = {}
         for stream in original.streams.audio:
-            if stream.codec_context.name in output.supported_codecs:
-                streams[stream] = output.add_stream_from_template(stream, opaque=True), False
+            count, layout = stream.layout.nb_channels, stream.layout.name
+            if layout == f"{count} channels":  # AVI and WMV do not say which; encoders and MP4 want the usual ones named
+                layout = f"{count}c"
+            if _takes(output, stream):
+                streams[stream] = output.add_stream_from_template(stream, opaque=True, layout=layout), False
             else:
-                encoded = output.add_stream(output.default_audio_codec, rate=48000, layout=stream.layout.name)
-                streams[stream] = encoded, True
+                streams[stream] = output.add_stream(output.default_audio_codec, rate=48000, layout=layout), True
         return self._packets(original, streams)
 
     def _packets(self, original: av.container.InputContainer, streams: dict) -> Iterator[av.Packet]:
@@ -125,9 +128,10 @@ class Video:
                 if encode:
                     kept = [frame for frame in self._decode(packet) if self._within(frame.pts, frame.time_base)]
                     for frame in kept:
-                        frame.pts -= round(self.offset / frame.time_base)
+                        if frame.pts is not None:
+                            frame.pts -= round(self.offset / frame.time_base)
                     # the packet at the end of a stream is empty, and so ends the encoding
-                    packets = [p for frame in kept or [None] * (packet.dts is None) for p in target.encode(frame)]
+                    packets = [p for frame in (kept if packet.size else [*kept, None]) for p in target.encode(frame)]
                 elif packet.dts is not None and self._within(packet.pts, packet.time_base):
                     _shift(packet, -self.offset)
                     packet.stream = target
@@ -196,9 +200,9 @@ class VideoWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self._encode(None)
-        self.container.close()
+        with self.container:
+            if error[0] is None:
+                self._encode(None)
 
     def write(self, frame: Frame) -> None:
         picture = _av().VideoFrame.from_image(to_pil(frame.picture[:, :3]))
@@ -233,6 +237,17 @@ def _joined(parts: Sequence[tuple[Path, Fraction]], target: av.VideoStream) -> I
                     yield packet
 
 
+def _takes(output: av.container.OutputContainer, stream: av.AudioStream) -> bool:
+    """Whether files of the kind of `output` take the sound as it is: fewer do than by the codecs that FFmpeg lists."""
+    try:
+        with _av().open(io.BytesIO(), "w", format=output.format.name) as trial:
+            trial.add_stream_from_template(stream, opaque=True)
+            trial.start_encoding()
+    except (ValueError, _av().FFmpegError):
+        return False
+    return True
+
+
 def _shift(packet: av.Packet, seconds: Fraction) -> None:
     ticks = round(seconds / packet.time_base)
     packet.dts += ticks
@@ -254,7 +269,7 @@ def save_format(path: str | Path) -> tuple[str, dict[str, str]]:
     return codec, options
 
 
-def _av():
+def _av() -> ModuleType:
     try:
         import av
     except ImportError:
