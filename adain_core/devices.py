@@ -26,12 +26,13 @@ def resolve_device(device: str) -> torch.device:
     Of several processes that torch's launcher started on a machine, "auto" gives each a GPU of its own.
     """
     found = available_devices()
-    automatic = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if found[0] == "cuda" else found[0]
+    if device == "auto":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if found[0] == "cuda" else found[0]
     try:
-        resolved = torch.device(automatic if device == "auto" else device)
+        resolved = torch.device(device)
     except RuntimeError:
         resolved = None
-    if resolved is None or resolved.type not in found:
+    if resolved is None or resolved.type not in found or (resolved.index or 0) >= getattr(torch, resolved.type).device_count():
         raise ValueError(f"there is no device {device!r} here; choose auto or one of {', '.join(found)}.")
     return resolved
 
@@ -95,9 +96,16 @@ def release_memory() -> None:
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
     """Turn TF32 off for the convolutions inside (10 bits of mantissa are not float32), and back to what it was after."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    cudnn, before = torch.backends.cudnn, []
+    flags = [(cudnn, "allow_tf32", False)]
+    if hasattr(cudnn, "conv"):  # since PyTorch 2.9; where a host has set this one, the old one is refused or says nothing
+        flags.append((cudnn.conv, "fp32_precision", "ieee"))
+    for holder, flag, off in flags:
+        with contextlib.suppress(RuntimeError):
+            before.append((holder, flag, getattr(holder, flag)))
+            setattr(holder, flag, off)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        for holder, flag, value in reversed(before):
+            setattr(holder, flag, value)
