@@ -199,7 +199,7 @@ class ClipStylizer:
             if self.keep_colors:
                 result = keep_colors(result, pictures)
             if self.content_statistics == "running":
-                known = state.statistics = [level[level.batch - 1] for level in features.content_statistics]
+                known = state.statistics = [level[-1] for level in features.content_statistics]
             state.done += len(chunk)
             report(state.done, len(clip), result)
             yield [dataclasses.replace(frame, picture=picture[None]) for frame, picture in zip(chunk, result, strict=True)]

@@ -109,8 +109,7 @@ class PyramidDecoder(Decoder):
         if len(widths) != len(depths):
             raise ValueError(f"it has {len(widths)} levels and blocks for {len(depths)}.")
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
-            for width, count in zip(widths, depths, strict=True)
+            nn.Sequential(*(ResidualBlock(width) for _ in range(count))) for width, count in zip(widths, depths, strict=True)
         )
         self.up = nn.ModuleList(map(UpsampleConv2d, widths[1:], widths))
         self.out = ReflectionConv2d(widths[0], 3 * 4)

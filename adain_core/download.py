@@ -188,7 +188,7 @@ def _may_pass(error: Exception) -> bool:
 def _retry_after(error: Exception) -> float:
     """Seconds that the server asks to wait, or 0."""
     asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
-    return float(asked) if asked.isdigit() else 0
+    return float(asked) if asked.isdecimal() else 0
 
 
 def _rest(spans: Sequence[Span], done: int) -> Span:

@@ -7,6 +7,7 @@ import errno
 import glob
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections import deque
@@ -45,10 +46,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 raise
             raise not_written(path, error) from None
         try:
-            # mkstemp is private to its owner; a result has the mode that any new file gets.
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
             os.replace(temporary, path)
         except OSError as error:
             raise not_written(path, error) from None
@@ -66,7 +63,10 @@ def check_writable(path: str | Path) -> None:
 
 def check_folder(path: str | Path) -> None:
     """Raise OSError where a folder could not be made, or no file written to it."""
-    place = next(place for place in (Path(path), *Path(path).parents) if place.exists())
+    path = Path(path)
+    place = next((place for place in (path, *path.parents) if place.exists()), path)
+    if place.is_file():
+        raise NotADirectoryError(f"{place} is a file; name a folder.")
     check_writable(place / "file")
 
 
@@ -86,11 +86,14 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, as far as its disk has locks. Raises BlockingIOError where another process holds it."""
+def locked(path: Path, timeout: float = 0) -> Iterator[None]:
+    """Hold the lock file `path`, as far as its disk has locks.
+
+    Raises BlockingIOError where another process holds it still after `timeout` seconds.
+    """
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout)
     except Timeout:
         raise BlockingIOError(f"{path} is held by another process.") from None
     except NotImplementedError:
@@ -174,12 +177,11 @@ def read_ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
     end, pending, iterator = object(), deque(), iter(items)
     with ThreadPoolExecutor(1) as reader:
         while True:
-            while len(pending) < depth:
+            while len(pending) <= depth:
                 pending.append(reader.submit(next, iterator, end))
             item = pending.popleft().result()
             if item is end:
                 return
-            pending.append(reader.submit(next, iterator, end))
             yield item
 
 
@@ -233,9 +235,9 @@ def _temporary(path: Path) -> Path:
     """A new empty file beside `path`, known to `remove_leftovers`."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first.")
+    temporary = path.with_name(f".{path.stem}.{MARK}{secrets.token_hex(4)}{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.{MARK}", suffix=path.suffix, dir=path.parent)
+        temporary.touch(exist_ok=False)  # not by tempfile: a result has the mode that any new file gets
     except OSError as error:
         raise not_written(path, error) from None
-    os.close(handle)
-    return Path(name)
+    return temporary

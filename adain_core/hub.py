@@ -15,13 +15,12 @@ from typing import NoReturn
 
 import safetensors.torch
 import torch
-from filelock import FileLock, Timeout
 from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, validate_repo_id
 from torch import Tensor
 
 from .download import LIBRARY, BrokenLine, Download, NoRanges, Progress, Result, Span, one_kind_of_error, status_of
-from .files import is_safe_name, parse_json, read_safetensors
+from .files import is_safe_name, locked, parse_json, read_safetensors
 
 HEADER_GUESS = 1 << 14  # bytes read first of a safetensors file: the whole header of a hundred tensors
 NEAR = 1 << 16  # tensors with gaps of up to so many bytes are read as one
@@ -83,18 +82,15 @@ def assets() -> Path:
 def one_at_a_time(progress: Progress | None = None) -> Iterator[None]:
     """Wait until no other process pulls. `progress` is called meanwhile, so that the wait can be stopped."""
     assets().mkdir(parents=True, exist_ok=True)
-    lock = FileLock(assets() / "pull.lock")
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            break
-        except Timeout:
-            if progress:
-                progress(0, 1)
-    try:
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(assets() / "pull.lock", timeout=0.5))
+                break
+            except BlockingIOError:
+                if progress:
+                    progress(0, 1)
         yield
-    finally:
-        lock.release()
 
 
 def pull_file(mirrors: Sequence[HubFile], sha256: str = "", progress: Progress | None = None, refresh: bool = False) -> Path:

@@ -143,9 +143,9 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
     if smallest_side < 0:
         raise ValueError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
     shortest = min(images.shape[2:])
-    if smallest_side in (0, shortest):
-        return images
     size = [multiple * max(1, round(side * smallest_side / shortest / multiple)) for side in images.shape[2:]]
+    if smallest_side == 0 or tuple(size) == images.shape[2:]:
+        return images
     if size[0] * size[1] > pixel_limit():
         before, after = (f"{width}x{height}" for height, width in (images.shape[2:], size))
         raise ValueError(

@@ -10,7 +10,6 @@ import torch
 
 from .decoder import VGGDecoder
 from .encoder import State, VGGEncoder
-from .files import read_safetensors
 
 ENCODER_LAYERS = (0, 2, 5, 9, 12, 16, 19, 22, 25, 29)
 DECODER_LAYERS = (1, 5, 8, 11, 14, 18, 21, 25, 28)
@@ -19,13 +18,11 @@ PAPER_ENCODER = "a8657bd8b7ab519605a4521717a943cb25eab91e4d8f1c901d0ef419cc490be
 
 
 def read_state(path: str | Path) -> State:
-    """The state dict of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file, on the CPU.
+    """The state dict of a PyTorch file (`.pth`, `.pt`, `.bin`), on the CPU.
 
-    PyTorch files are read with `weights_only=True`, which runs no code. Raises FileNotFoundError, or ValueError for a
-    file that is damaged, holds code or holds anything but named tensors, and for one that would unpack to more than it is.
+    It is read with `weights_only=True`, which runs no code. Raises FileNotFoundError, or ValueError for a file that is
+    damaged, holds code or holds anything but named tensors, and for one that would unpack to more than it is.
     """
-    if Path(path).suffix.lower() == ".safetensors":
-        return read_safetensors(path)[0]
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     try:

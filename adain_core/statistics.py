@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +49,8 @@ class ChannelStatistics:
     def running(self, half_life: float, past: ChannelStatistics | None = None) -> ChannelStatistics:
         """Statistics smoothed along the batch: a sample's weight halves every `half_life` samples after it.
 
-        `past`, of batch 1, is the last of what this gave for the samples before.
+        `past`, of batch 1, is the last of what this gave for the samples before. Raises ValueError for a half-life that is
+        not above 0.
         """
         if not half_life > 0:
             raise ValueError(f"half_life is {half_life}; it is a number of frames and must be above 0.")
@@ -61,17 +62,18 @@ class ChannelStatistics:
             smoothed.append(past)
         return ChannelStatistics.concatenate(smoothed)
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> ChannelStatistics:
-        """The same function applied to count, mean and M2."""
-        return ChannelStatistics(function(self.count), function(self.mean), function(self.m2))
+    def map(self, function: Callable[..., Tensor], *others: ChannelStatistics) -> ChannelStatistics:
+        """`function` of the counts, of the means and of the M2, of these and of the others."""
+        return ChannelStatistics(*map(function, *(vars(statistics).values() for statistics in (self, *others))))
 
     def __getitem__(self, index: int) -> ChannelStatistics:
-        return self.map(lambda part: part[index : index + 1])
+        """One sample's, batch 1."""
+        return self.map(lambda part: part[[index]])
 
     @staticmethod
-    def concatenate(parts: list[ChannelStatistics]) -> ChannelStatistics:
+    def concatenate(parts: Sequence[ChannelStatistics]) -> ChannelStatistics:
         """Parts side by side along the batch."""
-        return ChannelStatistics(*(torch.cat([getattr(p, name) for p in parts]) for name in ("count", "mean", "m2")))
+        return parts[0].map(lambda *tensors: torch.cat(tensors), *parts[1:])
 
 
 def channel_statistics(x: Tensor, weights: Tensor | None = None) -> ChannelStatistics:
@@ -98,9 +100,7 @@ def affine_pair(content: ChannelStatistics, style: ChannelStatistics) -> tuple[T
     return scale, style.mean - scale * content.mean
 
 
-def adain(
-    x: Tensor, statistics: ChannelStatistics, alpha: float = 1.0, content: ChannelStatistics | None = None
-) -> Tensor:
+def adain(x: Tensor, statistics: ChannelStatistics, alpha: float = 1.0, content: ChannelStatistics | None = None) -> Tensor:
     """Adaptive instance normalization: `alpha * (sigma(y) (x - mu(x)) / sigma(x) + mu(y)) + (1 - alpha) * x`.
 
     `x` is `(B, C, H, W)`, `statistics` are the style's, of batch B or 1; `content` replaces the statistics of `x` itself.

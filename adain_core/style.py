@@ -59,9 +59,12 @@ class Style:
     def masked(self, mask: Tensor) -> Style:
         """The style confined to `mask`, `(H, W)` or `(B, 1, H, W)` in [0, 1], of any size; masks of masks multiply.
 
-        Raises ValueError for a mask of another shape or range, or one that is zero everywhere.
+        Raises ValueError for a mask of another shape or range, or one that is zero everywhere, and for masks that are not as
+        many as the styles where both are several.
         """
         mask = check_mask(mask)
+        if 1 not in (len(mask), self.batch) and len(mask) != self.batch:
+            raise ValueError(f"{len(mask)} masks do not fit {self.batch} styles; give one, or one for each.")
 
         def confine(component: Component) -> Component:
             if component.mask is None:
@@ -141,9 +144,7 @@ def load_style(path: str | Path) -> Style:
     return Style(tuple(components), thumbnail=thumbnail, **texts)
 
 
-def encode_style(
-    encoder: Encoder, images: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None
-) -> Style:
+def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None) -> Style:
     """The style of pictures `images` `(B, 3, H, W)`, or `(B, 4, H, W)` whose transparent parts do not count, in [0, 1].
 
     `size`: smallest side in pixels they are resized to, which sets the scale of the strokes; 0 keeps their own.
@@ -158,10 +159,13 @@ def encode_style(
         if len(mask) not in (1, len(images)):
             raise ValueError(f"{len(mask)} masks do not fit {len(images)} style pictures; give one, or one for each.")
     if images.shape[1] == 4:
-        opaque = images[:, 3:].clamp(0, 1).cpu()
-        mask = check_mask(opaque if mask is None else opaque * resize_mask(mask.cpu(), opaque.shape[2:]))
-    images = images[:, :3]
-    pictures = resize(images, size)
+        opaque = images[:, 3:].float().clamp(0, 1).cpu()
+        mask = opaque if mask is None else opaque * resize_mask(mask.cpu(), opaque.shape[2:])
+    if mask is not None:
+        seen = mask.flatten(1).any(1)
+        if not (seen.any() if combine == "pool" else seen.all()):
+            raise ValueError("a style picture is transparent or masked everywhere; leave it out, or let a part of it count.")
+    pictures = resize(images[:, :3], size)
     found = measure_in_memory(encoder, pictures, [] if mask is None else [mask.cpu()])
     levels = [level[-1].pool() if combine == "pool" else level[-1] for level in found]
     weight = torch.ones(levels[0].batch)
@@ -174,7 +178,7 @@ def pool_styles(styles: Sequence[Style]) -> Style:
     Where `encode_style` pools pictures of one size, this pools pictures of any size.
     """
     parts = zip(*(style.components[0].levels for style in styles), strict=True)
-    levels = tuple(ChannelStatistics.concatenate(list(level)).pool() for level in parts)
+    levels = tuple(ChannelStatistics.concatenate(level).pool() for level in parts)
     component = Component(styles[0].components[0].weight, levels)
     return dataclasses.replace(styles[0], components=(component,))
 
@@ -183,7 +187,7 @@ def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None
     """The convex sum of styles; weights (default equal) are normalised to a sum of 1.
 
     A weight may be `(N,)`: then the mix has N styles, one for each content. Raises ValueError for negative or all-zero
-    weights, for a wrong number of them and for styles of different encoders.
+    weights, for a wrong number of them, and for styles of different encoders or batches.
     """
     if not styles:
         raise ValueError("there is no style to mix; give at least one.")
@@ -193,20 +197,22 @@ def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None
     for style in styles[1:]:
         check_same_encoder(style, styles[0].encoder_fingerprint, styles[0].encoder_name, "the first style")
     device = styles[0].components[0].weight.device
-    table = torch.stack(
-        torch.broadcast_tensors(*(torch.as_tensor(w, dtype=torch.float32, device=device).reshape(-1) for w in weights))
-    )
-    if not torch.isfinite(table).all() or (table < 0).any() or (table.sum(0) == 0).any():
-        raise ValueError("the weights of a mix must be at least 0 and not all 0.")
-    table = table / table.sum(0)
+    weights = [torch.as_tensor(weight, dtype=torch.float32, device=device).reshape(-1) for weight in weights]
+    batches = sorted({*map(len, weights), *(style.batch for style in styles)} - {1})
+    if len(batches) > 1:
+        raise ValueError(
+            f"styles or weights for {batches[0]} and {batches[1]} pictures cannot be mixed; the numbers must agree or be 1."
+        )
+    table = torch.stack(torch.broadcast_tensors(*weights))
+    total = table.sum(0)
+    if (table < 0).any() or not ((total > 0) & torch.isfinite(total)).all():
+        raise ValueError("the weights of a mix must be finite, at least 0 and not all 0.")
+    table = table / total
     components = tuple(
         dataclasses.replace(component, weight=component.weight.to(device) * share)
         for style, share in zip(styles, table, strict=True)
         for component in style.to(device).components
     )
-    batches = sorted({component.batch for component in components} - {1})
-    if len(batches) > 1:
-        raise ValueError(f"styles of {batches[0]} and {batches[1]} pictures cannot be mixed; the numbers must agree or be 1.")
     return dataclasses.replace(
         styles[0], components=components, name=" + ".join(s.name for s in styles if s.name), source="", licence=""
     )

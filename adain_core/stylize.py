@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -254,10 +255,7 @@ def _gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]
 
 def _known(inside: ChannelStatistics, whole: ChannelStatistics) -> ChannelStatistics:
     """A region's statistics; one that is smaller than one position has none, and takes the picture's."""
-    known = inside.count >= 1
-    return ChannelStatistics(
-        *(torch.where(known, getattr(inside, name), getattr(whole, name)) for name in ("count", "mean", "m2"))
-    )
+    return inside.map(partial(torch.where, inside.count >= 1), whole)
 
 
 def _fits(encoder: Encoder, count: int, size: tuple[int, int]) -> bool:

@@ -197,7 +197,7 @@ def measure(
         measured.append([statistics.map(Tensor.cpu) for statistics in found])
         if keep:
             kept.append(levels)
-    flat = iter([ChannelStatistics.concatenate(list(batch)) for batch in zip(*measured, strict=True)])
+    flat = iter([ChannelStatistics.concatenate(batch) for batch in zip(*measured, strict=True)])
     return [[next(flat) for _ in level] for level in weights], [torch.cat(level) for level in zip(*kept, strict=True)]
 
 

@@ -136,12 +136,9 @@ def read_network(path: str | Path) -> NetworkFile:
         else:
             role, state = legacy.rename(state)
             network = NetworkFile(role, "vgg19", {}, state, path.stem, "vgg19", legacy.PAPER_ENCODER)
-        built = network.build()
+        return _checked(network)
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}") from None
-    if isinstance(built, Encoder):
-        return replace(network, encoder_name=network.name, encoder_fingerprint=built.fingerprint)
-    return network
 
 
 def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dtype | None = "float32") -> None:
@@ -175,6 +172,14 @@ def _described(state: State, description: str) -> NetworkFile:
         raise ValueError(f"its description is not one of this version ({error}).") from None
 
 
+def _checked(network: NetworkFile) -> NetworkFile:
+    """The network, with an encoder's own name and fingerprint. Raises ValueError where the weights do not fit."""
+    built = network.build()
+    if isinstance(built, Decoder):
+        return network
+    return replace(network, encoder_name=network.name, encoder_fingerprint=built.fingerprint)
+
+
 def _check_role(network: NetworkFile, role: str, source: object) -> None:
     if network.role != role:
         articles = {"encoder": "an encoder", "decoder": "a decoder"}
@@ -185,14 +190,13 @@ def _from_hub(entry: Entry, progress: hub.Progress | None, refresh: bool) -> Net
     if entry.tensors:
         network = _of_tensors(entry, progress)
     else:
-        path = hub.pull_file(entry.mirrors, entry.sha256, progress, refresh)
-        network = replace(read_network(path), **{} if entry.name.startswith("hf:") else {"name": entry.name})
+        network = read_network(hub.pull_file(entry.mirrors, entry.sha256, progress, refresh))
+        if not entry.name.startswith("hf:"):
+            network = replace(network, name=entry.name)
     _check_role(network, entry.role or network.role, entry.name)
-    built = network.build()
-    if network.role == "encoder":
-        network = replace(network, encoder_name=network.name, encoder_fingerprint=built.fingerprint)
-        if entry.fingerprint not in ("", built.fingerprint):
-            raise ValueError(f"{entry.name} has another fingerprint than expected; the file on the Hub is not the right one.")
+    network = _checked(network)
+    if network.role == "encoder" and entry.fingerprint not in ("", network.encoder_fingerprint):
+        raise ValueError(f"{entry.name} has another fingerprint than expected; the file on the Hub is not the right one.")
     return replace(network, licence=entry.licence or network.licence)
 
 
