@@ -21,7 +21,7 @@ from .decoder import Decoder
 from .encoder import Encoder
 from .files import make_folder, read_ahead, read_safetensors, remove_leftovers, replacing, version, write_behind
 from .images import load_image, opened, resize, save_image
-from .statistics import ChannelStatistics
+from .statistics import ChannelStatistics, level_tensors, levels_of
 from .style import Style, mix_styles
 from .stylize import check_decoder, check_options, decode, transfer
 from .tiling import measure_in_memory, report, reporting_as
@@ -29,7 +29,6 @@ from .video import PART, Frame, Video, VideoWriter, join, save_format
 
 CHUNK = 8  # frames at once on a GPU; on a CPU several are no faster
 PART_FRAMES = 64  # after which a part of a video is finished, and kept if the rest is broken off
-PARTS_OF_STATISTICS = ("count", "mean", "m2")
 
 
 class PictureSequence:
@@ -42,7 +41,6 @@ class PictureSequence:
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = paths
-        self.size = tuple(load_image(paths[0]).shape[2:])
         first = _stored_size(paths[0])
         if odd := next((path for path in paths if _stored_size(path) != first), None):
             raise ValueError(f"{odd} is not of the size of {paths[0]}; the frames of a clip must all be of one size.")
@@ -74,17 +72,10 @@ class ClipState:
             tensors, metadata = {}, {}
         if metadata.get("digest") == digest:
             self.measured, self.done, self.parts = json.loads(metadata["place"])
-            self.statistics = [
-                ChannelStatistics(*(tensors[f"level.{k}.{name}"] for name in PARTS_OF_STATISTICS))
-                for k in range(len(tensors) // len(PARTS_OF_STATISTICS))
-            ]
+            self.statistics = levels_of(tensors)
 
     def save(self) -> None:
-        tensors = {
-            f"level.{k}.{name}": getattr(level, name).contiguous()
-            for k, level in enumerate(self.statistics)
-            for name in PARTS_OF_STATISTICS
-        }
+        tensors = level_tensors([level.map(Tensor.contiguous) for level in self.statistics])
         place = json.dumps([self.measured, self.done, self.parts])
         with replacing(self.path) as temporary:
             temporary.write_bytes(save(tensors, {"digest": self.digest, "place": place}))
@@ -132,15 +123,15 @@ class ClipStylizer:
             return folder / f"{index:06d}{PART}"
 
         chunks = self._stylized(video, state)
-        for chunk in chunks:
-            begin, size = chunk[0].time, chunk[0].picture.shape[2:]
+        for first in chunks:
+            begin, size = first[0].time, first[0].picture.shape[2:]
             with (
                 replacing(part(len(state.parts))) as temporary,
                 VideoWriter(temporary, size, video, path.suffix) as writer,
                 write_behind() as later,
             ):
-                for part_of_it in itertools.chain([chunk], chunks):
-                    for frame in part_of_it:
+                for chunk in itertools.chain([first], chunks):
+                    for frame in chunk:
                         later(writer.write, dataclasses.replace(frame, time=frame.time - begin))
                     if state.done % PART_FRAMES == 0:
                         break

@@ -51,7 +51,8 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor, layers: Sequence[str] | None = None) -> list[Tensor]:
         """Features of RGB pictures `(B, 3, H, W)` in [0, 1] at the named layers (default: `levels`), in their order.
 
-        In 16 bits, `levels` are those around the pictures' mean colour (`ReluAround`), in float32.
+        In 16 bits, `levels` are those around the pictures' mean colour (`ReluAround`), in float32. Raises ValueError for a
+        layer that there is not.
         """
         raise NotImplementedError
 
@@ -160,6 +161,8 @@ class PyramidEncoder(Encoder):
         for level, down, conv in zip(self.levels, self.down, self.conv, strict=True):
             x = layer(conv, layer(down, x))
             found[level.name] = layer.whole(conv, x) if around else x
+        if unknown := set(layers or ()) - found.keys():
+            raise ValueError(f"the encoder has no layer {min(unknown)!r}; it has {', '.join(found)}.")
         return [found[name] for name in layers or found]
 
 

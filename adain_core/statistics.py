@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,6 +92,19 @@ def channel_statistics(x: Tensor, weights: Tensor | None = None) -> ChannelStati
     mean = (x * weights).sum((2, 3)) / count.clamp_min(EPS)
     m2 = ((x - mean[:, :, None, None]) ** 2 * weights).sum((2, 3))
     return ChannelStatistics(count, mean, m2)
+
+
+def level_tensors(levels: Sequence[ChannelStatistics], prefix: str = "") -> dict[str, Tensor]:
+    """The statistics of levels as files hold them: `level.{i}.count`, `.mean` and `.m2`, behind the prefix."""
+    return {f"{prefix}level.{i}.{name}": part for i, level in enumerate(levels) for name, part in vars(level).items()}
+
+
+def levels_of(tensors: Mapping[str, Tensor], prefix: str = "") -> list[ChannelStatistics]:
+    """The statistics that `level_tensors` put there. Raises KeyError where a part of one is missing."""
+    levels = []
+    while (level := f"{prefix}level.{len(levels)}") + ".mean" in tensors:
+        levels.append(ChannelStatistics(*(tensors[f"{level}.{name}"] for name in ("count", "mean", "m2"))))
+    return levels
 
 
 def affine_pair(content: ChannelStatistics, style: ChannelStatistics) -> tuple[Tensor, Tensor]:

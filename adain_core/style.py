@@ -15,7 +15,7 @@ from torch import Tensor
 from .encoder import DTYPES, Encoder
 from .files import read_safetensors, replacing
 from .images import resize, resize_mask, thumbnail_jpeg
-from .statistics import ChannelStatistics
+from .statistics import ChannelStatistics, level_tensors, levels_of
 from .tiling import measure_in_memory
 
 FORMAT = "adain-style-1"
@@ -109,8 +109,7 @@ class Style:
         tensors = {}
         for k, component in enumerate(self.components):
             tensors[f"component.{k}.weight"] = component.weight
-            for i, level in enumerate(component.levels):
-                tensors |= {f"component.{k}.level.{i}.{n}": getattr(level, n) for n in ("mean", "m2", "count")}
+            tensors |= level_tensors(component.levels, f"component.{k}.")
             if component.mask is not None:
                 mask = component.mask
                 size = [min(side, MASK_SIDE) for side in mask.shape[2:]]
@@ -127,15 +126,12 @@ def load_style(path: str | Path) -> Style:
     try:
         while f"component.{len(components)}.weight" in tensors:
             prefix = f"component.{len(components)}"
-            levels = []
-            while f"{prefix}.level.{len(levels)}.mean" in tensors:
-                parts = (_numbers(tensors[f"{prefix}.level.{len(levels)}.{name}"]) for name in ("count", "mean", "m2"))
-                levels.append(ChannelStatistics(*parts))
+            levels = tuple(level.map(_numbers) for level in levels_of(tensors, f"{prefix}."))
             mask = tensors.get(f"{prefix}.mask")
             if mask is not None and (mask.dtype != torch.uint8 or 0 in mask.shape):
                 raise ValueError("its mask is none")
             mask = None if mask is None else mask.float() / 255
-            components.append(Component(_numbers(tensors[f"{prefix}.weight"]), tuple(levels), mask))
+            components.append(Component(_numbers(tensors[f"{prefix}.weight"]), levels, mask))
         _check_components(components)
         thumbnail = base64.b64decode(metadata.get("thumbnail", ""), validate=True)
     except (KeyError, ValueError) as error:
