@@ -9,9 +9,9 @@ from pathlib import Path
 from .files import is_safe_name, parse_json
 from .hub import HubFile, assets
 
-_HERE = Path(__file__).resolve().parent
+_INSTALLED = Path(__file__).resolve().parent / "weights_data"
 # In a checkout the folder stands beside the package, in an installed wheel inside it.
-BUNDLED = next((f for f in (_HERE / "weights_data", _HERE.parent / "weights") if f.is_dir()), _HERE.parent / "weights")
+BUNDLED = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "weights"
 PUBLIC_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 

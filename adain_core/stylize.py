@@ -190,7 +190,10 @@ def stylize(
     half_life: float = 8.0,
     tile: int | None = None,
 ) -> Tensor:
-    """`decode(decoder, transfer(encoder, ...))`: pictures `(N, 3, H, W)` in the style, in [0, 1], of the content's size."""
+    """`decode(decoder, transfer(encoder, ...))`, whose arguments and errors it has: the content's pictures in the style.
+
+    They are float32 `(N, 3, H, W)` in [0, 1], `(N, 4, H, W)` if the content has alpha, of exactly its H and W.
+    """
     return decode(decoder, transfer(encoder, content, style, alpha, content_statistics, half_life, tile), tile)
 
 
