@@ -21,6 +21,7 @@ from .files import replacing
 log = logging.getLogger(__name__)
 
 SAVE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+LONGEST_SIDES = {"JPEG": 65500, "WEBP": 16383}  # pixels, of what Pillow writes
 PROGRAMS = ("EPS", "WMF")  # which Pillow has another program or the system run
 IMAGE_EXTENSIONS = frozenset({*SAVE_FORMATS, ".bmp", ".gif", ".ppm", ".pgm"})
 
@@ -88,9 +89,12 @@ def save_image(image: Tensor, path: str | Path, quality: int = 95) -> None:
     """Write a picture `(3 or 4, H, W)` or `(1, 3 or 4, H, W)` in [0, 1] as PNG, JPEG, WebP or TIFF by its extension.
 
     Values are clamped and rounded to 8 bits; JPEG has no alpha and is composited on white. The file is written beside
-    and renamed. Raises ValueError for another extension and FileNotFoundError for a folder that does not exist.
+    and renamed. Raises ValueError for another extension or a picture too long for it, and FileNotFoundError for a folder
+    that does not exist.
     """
     kind = save_format(path)
+    if (side := max(image.shape[-2:])) > (most := LONGEST_SIDES.get(kind, math.inf)):
+        raise ValueError(f"{path} cannot have a side of {side} pixels, {kind} has at most {most}; write a PNG or a TIFF.")
     picture = to_pil(on_white(image) if kind == "JPEG" else image)
     options = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
     if kind == "JPEG":
