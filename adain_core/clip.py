@@ -101,7 +101,7 @@ class ClipStylizer:
     keep_colors: bool = False
     size: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self.encoder, self.style, self.alpha, self.content_statistics)
         check_decoder(self.decoder, self.encoder.fingerprint, self.encoder.name)
 

@@ -89,13 +89,13 @@ class Video:
             stream.thread_type = "AUTO"
             if self.start:
                 container.seek(int(self.start / self.time_base), stream=stream)
-            last = -1
+            last = -self.step
             decoded = (frame for packet in self._demux(container, stream) for frame in self._decode(packet))
             for frame in decoded:
                 if frame.pts is not None and not self._within(frame.pts, self.time_base):
                     continue
                 time = last + self.step if frame.pts is None else frame.pts - round(self.offset / self.time_base)
-                last = max(time, last + 1)
+                last = max(0, time, last + 1)
                 if skip > 0:
                     skip -= 1
                     continue
@@ -131,7 +131,8 @@ class Video:
                         if frame.pts is not None:
                             frame.pts -= round(self.offset / frame.time_base)
                     # the packet at the end of a stream is empty, and so ends the encoding
-                    packets = [p for frame in (kept if packet.size else [*kept, None]) for p in target.encode(frame)]
+                    end = [] if packet.size or packet.dts is not None else [None]
+                    packets = [p for frame in [*kept, *end] for p in target.encode(frame)]
                 elif packet.dts is not None and self._within(packet.pts, packet.time_base):
                     _shift(packet, -self.offset)
                     packet.stream = target
