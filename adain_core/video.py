@@ -33,6 +33,7 @@ SAVE_FORMATS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264, ".webm":
 VIDEO_EXTENSIONS = frozenset({*SAVE_FORMATS, ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv"})
 PART = ".mp4"  # of the parts that are joined at the end: it holds each of these codecs, and times exactly
 BT709 = 1  # the same number in FFmpeg's lists of colour spaces, primaries and transfers
+LIMITED_RANGE = 1  # 8-bit luma from 16 to 235
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,8 @@ class VideoWriter:
         context.time_base = video.time_base
         self.step = video.step
         context.sample_aspect_ratio = video.aspect
-        context.colorspace = context.color_primaries = context.color_trc = context.color_range = BT709
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED_RANGE
 
     def __enter__(self) -> VideoWriter:
         return self
