@@ -21,9 +21,13 @@ def noise(count: int, height: int = 32, width: int = 48) -> np.ndarray:
 
 
 def write_clip(
-    path: Path, frames: np.ndarray, times: Sequence[int] | None = None, sound: bool = True, rotation: int = 0, lossless=False
-) -> Path:
-    """Frames `(N, H, W, 3)`, at `times` in ticks or 10 a second, with a tone as long as they are; odd sides are 4:4:4."""
+    path: Path, frames: np.ndarray, times: Sequence[int] | None = None, sound: str | None = "aac", rotation: int = 0,
+    lossless: bool = False,
+) -> Path:  # fmt: skip
+    """Frames `(N, H, W, 3)`, at `times` in ticks or 10 a second, with a tone as long as they are, by the codec `sound`.
+
+    Odd sides are 4:4:4.
+    """
     times = range(0, len(frames) * 120, 120) if times is None else times
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"qp": "0"} if lossless else {"crf": "10"})
@@ -32,7 +36,9 @@ def write_clip(
         stream.codec_context.time_base = Fraction(1, TICKS)
         if rotation:
             stream.set_display_rotation(rotation)
-        audio = container.add_stream("aac", rate=SOUND_RATE, layout="mono") if sound else None
+        audio = container.add_stream(sound, rate=SOUND_RATE, layout="mono") if sound else None
+        if audio:
+            audio.bit_rate = 64000
         for pixels, time in zip(frames, times, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, TICKS)

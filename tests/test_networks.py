@@ -145,3 +145,16 @@ def test_tf32_is_as_before_after_a_call(small, monkeypatch):
     small[0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     encode_style(small[0], torch.rand(1, 3, 8, 8))
     assert seen == [False] and torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this PyTorch has the older flag only")
+@pytest.mark.parametrize("precision", ["tf32", "ieee"])
+def test_a_host_may_have_set_the_newer_flag_of_tf32(small, precision):
+    flags, seen = torch.backends.cudnn.conv, []
+    before, flags.fp32_precision = flags.fp32_precision, precision
+    try:
+        small[0].register_forward_hook(lambda *_: seen.append(flags.fp32_precision))
+        encode_style(small[0], torch.rand(1, 3, 8, 8))
+        assert seen == ["ieee"] and flags.fp32_precision == precision
+    finally:
+        flags.fp32_precision = before

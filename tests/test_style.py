@@ -26,6 +26,12 @@ def test_pool_and_each(identity):
         encode_style(identity, images, combine="sum")
 
 
+def test_each_needs_something_to_measure_in_every_picture(identity):
+    images = torch.rand(2, 3, 4, 4)
+    with pytest.raises(ValueError, match="mask|transparent"):
+        encode_style(identity, images, mask=torch.tensor([1.0, 0.0]).view(2, 1, 1).expand(2, 4, 4), size=0, combine="each")
+
+
 def test_pictures_of_any_size_pool(identity):
     styles = [encode_style(identity, picture(*values), size=0) for values in ((0.1, 0.2, 0.9), (0.4,))]
     assert first(pool_styles(styles)).mean[0, 0].item() == pytest.approx(0.4)

@@ -57,6 +57,14 @@ def test_a_clip_written_again_has_its_frames_times_and_sound(tmp_path, ending):
         assert clips.duration(result) == clips.duration(original)
 
 
+@pytest.mark.parametrize(("ending", "codec"), [(".avi", "pcm_s16le"), (".wmv", "wmav2")])
+def test_sound_that_the_result_cannot_hold_is_encoded_anew(tmp_path, ending, codec):
+    original = clips.write_clip(tmp_path / f"clip{ending}", clips.noise(12), sound=codec)
+    result = copy(Video(original), tmp_path / "result.mov")
+    assert sum(len(data) for _, data in clips.packets(result, "audio")) > 0
+    assert abs(clips.packets(result, "audio")[-1][0] - Fraction(12, 10)) < 0.1
+
+
 def test_varying_frame_times_are_kept(tmp_path):
     moments = [0, 50, 400, 410, 1000, 1960]
     original = clips.write_clip(tmp_path / "clip.mp4", clips.noise(6), moments)
