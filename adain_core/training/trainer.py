@@ -148,6 +148,7 @@ class Trainer:
             yield
 
     def run(self, progress: Progress | None, preview: Preview | None, preview_every: int) -> None:
+        """Train up to the last step; arguments and errors are those of `train`."""
         config = self.config
         if preview:
             preview(self.sample_sheet(PREVIEWED))
@@ -162,6 +163,8 @@ class Trainer:
                     f"the losses of {PERSISTENT} steps in a row were not finite, up to step {self.step}; lower the"
                     " learning rate or train in float32."
                 )
+            if self.step % config.log_every == 0:
+                self._log()
             try:
                 if progress:
                     progress(self.step, losses)
@@ -171,8 +174,6 @@ class Trainer:
                 self._keep()
                 log.info("stopped at step %d; the networks and the checkpoint so far are in %s", self.step, self.output)
                 raise
-            if self.step % config.log_every == 0:
-                self._log()
             if self.rank == 0 and time.monotonic() - saved > 60 * config.save_minutes:
                 self._save()
                 saved = time.monotonic()
@@ -216,6 +217,7 @@ class Trainer:
         return found
 
     def result(self) -> TrainingResult:
+        """Of the steps so far."""
         broken = sum(len(folder.broken) for folder in self.folders)
         encoder = network_file(self.config, "encoder") if self.config.channels else None
         return TrainingResult(encoder, network_file(self.config, "decoder"), self.steps, self.losses, self.skipped, broken)
@@ -281,8 +283,7 @@ class Trainer:
             recipe = self.recipe | {"steps": self.step, "skipped_steps": self.skipped}
             write_networks(self.config, self.encoder, self.decoder, recipe)
         save_image(self.sample_sheet(SAMPLES), self.output / "samples.png")
-        if self.steps:
-            write_picture(loss_curve(self.steps, self.losses), self.output / "losses.png", "PNG")
+        write_picture(loss_curve(self.steps, self.losses), self.output / "losses.png", "PNG")
 
     def sample_sheet(self, count: int) -> Tensor:
         """The first pairs with what the averaged networks make of them, `(3, H, W)`."""
