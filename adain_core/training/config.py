@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..decoder import Decoder
 from ..encoder import Encoder
+from ..files import is_safe_name
 
 # Where pictures and results lie, and how the work is done, are no part of the recipe; nor is where it ends.
 NOT_RECIPE = (
@@ -98,6 +99,14 @@ class TrainingConfig:
             raise ValueError("channels are of an encoder that is trained, encoder names a fixed one; give one of them.")
         if min(self.steps, self.batch_size, self.accumulate, self.pairings, self.crop_size, self.log_every) < 1:
             raise ValueError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
+        if min(self.warmup, self.consistency_every, self.seed, self.workers) < 0:
+            raise ValueError("warmup, consistency_every, seed and workers must be at least 0.")
+        if not len(self.resize_content) == len(self.resize_style) == 2:
+            raise ValueError("resize_content and resize_style each take two sizes, from what to what, which may be the same.")
+        if not is_safe_name(self.name):
+            raise ValueError(f"{self.name!r} is no name for networks; use letters and digits, for example waves.")
+        if self.channels and isinstance(self.start_from, Decoder):
+            raise ValueError("start_from is a decoder alone; with channels, name networks to begin with.")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.")
