@@ -6,7 +6,6 @@ import argparse
 import ctypes
 import dataclasses
 import logging
-import sys
 from pathlib import Path
 
 from tqdm import tqdm
@@ -74,11 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
             bar.update(pictures - bar.n)
 
-        try:
-            result = train(config, progress)
-        except FloatingPointError as error:
-            print(f"adain: {error}", file=sys.stderr)
-            return 2
+        result = train(config, progress)
     if first:
         print(f"{result.decoder}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
     return 0
