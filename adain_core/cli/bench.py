@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _table(report: BenchReport) -> str:
     machine = report.machine
     lines = [
-        f"{machine.device}; {machine.cpu}, {machine.threads} threads; torch {machine.torch}",
+        str(machine),
         f"a large float32 matrix product: {machine.multiply_adds:.3g} multiply-adds a second",
     ]
     for (size, parts), rows in itertools.groupby(report.rows, lambda row: (row.size, list(row.seconds))):

@@ -21,9 +21,9 @@ from ..training.objective import Objective, Seen
 from ..training.trainer import Trainer
 from . import figures
 from .baselines import add_normalization
-from .experiment import Counter, Experiment, ExperimentConfig, Table
+from .experiment import Experiment, ExperimentConfig, Table
 from .losses import Losses, load_loss_network, mean_losses
-from .report import Progress
+from .progress import Counter, Progress
 
 PLAIN, CONCAT, BATCH, INSTANCE = "Enc-AdaIN-Dec", "Enc-Concat-Dec", "Enc-AdaIN-BNDec", "Enc-AdaIN-INDec"
 

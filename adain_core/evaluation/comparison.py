@@ -13,9 +13,9 @@ from ..devices import exact_float32
 from ..normalization import BatchNorm2d, InstanceNorm2d
 from . import baselines, figures
 from .baselines import STYLE_WEIGHT, StyleNetwork
-from .experiment import Counter, Experiment, ExperimentConfig, Judge, Table, load_models
+from .experiment import Experiment, ExperimentConfig, Judge, Table, load_models
 from .losses import Losses, mean_losses
-from .report import Progress
+from .progress import Counter, Progress
 
 ONE_STYLE = {
     "one style, instance normalization": lambda channels: InstanceNorm2d(channels, affine=True),

@@ -16,7 +16,7 @@ from ..stylize import stylize
 from . import figures
 from .experiment import Experiment, ExperimentConfig, Judge, Model, Table, load_models
 from .losses import layer_features
-from .report import Progress
+from .progress import Counter, Progress
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STEPS = 5  # a side of the sheet of interpolations, whose corners are the styles
@@ -43,13 +43,12 @@ def show_controls(config: ControlsConfig, progress: Progress | None = None) -> E
         raise ValueError(f"there are {len(judge.styles)} styles in {config.styles}; interpolation takes 4.")
     controls = _Controls(judge, model)
     parts = [controls.strength, controls.interpolation, controls.colour, controls.place]
-    tables, pages = [], []
-    for done, part in enumerate(parts, 1):
+    counter, tables, pages = Counter(progress, len(parts)), [], []
+    for part in parts:
         table, page = part()
         tables.append(table)
         pages.append(page)
-        if progress:
-            progress(done, len(parts))
+        counter.advance()
     return Experiment(config, judge.named([model]), tuple(tables), lambda: figures.stack(pages))
 
 

@@ -24,7 +24,7 @@ from ..style import encode_style
 from ..stylize import check_decoder, stylize
 from ..weights import load_decoder, load_encoder
 from .losses import Losses, layer_features, load_loss_network, pair_losses
-from .report import Progress, load_square
+from .report import load_square
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,6 @@ class Experiment:
             temporary.write_text(text + "\n", encoding="utf-8")
         with replacing(Path(path).with_suffix(".png")) as temporary:
             self.draw().save(temporary, "PNG")
-
-
-class Counter:
-    """Calls `progress` with how many steps of `total` are done."""
-
-    def __init__(self, progress: Progress | None, total: int):
-        self.progress, self.done, self.total = progress, 0, total
-
-    def advance(self) -> None:
-        self.done += 1
-        if self.progress:
-            self.progress(self.done, self.total)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from ..normalization import BatchNorm2d, InstanceNorm2d
 from ..training.data import Augmentation
 from . import baselines, figures
 from .baselines import ChosenNorm2d, StyleNetwork
-from .experiment import Counter, Experiment, ExperimentConfig, Judge, Table, load_models
+from .experiment import Experiment, ExperimentConfig, Judge, Table, load_models
 from .losses import Losses, mean_losses
-from .report import Progress
+from .progress import Counter, Progress
 
 BATCH, INSTANCE, CONDITIONAL = "batch", "instance", "conditional instance"
 LAYERS = {BATCH: BatchNorm2d, INSTANCE: lambda channels: InstanceNorm2d(channels, affine=True)}
