@@ -146,7 +146,9 @@ def verdict(means: dict[str, Losses]) -> list[str]:
 
 
 def _curve(result: TrainingResult, steps: int) -> list[Losses]:
-    """The losses of each step; of one that was skipped, those of the step before."""
+    """The losses of each step; of one that was skipped, those of the step before, of the first ones those of the next."""
+    if not result.steps:
+        raise FloatingPointError(f"none of the {steps} steps had finite losses; take more, or a lower learning rate.")
     pairs = zip(result.losses["content"], result.losses["style"], strict=True)
     found = dict(zip(result.steps, (Losses(*pair) for pair in pairs), strict=True))
     curve = [found[result.steps[0]]]

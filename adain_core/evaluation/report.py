@@ -55,6 +55,8 @@ class EvaluationConfig:
             raise ValueError(f"the size is {self.size}; give the side of the squares in pixels.")
         if min(self.pairs, self.boil_pairs) < 0:
             raise ValueError("a number of pairs is below 0; 0 takes all of them, and leaves the boil out.")
+        if not self.half_life > 0:
+            raise ValueError(f"half_life is {self.half_life}; it is a number of frames and must be above 0.")
 
 
 @dataclass(frozen=True)
