@@ -40,18 +40,20 @@ class TrainingConfig:
     the decoder, or names the networks (bundled, or the `DIR/NAME` of their files), whose weights a training begins with;
     "inverse" fits a VGG-19's decoder to the pictures in closed form; without, weights are drawn from the seed.
 
-    Sizes are in pixels; a `resize` of (from, to) draws the smallest side anew for each crop. `batch_size` is that of all
-    processes together, `accumulate` in how many parts each takes its share, for less memory. A part serves `pairings`
-    steps, each with its contents in other styles of it: what the loss network sees of them is then computed once.
-    `optimizer`: "adam", the paper's, or "muon" (Jordan et al. 2024), which learns more from a step. `schedule`: "published"
-    is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps, and falls along a cosine over the last third. `ema` 0
-    keeps no average.
+    Sizes are in pixels; a `resize` of (from, to) draws the smallest side anew for each crop. `augment` varies styles by
+    `augment_style`. `batch_size` is that of all processes together, `accumulate` in how many parts each takes its share, for
+    less memory. A part serves `pairings` steps, each with its contents in other styles of it: what the loss network sees of
+    them is then computed once. `optimizer`: "adam", the paper's, or "muon" (Jordan et al. 2024), which learns more from a
+    step. `schedule`: "published" is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps, and falls along a cosine
+    over the last third. `clip_norm` is the largest norm of a gradient, 0 for any. `ema` is the decay of the mean of the
+    weights, which is what is written; 0 writes the last ones.
 
     `content_target`: "adain", the paper's, or "content", the content's own features. `style_loss`: "statistics", the
     paper's, or "gram"; `layer_weights` are of the loss encoder's layers. `variation_weight` is of the total variation. Every
     `consistency_every`-th step (0: none) a noised and shifted or zoomed crop must give the shifted or zoomed result.
     `precision` "auto" is bfloat16 where the device multiplies it fast, else float32; "float16" scales the gradients.
-    Raises ValueError for what cannot be.
+    The losses' means over `log_every` steps are kept; every `save_minutes` a checkpoint is written, every `report_minutes`
+    the networks and pictures. Raises ValueError for what cannot be.
     """
 
     contents: Path | Tensor
