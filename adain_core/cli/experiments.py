@@ -54,16 +54,6 @@ HELP = {
     "seed": "under which pictures are drawn and weights begin",
     "device": "cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found",
 }
-KINDS = {
-    "int": {"type": int, "metavar": "N"},
-    "float": {"type": float, "metavar": "X"},
-    "str": {"metavar": "NAME"},
-    "Path": {"type": Path, "metavar": "DIR"},
-    "Path | None": {"type": Path, "metavar": "DIR"},
-    "tuple[int, ...]": {"type": int, "nargs": "+", "metavar": "N"},
-    "tuple[str, ...]": {"nargs": "+", "metavar": "NAME"},
-    "tuple[tuple[str, ...], ...]": {"nargs": "+", "action": "append", "metavar": "NAME"},
-}
 
 
 def add_parsers(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +64,9 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
             required = field.default is dataclasses.MISSING
             shown = "" if required or field.default in ("", (), None) else f" (default: {_words(field.default)})"
             flag = "--" + field.name.replace("_", "-").replace("models", "model")
-            report.add_argument(  # without a default of its own, so that what is not given is told from what is
-                flag, dest=field.name, required=required, default=None, help=HELP[field.name] + shown, **KINDS[field.type]
-            )
+            # without a default of its own, so that what is not given is told from what is
+            kind = {"dest": field.name, "required": required, "default": None} | options.KINDS[field.type]
+            report.add_argument(flag, help=HELP[field.name] + shown, **kind)
         sizes = ", ".join(f"--{key.replace('_', '-')} {_words(value) or repr('')}" for key, value in config.FULL.items())
         report.add_argument("--full", action="store_true", help=f"full size: {sizes}")
         report.add_argument(

@@ -6,13 +6,13 @@ import argparse
 import ctypes
 import dataclasses
 import logging
-from pathlib import Path
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..devices import rank_and_size
 from ..training import PRESETS, TrainingConfig, train
+from . import options
 
 SETTINGS = {field.name: field for field in dataclasses.fields(TrainingConfig)}
 HELP = {
@@ -62,17 +62,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("train", help="train a decoder, or a small encoder and decoder")
     parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="where the other defaults come from")
     for name, field in SETTINGS.items():
-        required = field.default is dataclasses.MISSING
-        options = {"required": required, "default": argparse.SUPPRESS, "help": HELP[name]}
-        if isinstance(field.default, bool):
-            options["action"] = argparse.BooleanOptionalAction
-        elif isinstance(field.default, tuple):
-            options |= {"type": float if name == "layer_weights" else int, "nargs": "+", "metavar": "N"}
-        elif required:
-            options |= {"type": str if name == "loss_encoder" else Path, "metavar": "NAME" if name == "loss_encoder" else "DIR"}
-        else:
-            options |= {"type": type(field.default), "metavar": name.rpartition("_")[2].upper()}
-        parser.add_argument("--" + name.replace("_", "-"), **options)
+        parser.add_argument(
+            "--" + name.replace("_", "-"), required=field.default is dataclasses.MISSING, default=argparse.SUPPRESS,
+            help=HELP[name], **options.KINDS[field.type],
+        )  # fmt: skip
     parser.set_defaults(run=run)
 
 
