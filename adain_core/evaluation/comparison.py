@@ -42,37 +42,32 @@ def compare(config: ComparisonConfig, progress: Progress | None = None) -> Exper
     judge = Judge(config, config.content_count, config.style_count)
     trained = len(ONE_STYLE) * len(judge.styles) * config.training_steps
     counter = Counter(progress, len(judge.pairs) * 2 * config.iterations + trained)
-    found: dict[str, list[Losses]] = {"the untouched content": []} | {model.name: [] for model in models}
     networks = {
         name: {style: config.train(layer, judge, [style], counter.advance)[0] for style in judge.styles}
         for name, layer in ONE_STYLE.items()
     }
-    found |= {name: [] for name in ("Style-Swap", *ONE_STYLE)}
+    found: dict[str, list[Losses]] = {}
     optimised = []
     for names in judge.pairs:
-        content, style = (
-            pictures[name].to(judge.device)
-            for pictures, name in zip((judge.contents, judge.styles), names, strict=True)
-        )
+        content, style = judge.contents[names[0]].to(judge.device), judge.styles[names[1]].to(judge.device)
         results = {"the untouched content": content} | {model.name: model(content, style) for model in models}
         swapped = baselines.style_swap(judge.network, content, style, config.iterations, counter.advance)
         results |= {"Style-Swap": swapped} | {name: networks[name][names[1]](content) for name in ONE_STYLE}
         for name, result in results.items():
-            found[name].append(judge.losses(result, *names))
+            found.setdefault(name, []).append(judge.losses(result, *names))
         optimised.append(baselines.gatys(judge.network, content, style, config.iterations, counter.advance)[1])
     curve = [mean_losses(losses) for losses in zip(*optimised, strict=True)]
     means = {name: mean_losses(losses) for name, losses in found.items()}
-    means[f"optimisation, {config.iterations} iterations"] = curve[-1]
+    optimum = {f"optimisation, {config.iterations} iterations": curve[-1]}
     rows = {
         name: (mean.content, mean.style, total(mean), reached(curve, lambda each, mean=mean: each.style <= mean.style),
                reached(curve, lambda each, mean=mean: total(each) <= total(mean)))
-        for name, mean in means.items()
+        for name, mean in (means | optimum).items()
     }  # fmt: skip
     title = f"{len(judge.contents)} contents x {len(judge.styles)} styles, {config.size}x{config.size}"
     columns = ("content loss", "style loss", f"content + {STYLE_WEIGHT:.0f} style", "as iteration, style", "as iteration, sum")
     table = Table(title, columns, rows)
-    flat = dict(list(means.items())[:-1])
-    return Experiment(config, judge.named(models), (table,), lambda: _figure(curve, flat), {"optimisation": curve})
+    return Experiment(config, judge.named(models), (table,), lambda: _figure(curve, means), {"optimisation": curve})
 
 
 def total(losses: Losses) -> float:

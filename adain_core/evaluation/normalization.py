@@ -42,7 +42,7 @@ def compare_normalizations(config: NormalizationConfig, progress: Progress | Non
     (model,) = load_models([config.model], config.device)
     judge = Judge(config, config.content_count, config.style_count + 1)
     if len(judge.styles) < 2:
-        raise ValueError("the styles are fewer than 2; one of them is left for what no network was trained on.")
+        raise ValueError(f"there is 1 style in {config.styles}; give 2 or more, of which no network is trained on the last.")
     *learned, unseen = judge.styles
     advance = Counter(progress, config.training_steps * (len(NORMALIZATIONS) * len(KINDS) + 1)).advance
     common = model.encode_style(judge.styles[unseen])
