@@ -41,9 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = BenchConfig(**given | {"sizes": tuple(arguments.sizes), "dtypes": tuple(arguments.dtypes)})
     with tqdm(unit="round", disable=None) as bar:
         report = bench(config, options.follow(bar))
-    if arguments.output:
-        report.save(arguments.output)
     print(_table(report))
+    if arguments.output:  # last, so that what cannot be written has been seen
+        report.save(arguments.output)
     return 0
 
 

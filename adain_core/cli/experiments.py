@@ -80,6 +80,7 @@ def run(kind: type, experiment: Callable[..., Experiment], arguments: argparse.N
         if arguments.output.suffix.lower() == ".png":
             raise ValueError(f"{arguments.output} is a picture; name the file of the numbers, the figure is written beside it.")
         check_writable(arguments.output)
+        check_writable(arguments.output.with_suffix(".png"))
         if kind.MATPLOTLIB:
             check_matplotlib()
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
@@ -87,11 +88,11 @@ def run(kind: type, experiment: Callable[..., Experiment], arguments: argparse.N
     config = kind(**(kind.FULL if arguments.full else {}) | given)
     with tqdm(unit="step", disable=None) as bar:
         report = experiment(config, options.follow(bar))
-    if arguments.output:
-        report.save(arguments.output)
     networks = "\n".join(f"{role}  {network}" for role, network in report.networks.items())
     parts = [networks, *map(_table, report.tables), "\n".join(report.findings)]
     print("\n\n".join(filter(None, parts)))
+    if arguments.output:  # last, so that what cannot be written has been seen
+        report.save(arguments.output)
     return 0
 
 
