@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what is below the limit
     try:
         return arguments.run(arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"adain: {error}", file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:

@@ -41,16 +41,16 @@ def run(arguments: argparse.Namespace) -> int:
     config = BenchConfig(**given | {"sizes": tuple(arguments.sizes), "dtypes": tuple(arguments.dtypes)})
     with tqdm(unit="round", disable=None) as bar:
         report = bench(config, options.follow(bar))
-    if arguments.output:
-        report.save(arguments.output)
     print(_table(report))
+    if arguments.output:  # last, so that what cannot be written has been seen
+        report.save(arguments.output)
     return 0
 
 
 def _table(report: BenchReport) -> str:
     machine = report.machine
     lines = [
-        f"{machine.device}; {machine.cpu}, {machine.threads} threads; torch {machine.torch}",
+        str(machine),
         f"a large float32 matrix product: {machine.multiply_adds:.3g} multiply-adds a second",
     ]
     for (size, parts), rows in itertools.groupby(report.rows, lambda row: (row.size, list(row.seconds))):

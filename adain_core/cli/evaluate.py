@@ -52,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = EvaluationConfig(**{name: getattr(arguments, name) for name in settings})
     with tqdm(unit="pair", disable=None) as bar:
         report = evaluate(config, options.follow(bar))
-    if arguments.output:
-        report.save(arguments.output)
     print(_table(report))
+    if arguments.output:  # last, so that what cannot be written has been seen
+        report.save(arguments.output)
     if report.skipped:
         print(f"adain: {len(report.skipped)} pictures could not be read:", *report.skipped, sep="\n  ", file=sys.stderr)
     return 1 if report.skipped else 0

@@ -33,6 +33,11 @@ HELP = {
     "contents": "folder of content pictures, with its sub-folders",
     "styles": "folder of style pictures, with its sub-folders",
     "loss_encoder": "the VGG-19 whose features the losses compare: a name or a file",
+    "encoder": "a name or a file; an empty one is the loss encoder, in speed a VGG-19 with random weights",
+    "decoder": "a VGG-19's mirror, a name or a file (default: random weights)",
+    "learning_rate": "of the variants' training",
+    "batch_size": "crops that networks are trained on in a step",
+    "crop_size": "side of these crops",
     "models": "an encoder and a decoder, or a name for both; give it again for further models",
     "model": "an encoder and a decoder, or a name for both",
     "results": "folders of finished pictures, named CONTENT...STYLE as adain stylize names them",
@@ -49,16 +54,6 @@ HELP = {
     "seed": "under which pictures are drawn and weights begin",
     "device": "cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found",
 }
-KINDS = {
-    "int": {"type": int, "metavar": "N"},
-    "float": {"type": float, "metavar": "X"},
-    "str": {"metavar": "NAME"},
-    "Path": {"type": Path, "metavar": "DIR"},
-    "Path | None": {"type": Path, "metavar": "DIR"},
-    "tuple[int, ...]": {"type": int, "nargs": "+", "metavar": "N"},
-    "tuple[str, ...]": {"nargs": "+", "metavar": "NAME"},
-    "tuple[tuple[str, ...], ...]": {"nargs": "+", "action": "append", "metavar": "NAME"},
-}
 
 
 def add_parsers(parser: argparse.ArgumentParser) -> None:
@@ -67,11 +62,11 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
         report = subparsers.add_parser(name, help=text, description=text)
         for field in dataclasses.fields(config):
             required = field.default is dataclasses.MISSING
-            shown = "" if required or field.default in ("", None) else f" (default: {_words(field.default)})"
-            text = (HELP.get(field.name, "") + shown).strip() or None
+            shown = "" if required or field.default in ("", (), None) else f" (default: {_words(field.default)})"
             flag = "--" + field.name.replace("_", "-").replace("models", "model")
             # without a default of its own, so that what is not given is told from what is
-            report.add_argument(flag, dest=field.name, required=required, default=None, help=text, **KINDS[field.type])
+            kind = {"dest": field.name, "required": required, "default": None} | options.KINDS[field.type]
+            report.add_argument(flag, help=HELP[field.name] + shown, **kind)
         sizes = ", ".join(f"--{key.replace('_', '-')} {_words(value) or repr('')}" for key, value in config.FULL.items())
         report.add_argument("--full", action="store_true", help=f"full size: {sizes}")
         report.add_argument(
@@ -82,24 +77,22 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
 
 def run(kind: type, experiment: Callable[..., Experiment], arguments: argparse.Namespace) -> int:
     if arguments.output:
+        if arguments.output.suffix.lower() == ".png":
+            raise ValueError(f"{arguments.output} is a picture; name the file of the numbers, the figure is written beside it.")
         check_writable(arguments.output)
-    if arguments.output and arguments.output.suffix == ".png":
-        raise ValueError(f"{arguments.output} is a picture; name the file of the numbers, the figure is written beside it.")
-    if arguments.output and kind.MATPLOTLIB:
-        check_matplotlib()
+        check_writable(arguments.output.with_suffix(".png"))
+        if kind.MATPLOTLIB:
+            check_matplotlib()
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
     given = {name: _tuples(value) for name, value in given.items() if value is not None}
     config = kind(**(kind.FULL if arguments.full else {}) | given)
     with tqdm(unit="step", disable=None) as bar:
-        try:
-            report = experiment(config, options.follow(bar))
-        except FloatingPointError as error:
-            raise ValueError(error) from None
-    if arguments.output:
-        report.save(arguments.output)
+        report = experiment(config, options.follow(bar))
     networks = "\n".join(f"{role}  {network}" for role, network in report.networks.items())
     parts = [networks, *map(_table, report.tables), "\n".join(report.findings)]
     print("\n\n".join(filter(None, parts)))
+    if arguments.output:  # last, so that what cannot be written has been seen
+        report.save(arguments.output)
     return 0
 
 

@@ -14,6 +14,22 @@ from ..hub import Progress
 from ..images import pixel_limit
 from ..weights import network_path
 
+_NAME, _FOLDER = {"metavar": "NAME"}, {"type": Path, "metavar": "DIR"}
+_WHOLE, _REAL = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
+_MANY = {"nargs": "+"}
+# How a field of a configuration is given, by its annotation.
+KINDS: dict[str, dict] = {
+    "bool": {"action": argparse.BooleanOptionalAction},
+    "int": _WHOLE,
+    "float": _REAL,
+    **dict.fromkeys(("str", "str | Encoder", "str | Decoder"), _NAME),
+    **dict.fromkeys(("Path", "Path | None", "Path | Tensor"), _FOLDER),
+    **dict.fromkeys(("tuple[int, ...]", "tuple[int, int]"), _WHOLE | _MANY),
+    "tuple[float, ...]": _REAL | _MANY,
+    "tuple[str, ...]": _NAME | _MANY,
+    "tuple[tuple[str, ...], ...]": _NAME | _MANY | {"action": "append"},
+}
+
 
 def follow(bar: tqdm) -> Callable[..., None]:
     """What sets a bar to `(done, total)`; it may be called with more."""

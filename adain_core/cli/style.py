@@ -94,10 +94,10 @@ def run_learn(arguments: argparse.Namespace) -> int:
     device = resolve_device(arguments.device)
     encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
     decoder = load_decoder(options.network(arguments.decoder, "decoder"), device, arguments.dtype)
-    loss_encoder = arguments.loss_encoder and load_encoder(options.network(arguments.loss_encoder, "encoder"), device)
+    loss_encoder = load_encoder(options.network(arguments.loss_encoder, "encoder"), device) if arguments.loss_encoder else None
     with tqdm(unit="step", disable=None) as bar:
         style = learn_style(
-            encoder, decoder, picture, contents, arguments.steps, arguments.learning_rate, arguments.seed, loss_encoder or None,
+            encoder, decoder, picture, contents, arguments.steps, arguments.learning_rate, arguments.seed, loss_encoder,
             options.follow(bar),
         )  # fmt: skip
     dataclasses.replace(style, **_origin(arguments)).save(arguments.output)

@@ -277,6 +277,7 @@ def style_names(styles: Sequence[Path], folder: Path) -> dict[Path, str]:
 
 
 def _report(failures: Sequence[str], total: int) -> int:
+    failures = list(dict.fromkeys(failures))  # a style that cannot be read fails with each of its contents
     if failures:
         print(f"adain: {len(failures)} of {total} pictures could not be read:", *failures, sep="\n  ", file=sys.stderr)
     return 1 if failures else 0

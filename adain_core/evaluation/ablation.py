@@ -15,15 +15,14 @@ from torch import Tensor, nn
 from ..decoder import Decoder, PyramidDecoder, VGGDecoder
 from ..devices import exact_float32, resolve_device
 from ..layers import relu_layer
-from ..normalization import BatchNorm2d, InstanceNorm2d
 from ..training import TrainingConfig, TrainingResult
 from ..training.objective import Objective, Seen
 from ..training.trainer import Trainer
 from . import figures
-from .baselines import add_normalization
-from .experiment import Counter, Experiment, ExperimentConfig, Table
+from .baselines import NORMALIZATIONS, add_normalization
+from .experiment import Experiment, ExperimentConfig, Table, named
 from .losses import Losses, load_loss_network, mean_losses
-from .report import Progress
+from .progress import Counter, Progress
 
 PLAIN, CONCAT, BATCH, INSTANCE = "Enc-AdaIN-Dec", "Enc-Concat-Dec", "Enc-AdaIN-BNDec", "Enc-AdaIN-INDec"
 
@@ -126,8 +125,7 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Experime
         f"mean of the last {last} of {config.steps} steps", ("content loss", "style loss", "skipped steps"),
         {name: (mean.content, mean.style, skipped[name]) for name, mean in means.items()},
     )  # fmt: skip
-    networks = {"loss network": f"{network.name} ({network.fingerprint[:12]})"}
-    networks["encoder"] = f"{trainer.encoder.name} ({trainer.encoder.fingerprint[:12]})"
+    networks = named({"loss network": network, "encoder": trainer.encoder})
     return Experiment(config, networks, (table,), lambda: _figure(curves, last), curves, tuple(verdict(means)))
 
 
@@ -148,7 +146,9 @@ def verdict(means: dict[str, Losses]) -> list[str]:
 
 
 def _curve(result: TrainingResult, steps: int) -> list[Losses]:
-    """The losses of each step; of one that was skipped, those of the step before."""
+    """The losses of each step; of one that was skipped, those of the step before, of the first ones those of the next."""
+    if not result.steps:
+        raise FloatingPointError(f"none of the {steps} steps had finite losses; take more, or a lower learning rate.")
     pairs = zip(result.losses["content"], result.losses["style"], strict=True)
     found = dict(zip(result.steps, (Losses(*pair) for pair in pairs), strict=True))
     curve = [found[result.steps[0]]]
@@ -165,10 +165,9 @@ def _concatenated(decoder: Decoder) -> Decoder:
 VARIANTS: dict[str, tuple[Callable[[Decoder], Decoder], type[Objective]]] = {
     PLAIN: (lambda decoder: decoder, Objective),
     CONCAT: (_concatenated, ConcatObjective),
-    BATCH: (lambda decoder: normalized(decoder, BatchNorm2d, "batch normalization"), Objective),
-    INSTANCE: (lambda decoder: normalized(decoder, lambda width: InstanceNorm2d(width, affine=True), "instance normalization"),
-               Objective),
-}  # fmt: skip
+    BATCH: (lambda decoder: normalized(decoder, NORMALIZATIONS["batch"], "batch normalization"), Objective),
+    INSTANCE: (lambda decoder: normalized(decoder, NORMALIZATIONS["instance"], "instance normalization"), Objective),
+}
 
 
 def _figure(curves: dict[str, list[Losses]], smooth: int) -> Image.Image:

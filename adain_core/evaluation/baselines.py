@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from ..encoder import VGGEncoder
 from ..layers import DownsampleConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
 from ..losses import LAYERS, content_loss, style_loss
-from ..normalization import ConditionalInstanceNorm2d
+from ..normalization import BatchNorm2d, ConditionalInstanceNorm2d, InstanceNorm2d
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from ..training.data import Augmentation, PictureFolder, stream
 from ..training.networks import initialize
 from .losses import Losses, layer_features
 
+# What follows each convolution of a network of one style, by the number of its channels.
+NORMALIZATIONS = {"batch": BatchNorm2d, "instance": partial(InstanceNorm2d, affine=True)}
 STYLE_WEIGHT = 10.0  # of every method here, as of the paper's training
 WIDTH = 32  # channels at full size of a network of one style
 SWAPPED = "relu3_1"

@@ -27,12 +27,11 @@ from ..files import replacing
 from ..training.networks import training_dtype
 from . import pipelines, plain
 from .pipelines import Pipeline
+from .progress import Counter, Progress
 
 # Relative errors above which two pictures, or losses, are not of the same network.
 AGREEMENT = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.05}
 SMALLEST = 16  # pixels: two features to reflect
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,9 @@ class Machine:
     threads: int
     torch: str
     multiply_adds: float
+
+    def __str__(self) -> str:
+        return f"{self.device}; {self.cpu}, {self.threads} threads; torch {self.torch}"
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,7 @@ def bench(
     trained = "float32", str(training_dtype("auto", device)).removeprefix("torch.")
     dtypes = config.dtypes or (trained if device.type == "cpu" else ("float32", "float16"))
     dtypes, trained = (tuple(dict.fromkeys(names)) for names in (dtypes, trained))
-    rounds, done = (len(config.sizes) + config.training) * (1 + config.runs), 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, rounds)
-
+    advance = Counter(progress, (len(config.sizes) + config.training) * (1 + config.runs)).advance
     with torch.no_grad(), exact_float32():
         networks, rows = pipelines.vgg_networks(config.encoder, config.decoder), []
         for size in config.sizes:

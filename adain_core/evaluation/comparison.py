@@ -4,45 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from PIL import Image
 
 from ..devices import exact_float32
-from ..normalization import BatchNorm2d, InstanceNorm2d
 from . import baselines, figures
-from .baselines import STYLE_WEIGHT, StyleNetwork
-from .experiment import Counter, Experiment, ExperimentConfig, Judge, Table, load_models
+from .baselines import NORMALIZATIONS, STYLE_WEIGHT
+from .experiment import Experiment, Judge, StyleNetworkConfig, Table, load_models
 from .losses import Losses, mean_losses
-from .report import Progress
+from .progress import Counter, Progress
 
-ONE_STYLE = {
-    "one style, instance normalization": lambda channels: InstanceNorm2d(channels, affine=True),
-    "one style, batch normalization": BatchNorm2d,
-}
+ONE_STYLE = {f"one style, {name} normalization": NORMALIZATIONS[name] for name in ("instance", "batch")}
 
 
 @dataclass(frozen=True)
-class ComparisonConfig(ExperimentConfig):
+class ComparisonConfig(StyleNetworkConfig):
     """`models` are names of an encoder and a decoder, or of both, each on every pair of the drawn pictures.
 
-    Optimisation and Style-Swap take `iterations`; the networks of one style are trained for `training_steps` on batches of
-    `batch_size` crops of `crop_size` pixels from `training_contents` (default: `contents`).
+    Optimisation and Style-Swap take `iterations`.
     """
 
-    FULL: ClassVar[dict] = {
-        "size": 512, "content_count": 50, "style_count": 10, "iterations": 500, "training_steps": 2000, "crop_size": 256,
-    }  # fmt: skip
+    FULL: ClassVar[dict] = StyleNetworkConfig.FULL | {"iterations": 500}
 
     models: tuple[tuple[str, ...], ...] = (("lite",),)
-    content_count: int = 2
-    style_count: int = 2
     iterations: int = 100
-    training_contents: Path | None = None
-    training_steps: int = 100
-    batch_size: int = 4
-    crop_size: int = 64
 
 
 @exact_float32()
@@ -56,34 +42,32 @@ def compare(config: ComparisonConfig, progress: Progress | None = None) -> Exper
     judge = Judge(config, config.content_count, config.style_count)
     trained = len(ONE_STYLE) * len(judge.styles) * config.training_steps
     counter = Counter(progress, len(judge.pairs) * 2 * config.iterations + trained)
-    found: dict[str, list[Losses]] = {"the untouched content": []} | {model.name: [] for model in models}
-    networks = {name: {style: _train(config, judge, style, name, counter) for style in judge.styles} for name in ONE_STYLE}
-    found |= {name: [] for name in ("Style-Swap", *ONE_STYLE)}
+    networks = {
+        name: {style: config.train(layer, judge, [style], counter.advance)[0] for style in judge.styles}
+        for name, layer in ONE_STYLE.items()
+    }
+    found: dict[str, list[Losses]] = {}
     optimised = []
     for names in judge.pairs:
-        content, style = (
-            pictures[name].to(judge.device)
-            for pictures, name in zip((judge.contents, judge.styles), names, strict=True)
-        )
+        content, style = judge.contents[names[0]].to(judge.device), judge.styles[names[1]].to(judge.device)
         results = {"the untouched content": content} | {model.name: model(content, style) for model in models}
         swapped = baselines.style_swap(judge.network, content, style, config.iterations, counter.advance)
         results |= {"Style-Swap": swapped} | {name: networks[name][names[1]](content) for name in ONE_STYLE}
         for name, result in results.items():
-            found[name].append(judge.losses(result, *names))
+            found.setdefault(name, []).append(judge.losses(result, *names))
         optimised.append(baselines.gatys(judge.network, content, style, config.iterations, counter.advance)[1])
     curve = [mean_losses(losses) for losses in zip(*optimised, strict=True)]
     means = {name: mean_losses(losses) for name, losses in found.items()}
-    means[f"optimisation, {config.iterations} iterations"] = curve[-1]
+    optimum = {f"optimisation, {config.iterations} iterations": curve[-1]}
     rows = {
         name: (mean.content, mean.style, total(mean), reached(curve, lambda each, mean=mean: each.style <= mean.style),
                reached(curve, lambda each, mean=mean: total(each) <= total(mean)))
-        for name, mean in means.items()
+        for name, mean in (means | optimum).items()
     }  # fmt: skip
     title = f"{len(judge.contents)} contents x {len(judge.styles)} styles, {config.size}x{config.size}"
     columns = ("content loss", "style loss", f"content + {STYLE_WEIGHT:.0f} style", "as iteration, style", "as iteration, sum")
     table = Table(title, columns, rows)
-    flat = dict(list(means.items())[:-1])
-    return Experiment(config, judge.named(models), (table,), lambda: _figure(curve, flat), {"optimisation": curve})
+    return Experiment(config, judge.named(models), (table,), lambda: _figure(curve, means), {"optimisation": curve})
 
 
 def total(losses: Losses) -> float:
@@ -94,15 +78,6 @@ def total(losses: Losses) -> float:
 def reached(curve: Sequence[Losses], is_as_good: Callable[[Losses], bool]) -> int | None:
     """The first iteration whose losses are as good, or None."""
     return next((iteration for iteration, losses in enumerate(curve) if is_as_good(losses)), None)
-
-
-def _train(config: ComparisonConfig, judge: Judge, style: str, name: str, counter: Counter) -> StyleNetwork:
-    network = StyleNetwork(ONE_STYLE[name], config.seed).to(judge.device)
-    baselines.train_style_network(
-        network, judge.network, [judge.statistics[style]], config.training_contents or config.contents,
-        config.training_steps, config.batch_size, config.crop_size, counter.advance, seed=config.seed,
-    )  # fmt: skip
-    return network
 
 
 def _figure(curve: Sequence[Losses], means: dict[str, Losses]) -> Image.Image:

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from ..color import keep_colors, luma, match_colors
 from ..losses import content_loss
-from ..style import Style, encode_style, mix_styles
-from ..stylize import stylize
+from ..style import Style, mix_styles
 from . import figures
 from .experiment import Experiment, ExperimentConfig, Judge, Model, Table, load_models
 from .losses import layer_features
-from .report import Progress
+from .progress import Counter, Progress
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STEPS = 5  # a side of the sheet of interpolations, whose corners are the styles
@@ -43,13 +42,12 @@ def show_controls(config: ControlsConfig, progress: Progress | None = None) -> E
         raise ValueError(f"there are {len(judge.styles)} styles in {config.styles}; interpolation takes 4.")
     controls = _Controls(judge, model)
     parts = [controls.strength, controls.interpolation, controls.colour, controls.place]
-    tables, pages = [], []
-    for done, part in enumerate(parts, 1):
+    counter, tables, pages = Counter(progress, len(parts)), [], []
+    for part in parts:
         table, page = part()
         tables.append(table)
         pages.append(page)
-        if progress:
-            progress(done, len(parts))
+        counter.advance()
     return Experiment(config, judge.named([model]), tuple(tables), lambda: figures.stack(pages))
 
 
@@ -60,7 +58,7 @@ class _Controls:
         self.judge, self.model = judge, model
         ((self.content_name, self.content),) = judge.contents.items()
         self.names, self.pictures = list(judge.styles), list(judge.styles.values())
-        self.styles = [self._encode(picture) for picture in self.pictures]
+        self.styles = [model.encode_style(picture) for picture in self.pictures]
 
     def strength(self) -> tuple[Table, Image.Image]:
         """Alpha from the content to the full style."""
@@ -97,7 +95,7 @@ class _Controls:
         matched_style = match_colors(self.pictures[0], self.content)
         results = {
             "style's colours": plain,
-            "style matched": self._stylise(self._encode(matched_style)),
+            "style matched": self._stylise(self.model.encode_style(matched_style)),
             "colours kept": keep_colors(plain, self.content),
         }
         rows = {
@@ -126,11 +124,8 @@ class _Controls:
         styles = {"style 1": self.pictures[0], "style 2": self.pictures[1]}
         return Table("spatial control", columns, rows), self._sheet(results, styles)
 
-    def _encode(self, picture: Tensor) -> Style:
-        return encode_style(self.model.encoder, picture, size=0)
-
     def _stylise(self, style: Style, alpha: float = 1.0) -> Tensor:
-        return stylize(self.model.encoder, self.model.decoder, self.content, style, alpha).cpu()
+        return self.model.stylize(self.content, style, alpha)
 
     def _measure(self, result: Tensor) -> tuple[float, float]:
         """How far it is from the content's features at relu4_1, and the loss of the first style."""

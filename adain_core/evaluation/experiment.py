@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..decoder import Decoder
 from ..devices import resolve_device
@@ -20,11 +20,13 @@ from ..encoder import Encoder
 from ..files import replacing
 from ..images import list_images
 from ..statistics import channel_statistics
-from ..style import encode_style
+from ..style import Style, encode_style
 from ..stylize import check_decoder, stylize
+from ..training.data import Augmentation
 from ..weights import load_decoder, load_encoder
+from .baselines import Advance, StyleNetwork, train_style_network
 from .losses import Losses, layer_features, load_loss_network, pair_losses
-from .report import Progress, load_square
+from .report import load_square
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,40 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, least = getattr(self, field.name), 16 if field.name in ("size", "crop_size") else 1
-            if field.type == "int" and field.name != "seed" and value < least:
+            value, least = getattr(self, field.name), {"size": 16, "crop_size": 16, "seed": 0}.get(field.name, 1)
+            if field.type == "int" and value < least:
                 raise ValueError(f"{field.name} is {value}; give at least {least}.")
+
+
+@dataclass(frozen=True)
+class StyleNetworkConfig(ExperimentConfig):
+    """An experiment on `content_count` contents and `style_count` styles that trains networks of one style, or of a few.
+
+    They are trained for `training_steps` on batches of `batch_size` crops of `crop_size` pixels from `training_contents`
+    (default: `contents`).
+    """
+
+    FULL: ClassVar[dict] = {
+        "size": 512, "content_count": 50, "style_count": 10, "training_steps": 2000, "crop_size": 256,
+    }  # fmt: skip
+
+    content_count: int = 2
+    style_count: int = 2
+    training_contents: Path | None = None
+    training_steps: int = 100
+    batch_size: int = 4
+    crop_size: int = 64
+
+    def train(
+        self, layer: Callable[[int], nn.Module], judge: Judge, styles: Sequence[str], advance: Advance,
+        augment: Augmentation | None = None,
+    ) -> tuple[StyleNetwork, list[Losses]]:  # fmt: skip
+        """A network with the normalization `layer(channels)` that has learned these styles; its losses before each step."""
+        network = StyleNetwork(layer, self.seed).to(judge.device)
+        return network, train_style_network(
+            network, judge.network, [judge.statistics[style] for style in styles], self.training_contents or self.contents,
+            self.training_steps, self.batch_size, self.crop_size, advance, augment=augment, seed=self.seed,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,18 +127,6 @@ class Experiment:
             self.draw().save(temporary, "PNG")
 
 
-class Counter:
-    """Calls `progress` with how many steps of `total` are done."""
-
-    def __init__(self, progress: Progress | None, total: int):
-        self.progress, self.done, self.total = progress, 0, total
-
-    def advance(self) -> None:
-        self.done += 1
-        if self.progress:
-            self.progress(self.done, self.total)
-
-
 @dataclass(frozen=True)
 class Model:
     """An encoder and a decoder that belong together."""
@@ -115,8 +136,16 @@ class Model:
     decoder: Decoder
 
     def __call__(self, content: Tensor, style: Tensor) -> Tensor:
-        """The content `(1, 3, H, W)` in the style of a picture, on the CPU."""
-        return stylize(self.encoder, self.decoder, content, encode_style(self.encoder, style, size=0)).cpu()
+        """The content `(1, 3, H, W)` in the style of a picture `(1, 3, H, W)`, on the CPU."""
+        return self.stylize(content, self.encode_style(style))
+
+    def encode_style(self, picture: Tensor) -> Style:
+        """The style of a picture `(1, 3, H, W)` at its own size."""
+        return encode_style(self.encoder, picture, size=0)
+
+    def stylize(self, content: Tensor, style: Style, alpha: float = 1.0) -> Tensor:
+        """The content `(1, 3, H, W)` in a style, on the CPU."""
+        return stylize(self.encoder, self.decoder, content, style, alpha).cpu()
 
 
 def load_models(names: Sequence[Sequence[str]], device: str) -> list[Model]:
@@ -164,9 +193,13 @@ class Judge:
         return pair_losses(found, self.features[content], self.statistics[style])
 
     def named(self, models: Sequence[Model] = ()) -> dict[str, str]:
-        """The names and fingerprints of the networks of a report."""
-        networks = {"loss network": self.network} | {f"encoder of {model.name}": model.encoder for model in models}
-        return {role: f"{network.name} ({network.fingerprint[:12]})" for role, network in networks.items()}
+        """The networks of a report, as the function `named` has them."""
+        return named({"loss network": self.network} | {f"encoder of {model.name}": model.encoder for model in models})
+
+
+def named(networks: dict[str, Encoder]) -> dict[str, str]:
+    """For each role the name and the fingerprint of its network."""
+    return {role: f"{network.name} ({network.fingerprint[:12]})" for role, network in networks.items()}
 
 
 def _draw(folder: Path, count: int, config: ExperimentConfig) -> dict[str, Tensor]:

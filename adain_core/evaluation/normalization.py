@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,38 +13,21 @@ from torch import Tensor
 from ..color import luma
 from ..devices import exact_float32
 from ..images import to_pil
-from ..normalization import BatchNorm2d, InstanceNorm2d
-from ..training.data import Augmentation
-from . import baselines, figures
-from .baselines import ChosenNorm2d, StyleNetwork
-from .experiment import Counter, Experiment, ExperimentConfig, Judge, Table, load_models
+from . import figures
+from .baselines import NORMALIZATIONS, ChosenNorm2d, StyleNetwork
+from .experiment import Experiment, Judge, StyleNetworkConfig, Table, load_models
 from .losses import Losses, mean_losses
-from .report import Progress
+from .progress import Counter, Progress
 
-BATCH, INSTANCE, CONDITIONAL = "batch", "instance", "conditional instance"
-LAYERS = {BATCH: BatchNorm2d, INSTANCE: lambda channels: InstanceNorm2d(channels, affine=True)}
 KINDS = ("original contents", "contrast normalised", "style normalised")
 
 
 @dataclass(frozen=True)
-class NormalizationConfig(ExperimentConfig):
-    """Networks of one style, of `style_count` styles, and `model` (AdaIN) on `content_count` contents.
-
-    Networks are trained for `training_steps` on batches of `batch_size` crops of `crop_size` pixels from `training_contents`
-    (default: `contents`).
-    """
-
-    FULL: ClassVar[dict] = {
-        "size": 512, "content_count": 50, "style_count": 10, "training_steps": 2000, "crop_size": 256,
-    }  # fmt: skip
+class NormalizationConfig(StyleNetworkConfig):
+    """`model`, the names of an encoder and a decoder or of both, beside networks of one style and of `style_count` styles."""
 
     model: tuple[str, ...] = ("lite",)
     content_count: int = 4
-    style_count: int = 2
-    training_contents: Path | None = None
-    training_steps: int = 100
-    batch_size: int = 4
-    crop_size: int = 64
 
 
 @exact_float32()
@@ -61,38 +42,31 @@ def compare_normalizations(config: NormalizationConfig, progress: Progress | Non
     (model,) = load_models([config.model], config.device)
     judge = Judge(config, config.content_count, config.style_count + 1)
     if len(judge.styles) < 2:
-        raise ValueError("the styles are fewer than 2; one of them is left for what no network was trained on.")
+        raise ValueError(f"there is 1 style in {config.styles}; give 2 or more, of which no network is trained on the last.")
     *learned, unseen = judge.styles
-    counter = Counter(progress, config.training_steps * (len(LAYERS) * len(KINDS) + 1))
-    common = judge.styles[unseen]
-    kinds = dict(zip(KINDS, (None, equalized, lambda crop, _: model(crop[None], common)[0]), strict=True))
-
-    def trained(layer: Callable, styles: Sequence[str], augment: Augmentation | None) -> tuple[StyleNetwork, list[Losses]]:
-        network = StyleNetwork(layer, config.seed).to(judge.device)
-        return network, baselines.train_style_network(
-            network, judge.network, [judge.statistics[style] for style in styles],
-            config.training_contents or config.contents, config.training_steps, config.batch_size, config.crop_size,
-            counter.advance, augment=augment, seed=config.seed,
-        )  # fmt: skip
-
+    advance = Counter(progress, config.training_steps * (len(NORMALIZATIONS) * len(KINDS) + 1)).advance
+    common = model.encode_style(judge.styles[unseen])
+    kinds = dict(zip(KINDS, (None, equalized, lambda crop, _: model.stylize(crop[None], common)[0]), strict=True))
     found = {
-        (name, kind): trained(layer, learned[:1], augment) for kind, augment in kinds.items() for name, layer in LAYERS.items()
+        (name, kind): config.train(layer, judge, learned[:1], advance, augment)
+        for kind, augment in kinds.items()
+        for name, layer in NORMALIZATIONS.items()
     }
-    conditional, _ = trained(lambda channels: ChosenNorm2d(channels, len(learned)), learned, None)
+    conditional, _ = config.train(lambda channels: ChosenNorm2d(channels, len(learned)), judge, learned, advance)
     curves = {f"{name}, {kind}": losses for (name, kind), (_, losses) in found.items()}
     last = max(1, config.training_steps // 10)
-    ends = {kind: [mean_losses(found[name, kind][1][-last:]) for name in LAYERS] for kind in KINDS}
+    ends = {kind: [mean_losses(found[name, kind][1][-last:]) for name in NORMALIZATIONS] for kind in KINDS}
     convergence = Table(
         f"training, mean of the last {last} of {config.training_steps} steps",
-        tuple(f"{part} loss, {name}" for part in ("content", "style") for name in LAYERS),
+        tuple(f"{part} loss, {name}" for part in ("content", "style") for name in NORMALIZATIONS),
         {kind: (*(end.content for end in pair), *(end.style for end in pair)) for kind, pair in ends.items()},
     )
     rows = {}
-    for name in LAYERS:
+    for name in NORMALIZATIONS:
         network = found[name, KINDS[0]][0]
         rows[name] = _row(judge, {learned[0]: network}, "1", _affine_parameters(network))
     networks = {style: lambda content, k=k: conditional(content, k) for k, style in enumerate(learned)}
-    rows[CONDITIONAL] = _row(judge, networks, f"{len(learned)}", _affine_parameters(conditional) // len(learned))
+    rows["conditional instance"] = _row(judge, networks, f"{len(learned)}", _affine_parameters(conditional) // len(learned))
     networks = {style: lambda content, style=style: model(content, judge.styles[style]) for style in judge.styles}
     rows[f"adaptive instance ({model.name})"] = _row(judge, networks, "any", 0, unseen)
     abilities = Table(
@@ -105,8 +79,8 @@ def compare_normalizations(config: NormalizationConfig, progress: Progress | Non
 
 def equalized(picture: Tensor, _: object = None) -> Tensor:
     """A picture `(3, H, W)` in [0, 1] whose luminance's histogram is equalised."""
-    grey = Image.fromarray(np.asarray(to_pil(picture).convert("L")))
-    wanted = torch.from_numpy(np.array(ImageOps.equalize(grey))).float() / 255
+    grey = ImageOps.equalize(to_pil(picture).convert("L"))
+    wanted = torch.from_numpy(np.array(grey)).float() / 255
     return (picture + wanted - luma(picture[None])[0]).clamp(0, 1)
 
 
@@ -139,7 +113,7 @@ def _figure(found: dict[tuple[str, str], tuple[StyleNetwork, list[Losses]]], smo
     figure, rows = figures.axes(2, len(KINDS), sharey="row")
     for row, part in zip(rows, ("content", "style"), strict=True):
         for axis, kind in zip(row, KINDS, strict=True):
-            figures.plot_losses(axis, part, {name: found[name, kind][1] for name in LAYERS}, smooth)
+            figures.plot_losses(axis, part, {name: found[name, kind][1] for name in NORMALIZATIONS}, smooth)
             axis.set(xlabel=f"steps (mean of {smooth})", title=kind)
     rows[0][0].legend()
     return figures.picture_of(figure)

@@ -148,5 +148,3 @@ def multiply_adds(network: nn.Module, size: int) -> int:
     with FlopCounterMode(display=False) as counter:
         copy.deepcopy(network).to("meta")(torch.empty(1, 3, size, size, device="meta"))
     return counter.get_total_flops() // 2
-
-

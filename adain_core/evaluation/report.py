@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -22,10 +22,10 @@ from ..stylize import stylize
 from ..weights import load_decoder, load_encoder
 from .boil import MOTIONS, boil
 from .losses import Losses, layer_features, load_loss_network, mean_losses, pair_losses
+from .progress import Counter, Progress
 
 MODES = ("image", "batch", "running")  # content statistics that a clip can be stylised with
 Boil = dict[str, dict[str, float]]  # by motion, then by mode
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class EvaluationConfig:
             raise ValueError(f"the size is {self.size}; give the side of the squares in pixels.")
         if min(self.pairs, self.boil_pairs) < 0:
             raise ValueError("a number of pairs is below 0; 0 takes all of them, and leaves the boil out.")
+        if not self.half_life > 0:
+            raise ValueError(f"half_life is {self.half_life}; it is a number of frames and must be above 0.")
 
 
 @dataclass(frozen=True)
@@ -123,20 +125,16 @@ def evaluate(config: EvaluationConfig, progress: Progress | None = None) -> Repo
     """
     evaluation = _Evaluation(config)
     pairs = draw_pairs(list_images(config.contents), list_images(config.styles), config.pairs, config.seed)
-    total = len(pairs) + min(config.boil_pairs, len(pairs))
+    counter = Counter(progress, len(pairs) + min(config.boil_pairs, len(pairs)))
     losses: dict[tuple[Path, Path], PairLosses] = {}
-    for done, pair in enumerate(pairs, 1):
-        found = evaluation.losses(*pair)
-        if found:
+    for pair in pairs:
+        if found := evaluation.losses(*pair):
             losses[pair] = found
-        if progress:
-            progress(done, total)
+        counter.advance()
     boils = []
-    chosen = random.Random(config.seed).sample(list(losses), min(config.boil_pairs, len(losses)))
-    for pair in chosen:
+    for pair in random.Random(config.seed).sample(list(losses), min(config.boil_pairs, len(losses))):
         boils.append(evaluation.boil(*pair))
-        if progress:
-            progress(len(pairs) + len(boils), total)
+        counter.advance()
     return evaluation.report(list(losses.values()), boils)
 
 
@@ -240,4 +238,3 @@ class _Evaluation:
 def _load(path: Path) -> Tensor:
     """A picture `(1, 3, H, W)`, what is transparent composited on white."""
     return on_white(load_image(path))
-

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from ..images import list_images
 from . import figures
-from .experiment import Counter, Experiment, ExperimentConfig, Judge, Table, load_models
+from .experiment import Experiment, ExperimentConfig, Judge, Table, load_models
 from .losses import Losses, mean_losses
-from .report import Progress, load_square
+from .progress import Counter, Progress
+from .report import load_square
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def compare_pictures(config: SheetConfig, progress: Progress | None = None) -> E
     judge = Judge(config, config.content_count, config.style_count)
     finished = {folder: {pair: _finished(folder, *pair) for pair in judge.pairs} for folder in config.results}
     counter = Counter(progress, len(judge.pairs))
-    found: dict[str, list[Losses]] = {"the untouched content": [], **{name: [] for name in finished}}
+    found: dict[str, list[Losses]] = {}
     cells, captions = [], []
     for content, style in judge.pairs:
         pictures = judge.contents[content], judge.styles[style]

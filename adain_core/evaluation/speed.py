@@ -16,7 +16,7 @@ from .comparison import ONE_STYLE
 from .experiment import Experiment, Table
 from .losses import layer_features
 from .pipelines import Pipeline
-from .report import Progress
+from .progress import Progress
 
 OPTIMISATION = "optimisation"
 ITERATIONS = 500  # of optimisation, whose time is that of one, times this
@@ -64,9 +64,7 @@ def measure_speed(config: SpeedConfig, progress: Progress | None = None) -> Expe
         found.setdefault(name, []).extend([seconds, None if encoding is None else seconds + encoding])
     columns = tuple(f"{size}, style {state}" for size in config.sizes for state in ("known", "encoded"))
     table = Table("seconds a picture", columns, {name: tuple(values) for name, values in found.items()})
-    machine = report.machine
-    where = f"{machine.device}; {machine.cpu}, {machine.threads} threads; torch {machine.torch}"
-    return Experiment(config, {}, (table,), lambda: _figure(table), findings=(f"measured on {where}",))
+    return Experiment(config, {}, (table,), lambda: _figure(table), findings=(f"measured on {report.machine}",))
 
 
 def _figure(table: Table) -> Image.Image:

@@ -49,7 +49,7 @@ def rotate_hue(image: Tensor, rng: Random) -> Tensor:
     angle = rng.uniform(0.15, 0.85) * math.tau
     cos, sin = math.cos(angle), math.sin(angle)
     a, b, c = (1 + 2 * cos) / 3, (1 - cos) / 3 - sin / 3**0.5, (1 - cos) / 3 + sin / 3**0.5
-    return _recolour(image, [[a, b, c], [c, a, b], [b, c, a]])
+    return torch.einsum("dc,chw->dhw", torch.tensor([[a, b, c], [c, a, b], [b, c, a]]), image)
 
 
 def saturate(image: Tensor, rng: Random) -> Tensor:
@@ -246,10 +246,6 @@ def _tone(image: Tensor) -> Tensor:
     grey = _grey(image)
     low, high = _quantile(grey, 0.02), _quantile(grey, 0.98)
     return ((grey - low) / (high - low).clamp(min=0.05)).clamp(0, 1)
-
-
-def _recolour(image: Tensor, matrix: list[list[float]]) -> Tensor:
-    return torch.einsum("dc,chw->dhw", torch.tensor(matrix), image)
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:

@@ -21,12 +21,13 @@ def save_checkpoint(path: Path, recipe: dict, state: dict) -> None:
 
 
 def load_checkpoint(path: Path, recipe: dict) -> dict:
-    """The state that was saved. Raises ValueError for a file that is none or is of another recipe."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["recipe"] if state["format"] == FORMAT else None
-    except Exception:  # torch.load raises whatever a damaged file leads it to
-        found = None
+    """The state that was saved. Raises ValueError for a file that holds none or one of another recipe, and OSError."""
+    with open(path, "rb") as file:  # one that cannot be opened may be whole
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            found = state["recipe"] if state["format"] == FORMAT else None
+        except Exception:  # torch.load raises whatever a damaged file leads it to
+            found = None
     if found is None:
         raise ValueError(f"{path} is no checkpoint of a training; remove it to begin anew.")
     # what a checkpoint of an older version does not know is not compared

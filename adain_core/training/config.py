@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..decoder import Decoder
 from ..encoder import Encoder
+from ..files import is_safe_name
 
 # Where pictures and results lie, and how the work is done, are no part of the recipe; nor is where it ends.
 NOT_RECIPE = (
@@ -39,18 +40,20 @@ class TrainingConfig:
     the decoder, or names the networks (bundled, or the `DIR/NAME` of their files), whose weights a training begins with;
     "inverse" fits a VGG-19's decoder to the pictures in closed form; without, weights are drawn from the seed.
 
-    Sizes are in pixels; a `resize` of (from, to) draws the smallest side anew for each crop. `batch_size` is that of all
-    processes together, `accumulate` in how many parts each takes its share, for less memory. A part serves `pairings`
-    steps, each with its contents in other styles of it: what the loss network sees of them is then computed once.
-    `optimizer`: "adam", the paper's, or "muon" (Jordan et al. 2024), which learns more from a step. `schedule`: "published"
-    is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps, and falls along a cosine over the last third. `ema` 0
-    keeps no average.
+    Sizes are in pixels; a `resize` of (from, to) draws the smallest side anew for each crop. `augment` varies styles by
+    `augment_style`. `batch_size` is that of all processes together, `accumulate` in how many parts each takes its share, for
+    less memory. A part serves `pairings` steps, each with its contents in other styles of it: what the loss network sees of
+    them is then computed once. `optimizer`: "adam", the paper's, or "muon" (Jordan et al. 2024), which learns more from a
+    step. `schedule`: "published" is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps, and falls along a cosine
+    over the last third. `clip_norm` is the largest norm of a gradient, 0 for any. `ema` is the decay of the mean of the
+    weights, which is what is written; 0 writes the last ones.
 
     `content_target`: "adain", the paper's, or "content", the content's own features. `style_loss`: "statistics", the
     paper's, or "gram"; `layer_weights` are of the loss encoder's layers. `variation_weight` is of the total variation. Every
     `consistency_every`-th step (0: none) a noised and shifted or zoomed crop must give the shifted or zoomed result.
     `precision` "auto" is bfloat16 where the device multiplies it fast, else float32; "float16" scales the gradients.
-    Raises ValueError for what cannot be.
+    The losses' means over `log_every` steps are kept; every `save_minutes` a checkpoint is written, every `report_minutes`
+    the networks and pictures. Raises ValueError for what cannot be.
     """
 
     contents: Path | Tensor
@@ -98,6 +101,14 @@ class TrainingConfig:
             raise ValueError("channels are of an encoder that is trained, encoder names a fixed one; give one of them.")
         if min(self.steps, self.batch_size, self.accumulate, self.pairings, self.crop_size, self.log_every) < 1:
             raise ValueError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
+        if min(self.warmup, self.consistency_every, self.seed, self.workers) < 0:
+            raise ValueError("warmup, consistency_every, seed and workers must be at least 0.")
+        if not len(self.resize_content) == len(self.resize_style) == 2:
+            raise ValueError("resize_content and resize_style each take two sizes, from what to what, which may be the same.")
+        if not is_safe_name(self.name):
+            raise ValueError(f"{self.name!r} is no name for networks; use letters and digits, for example waves.")
+        if self.channels and isinstance(self.start_from, Decoder):
+            raise ValueError("start_from is a decoder alone; with channels, name networks to begin with.")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.")

@@ -62,10 +62,10 @@ def train(
     """Train by `config`, or go on from the checkpoint in its output folder.
 
     `progress(step, losses)` is called after every step, `preview` with a sample sheet `(3, H, W)` of some fixed pairs at
-    the start and every `preview_every` steps; what they raise ends the training once its checkpoint and networks are
-    written. While it runs, the networks, `samples.png` and `losses.png` are renewed in the folder. Raises ValueError for
-    folders without pictures, a checkpoint of another recipe and a folder that another training writes to, and
-    FloatingPointError where losses stay non-finite.
+    the start and every `preview_every` steps; what they raise, and an interrupt during a step, ends the training once its
+    checkpoint and networks are written. While it runs, the networks, `samples.png` and `losses.png` are renewed in the
+    folder. Raises ValueError for folders without pictures, a checkpoint of another recipe and a folder that another
+    training writes to, FileNotFoundError for no folder, and FloatingPointError where losses stay non-finite.
     """
     device = resolve_device(config.device)
     # a host may call in inference mode, in which nothing can be trained
@@ -148,6 +148,7 @@ class Trainer:
             yield
 
     def run(self, progress: Progress | None, preview: Preview | None, preview_every: int) -> None:
+        """Train up to the last step; arguments and errors are those of `train`."""
         config = self.config
         if preview:
             preview(self.sample_sheet(PREVIEWED))
@@ -155,24 +156,22 @@ class Trainer:
         in_a_row = 0
         batches = self._batches()
         while self.step < config.steps:
-            losses = self.train_step(next(batches))
+            with self._kept_at(KeyboardInterrupt):  # until its update, a step has changed nothing
+                gradients = self._gradients(next(batches))
+            losses = self._update(*gradients)
             in_a_row = 0 if losses else in_a_row + 1
             if in_a_row == PERSISTENT:
                 raise FloatingPointError(
                     f"the losses of {PERSISTENT} steps in a row were not finite, up to step {self.step}; lower the"
                     " learning rate or train in float32."
                 )
-            try:
+            if self.step % config.log_every == 0:
+                self._log()
+            with self._kept_at(BaseException):  # a caller's own way to stop may be any exception
                 if progress:
                     progress(self.step, losses)
                 if preview and self.step % preview_every == 0:
                     preview(self.sample_sheet(PREVIEWED))
-            except BaseException:  # a caller's own way to stop may be any exception
-                self._keep()
-                log.info("stopped at step %d; the networks and the checkpoint so far are in %s", self.step, self.output)
-                raise
-            if self.step % config.log_every == 0:
-                self._log()
             if self.rank == 0 and time.monotonic() - saved > 60 * config.save_minutes:
                 self._save()
                 saved = time.monotonic()
@@ -183,6 +182,10 @@ class Trainer:
 
     def train_step(self, parts: list[Seen]) -> dict[str, float]:
         """One step on a batch in parts; its losses, or nothing where they were not finite and the step was skipped."""
+        return self._update(*self._gradients(parts))
+
+    def _gradients(self, parts: list[Seen]) -> tuple[dict[str, float], bool]:
+        """Fill in the gradients of a batch. Its losses, and whether these and the gradients are finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(self.step)
         self.optimizer.zero_grad()
@@ -198,7 +201,10 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or math.inf)
         total, *values = mean_over_processes(sums).tolist()
-        finite = math.isfinite(total + norm.item())
+        return dict(zip(losses, values, strict=True)), math.isfinite(total + norm.item())
+
+    def _update(self, losses: dict[str, float], finite: bool) -> dict[str, float]:
+        """Move the weights, or skip a step that is not finite; the losses of one that is not skipped."""
         if finite:
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -211,11 +217,11 @@ class Trainer:
             decay = min(self.config.ema, self.step / (self.step + 10))  # a young average forgets its beginning
             with torch.no_grad():
                 torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
-        found = dict(zip(losses, values, strict=True))
-        self.recent.append(found)
-        return found
+        self.recent.append(losses)
+        return losses
 
     def result(self) -> TrainingResult:
+        """Of the steps so far."""
         broken = sum(len(folder.broken) for folder in self.folders)
         encoder = network_file(self.config, "encoder") if self.config.channels else None
         return TrainingResult(encoder, network_file(self.config, "decoder"), self.steps, self.losses, self.skipped, broken)
@@ -252,6 +258,16 @@ class Trainer:
         self.recent = []
         log.info("step %d: %s", self.step, ", ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
 
+    @contextlib.contextmanager
+    def _kept_at(self, stop: type[BaseException]) -> Iterator[None]:
+        """Where it is stopped inside by such an exception, write the checkpoint and the networks first."""
+        try:
+            yield
+        except stop:
+            self._keep()
+            log.info("stopped at step %d; the networks and the checkpoint so far are in %s", self.step, self.output)
+            raise
+
     def _keep(self) -> None:
         if self.rank == 0:
             self._save()
@@ -281,8 +297,7 @@ class Trainer:
             recipe = self.recipe | {"steps": self.step, "skipped_steps": self.skipped}
             write_networks(self.config, self.encoder, self.decoder, recipe)
         save_image(self.sample_sheet(SAMPLES), self.output / "samples.png")
-        if self.steps:
-            write_picture(loss_curve(self.steps, self.losses), self.output / "losses.png", "PNG")
+        write_picture(loss_curve(self.steps, self.losses), self.output / "losses.png", "PNG")
 
     def sample_sheet(self, count: int) -> Tensor:
         """The first pairs with what the averaged networks make of them, `(3, H, W)`."""
