@@ -135,12 +135,13 @@ def test_the_help_page_of_every_node_is_served(server):
             assert "\n## Inputs\n" in answer.read().decode()
 
 
-def test_the_nodes_are_translated(server):
+def test_nodes_and_gallery_are_translated(server):
     texts = server.get("/i18n")
     names = {name for name in server.get("/object_info") if name.startswith("AdaIN")}
     for language in ("de", "en", "es", "fr", "ja", "ko", "zh"):
         assert names <= texts[language]["nodeDefs"].keys()
     assert texts["ja"]["nodeDefs"]["AdaINStyleTransfer"]["display_name"] == "スタイル変換 (AdaIN)"
+    assert texts["ja"]["AdaIN"]["Choose by picture"] == "画像で選ぶ"
 
 
 def test_the_chain_gives_the_librarys_picture_and_a_second_run_comes_from_the_cache(server, small_files):
