@@ -144,10 +144,10 @@ def test_nodes_and_gallery_are_translated(server):
     assert texts["ja"]["AdaIN"]["Choose by picture"] == "画像で選ぶ"
 
 
-def test_the_chain_gives_the_librarys_picture_and_a_second_run_comes_from_the_cache(server, small_files):
+def test_the_chain_gives_the_librarys_picture_and_a_second_run_comes_from_the_cache(server, networks):
     workflow = chain()
     picture = server.pictures(server.run(workflow))
-    encoder, decoder = load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")
+    encoder, decoder = networks
     photo, painting = (load_image(server.base / "input" / name) for name in ("photo.png", "painting.png"))
     expected = stylize(encoder, decoder, photo, encode_style(encoder, painting, size=0), alpha=0.8)
     assert picture.shape == photo.shape
@@ -203,7 +203,7 @@ def test_mixed_masked_and_swept_styles_make_a_clip(server):
     assert not torch.equal(clip[0], clip[2])
 
 
-def test_a_video_goes_through_with_its_times_and_sound(server, small_files):
+def test_a_video_goes_through_with_its_times_and_sound(server, networks):
     original = clips.write_clip(server.base / "input" / "clip.mp4", clips.noise(20), [0, 60, *range(240, 2400, 120)])
     workflow = chain(
         video=node("LoadVideo", file="clip.mp4"),
@@ -223,7 +223,7 @@ def test_a_video_goes_through_with_its_times_and_sound(server, small_files):
     saved = server.base / "output" / file["subfolder"] / file["filename"]
     assert clips.times(saved) == clips.times(original)
     assert clips.packets(saved, "audio") == clips.packets(original, "audio")
-    encoder, decoder = load_encoder(str(small_files[0])), load_decoder(str(small_files[1]))
+    encoder, decoder = networks
     frames = torch.from_numpy(clips.pixels(original)).movedim(-1, 1) / 255
     style = encode_style(encoder, load_image(server.base / "input" / "painting.png"), size=0)
     expected = stylize(encoder, decoder, frames, style, content_statistics="batch")

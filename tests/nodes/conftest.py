@@ -102,3 +102,8 @@ def photo() -> torch.Tensor:
 @pytest.fixture
 def painting() -> torch.Tensor:
     return torch.rand(1, 40, 32, 3) * torch.tensor([1.0, 0.5, 0.2])
+
+
+@pytest.fixture
+def style(run, encoder, painting):
+    return run("EncodeStyle", encoder=encoder, image=painting, size=0)

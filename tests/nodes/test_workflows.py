@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from adain_core.catalog import BUNDLED
 
-FOLDER = Path(__file__).resolve().parents[2] / "workflows"
+FOLDER = ROOT / "workflows"
 TEMPLATES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 TWINS = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "api").glob("*.json"))}
 CHECKPOINT = "CheckpointLoaderSimple"  # a template with it needs a file that is not ours
