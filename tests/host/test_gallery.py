@@ -7,7 +7,8 @@ import json
 import shutil
 
 import pytest
-from comfyui_server import ROOT, Server, needs_comfyui
+from comfyui_server import Server, needs_comfyui
+from root import ROOT
 
 from adain_core import load_style
 from adain_core.catalog import BUNDLED

@@ -8,15 +8,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import urllib.request
-from pathlib import Path
 
 import clips
 import pytest
 import torch
-from comfyui_server import EXAMPLE, ROOT, Server, needs_comfyui
+from comfyui_server import EXAMPLE, Server, needs_comfyui
 from PIL import Image
+from prompts import chain, node, training
+from root import ROOT
 
 from adain_core import encode_style, load_decoder, load_encoder, load_style, stylize
 from adain_core.catalog import BUNDLED
@@ -30,56 +30,11 @@ THUMBNAIL_SIDE = 512
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, small_files):
-    base = tmp_path_factory.mktemp("comfyui")
-    (base / "models" / "adain").mkdir(parents=True)
-    (base / "input").mkdir()
-    (base / "custom_nodes").mkdir()
-    shutil.copy(Path(__file__).with_name("stand_in.py"), base / "custom_nodes")
-    for file in small_files:
-        shutil.copy(file, base / "models" / "adain")
-        shutil.copy(file, base / "models" / "adain" / file.name.replace("small", "fresh"))
-    torch.manual_seed(0)
-    save_image(torch.rand(1, 3, 37, 45), base / "input" / "photo.png")
-    save_image(torch.rand(1, 3, 64, 80) * torch.tensor([1.0, 0.5, 0.2])[:, None, None], base / "input" / "painting.png")
-    with Server(base) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def fresh_install(tmp_path_factory):
     """A server with nothing but the plugin, to which ComfyUI's own example picture is uploaded."""
     with Server(tmp_path_factory.mktemp("fresh")) as server:
         server.upload(EXAMPLE)
         yield server
-
-
-def node(kind: str, **inputs) -> dict:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def chain(model: str = "small", **more: dict) -> dict:
-    """The full way from photo.png and painting.png to a saved picture."""
-    nodes = {
-        "photo": node("LoadImage", image="photo.png"),
-        "painting": node("LoadImage", image="painting.png"),
-        "encoder": node("AdaINLoadEncoder", name=model, dtype="float32"),
-        "decoder": node("AdaINLoadDecoder", name=model, dtype="float32"),
-        "style": node("AdaINEncodeStyle", encoder=["encoder", 0], image=["painting", 0], size=0, combine="pool"),
-        "features": node(
-            "AdaINTransfer",
-            encoder=["encoder", 0],
-            content=["photo", 0],
-            style=["style", 0],
-            alpha=0.8,
-            content_statistics="image",
-            half_life=8.0,
-            tile=-1,
-        ),
-        "picture": node("AdaINDecode", decoder=["decoder", 0], features=["features", 0], tile=-1),
-        "save": node("SaveImage", images=["picture", 0], filename_prefix="chain"),
-    }
-    return {**nodes, **more}
 
 
 def write_thumbnail(name: str, pictures: torch.Tensor) -> None:
@@ -321,18 +276,6 @@ def test_cancelling_is_honoured(server):
 
 
 PREVIEW, TEXT = 1, 3  # kinds of binary messages
-
-
-def training(**changes) -> dict:
-    """A training on the example pictures, and a style learned with what it gives."""
-    settings = dict(contents="(built-in examples)", styles="(built-in examples)", steps=12, batch_size=2, crop_size=64)
-    settings |= dict(learning_rate=1e-3, style_weight=10.0, content_weight=1.0, seed=0, name="trained", preview_every=4)
-    return {
-        "encoder": node("AdaINLoadEncoder", name="small", dtype="float32"),
-        "train": node("AdaINTrainDecoder", encoder=["encoder", 0], **settings | changes),
-        "samples": node("SaveImage", images=["train", 2], filename_prefix="samples"),
-        "curve": node("SaveImage", images=["train", 3], filename_prefix="curve"),
-    }
 
 
 def test_training_shows_previews_and_the_time_left_and_its_decoder_serves(server):

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 import torch
+from root import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME = "plugin_under_test"
 
 

@@ -10,7 +10,7 @@ import os
 import re
 
 import pytest
-from conftest import ROOT
+from root import ROOT
 
 FOLDER = ROOT / "locales"
 LANGUAGES = ("de", "es", "fr", "ja", "ko", "zh")

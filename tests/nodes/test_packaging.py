@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from conftest import ROOT
+from root import ROOT
 
 
 def test_installing_in_comfyui_leaves_torch_alone():

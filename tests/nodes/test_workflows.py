@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from PIL import Image
+from root import ROOT
 
 from adain_core.catalog import BUNDLED
 
