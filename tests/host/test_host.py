@@ -76,8 +76,8 @@ def test_every_template_is_listed_with_its_thumbnail(fresh_install):
 
 
 def test_all_nodes_register_and_nothing_failed(server):
-    names = [name for name in server.get("/object_info") if name.startswith("AdaIN")]
-    assert len(names) == 16
+    names = {name for name in server.get("/object_info") if name.startswith("AdaIN")}
+    assert names == {path.stem for path in (ROOT / "web" / "docs").iterdir()}
     options = server.get("/object_info/AdaINLoadEncoder")["AdaINLoadEncoder"]["input"]["required"]["name"][1]["options"]
     assert {"fresh", "small", "lite"} <= set(options)
     assert not [line for line in server.log if "IMPORT FAILED" in line or "Traceback" in line]
@@ -93,8 +93,8 @@ def test_the_help_page_of_every_node_is_served(server):
 def test_nodes_and_gallery_are_translated(server):
     texts = server.get("/i18n")
     names = {name for name in server.get("/object_info") if name.startswith("AdaIN")}
-    for language in ("de", "en", "es", "fr", "ja", "ko", "zh"):
-        assert names <= texts[language]["nodeDefs"].keys()
+    for folder in (ROOT / "locales").iterdir():
+        assert names <= texts[folder.name]["nodeDefs"].keys()
     assert texts["ja"]["nodeDefs"]["AdaINStyleTransfer"]["display_name"] == "スタイル変換 (AdaIN)"
     assert texts["ja"]["AdaIN"]["Choose by picture"] == "画像で選ぶ"
 
