@@ -122,7 +122,8 @@ def test_a_saved_style_is_offered_at_once_and_serves_the_short_way(server):
         "short": node("AdaINStyleTransfer", content=content, model="small", style="mine", alpha=0.8, keep_colors=False),
         "save": node("SaveImage", images=["short", 0], filename_prefix="short"),
     }
-    torch.testing.assert_close(server.pictures(server.run(workflow)), server.pictures(server.run(chain())))
+    found, expected = server.pictures(server.run(workflow)), server.pictures(server.run(chain()))
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)  # its networks may be of 16 bits
 
 
 def test_a_replaced_style_file_runs_again(server):
