@@ -242,7 +242,7 @@ def _train(config: TrainingConfig, preview_every: int, path: Path) -> TrainingRe
 
 
 def _time_left(config: TrainingConfig) -> Callable[[int], None]:
-    """What says on the node, about every second, how far it is and how long it will take, as the steps since its first call."""
+    """What says on the node, about every second, how far it is and, by the pace since its first call, how long it will take."""
     first, begun, said = None, 0.0, 0.0
 
     def say(step: int) -> None:
