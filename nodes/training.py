@@ -242,16 +242,20 @@ def _train(config: TrainingConfig, preview_every: int, path: Path) -> TrainingRe
 
 
 def _time_left(config: TrainingConfig) -> Callable[[int], None]:
-    """What says on the node, about every second, how far it is and how long it will take."""
-    first, begun, said = 0, time.monotonic(), 0.0
+    """What says on the node, about every second, how far it is and, by the pace since its first call, how long it will take."""
+    first, begun, said = None, 0.0, 0.0
 
     def say(step: int) -> None:
-        nonlocal first, said
-        first, now = first or step - 1, time.monotonic()
+        nonlocal first, begun, said
+        now = time.monotonic()
+        if first is None:
+            first, begun = step, now
         if now - said >= 1 or step == config.steps:
-            said = now
-            minutes, seconds = divmod(round((now - begun) * (config.steps - step) / (step - first)), 60)
-            host.say(f"step {step} of {config.steps}, {minutes}:{seconds:02} left")
+            said, text = now, f"step {step} of {config.steps}"
+            if step > first:
+                minutes, seconds = divmod(round((now - begun) * (config.steps - step) / (step - first)), 60)
+                text += f", {minutes}:{seconds:02} left"
+            host.say(text)
 
     return say
 

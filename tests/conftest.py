@@ -115,3 +115,9 @@ def vgg(tmp_path_factory) -> Path:
 @pytest.fixture
 def small(small_files, device):
     return load_encoder(str(small_files[0]), device, "float32"), load_decoder(str(small_files[1]), device, "float32")
+
+
+@pytest.fixture
+def networks(small_files):
+    """The small networks on the CPU."""
+    return load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")

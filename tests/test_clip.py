@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from adain_core import clip as clip_module
-from adain_core import encode_style, keep_colors, load_decoder, load_encoder, mix_styles, stylize, transfer
+from adain_core import encode_style, keep_colors, mix_styles, stylize, transfer
 from adain_core.cli import main
 from adain_core.clip import ClipState, ClipStylizer, PictureSequence
 from adain_core.images import load_image, resize, save_image
@@ -213,11 +213,6 @@ def command(tmp_path, small_files, monkeypatch):
 
     run.networks = networks
     return run
-
-
-@pytest.fixture
-def networks(small_files):
-    return load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")
 
 
 def painted(networks, name):

@@ -272,6 +272,7 @@ def test_a_file_that_changed_is_fetched_on_request(served, tensors, tmp_path):
     save_file({"new": torch.ones(9)}, tmp_path / "new.safetensors")
     served.serve(str(FILE), tmp_path / "new.safetensors", lfs=False)
     assert pull_file([FILE]).read_bytes() != (tmp_path / "new.safetensors").read_bytes()
+    assert pull_file([FILE], refresh=True).read_bytes() == (tmp_path / "new.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,12 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from adain_core import encode_style, keep_colors, large, load_decoder, load_encoder, stylize, transfer
+from adain_core import encode_style, keep_colors, large, stylize, transfer
 from adain_core.cli import main
 from adain_core.cli import stylize as stylize_command
 from adain_core.images import load_image, save_image
 
 pyvips = pytest.importorskip("pyvips")
-
-
-@pytest.fixture
-def networks(small_files):
-    return load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def networks(kind, device):
     return pair
 
 
-def masked_mix(encoder, count=1):
+def masked_mix(encoder):
     """Two styles in two regions that fade into each other, and none in a corner."""
     ramp = torch.linspace(0, 1, 50).expand(40, 50)
     styles = [encode_style(encoder, torch.rand(1, 3, 48, 56) * scale, size=0) for scale in (1.0, 0.4)]

@@ -16,7 +16,6 @@ from torch import nn
 from adain_core import encode_style, load_decoder, load_encoder, stylize
 from adain_core.cli import train as command
 from adain_core.decoder import VGGDecoder
-from adain_core.encoder import VGGEncoder
 from adain_core.evaluation import plain
 from adain_core.images import load_image
 from adain_core.losses import LAYERS
@@ -25,7 +24,6 @@ from adain_core.training import PRESETS, TrainingConfig, train, trainer
 from adain_core.training.data import PictureFolder
 from adain_core.training.inverse import fit_inverse
 from adain_core.training.muon import Muon, orthogonalized
-from adain_core.training.networks import initialize
 from adain_core.training.objective import Objective
 from adain_core.weights import read_network
 
@@ -36,7 +34,7 @@ SMALL = dict(channels=(4, 6), blocks=(1, 1), crop_size=32, resize_content=(32, 4
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Contents, styles and a loss network with random weights."""
+    """Contents and styles."""
     folder = tmp_path_factory.mktemp("training")
     rng = np.random.default_rng(0)
     for name in ("contents", "styles"):
@@ -44,24 +42,12 @@ def folders(tmp_path_factory):
         for k in range(4):
             pixels = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((60, 50)).save(folder / name / f"{k}.png")
-    network = plain.encoder()
-    vgg = VGGEncoder({})
-    initialize(vgg, 0)
-    own = dict(vgg.named_modules())
-    numbers = [n for n, module in network.named_children() if isinstance(module, torch.nn.Conv2d)]
-    network[0].weight.copy_(torch.eye(3)[:, :, None, None])
-    network[0].bias.zero_()
-    for number, name in zip(numbers[1:], vgg.layer_names()[1:], strict=True):
-        network[int(number)].load_state_dict(own[name].state_dict())
-    torch.save(network.state_dict(), folder / "vgg.pth")
     return folder
 
 
 @pytest.fixture
-def config(folders, tmp_path):
-    return TrainingConfig(
-        folders / "contents", folders / "styles", tmp_path / "out", str(folders / "vgg.pth"), "tiny", steps=6, **SMALL
-    )
+def config(folders, vgg, tmp_path):
+    return TrainingConfig(folders / "contents", folders / "styles", tmp_path / "out", str(vgg), "tiny", steps=6, **SMALL)
 
 
 def test_a_small_model_learns_and_its_files_work(config):
@@ -206,7 +192,7 @@ def test_a_decoder_for_a_fixed_small_encoder_and_none_of_another(config, small_f
     fixed = dataclasses.replace(config, channels=(), encoder=str(small_files[0]), start_from=str(small_files[1]))
     result = train(dataclasses.replace(fixed, steps=1))
     assert load_decoder(str(result.decoder)).encoder_fingerprint == load_encoder(str(small_files[0])).fingerprint
-    with pytest.raises(ValueError, match="reads the encoder 'small', the features are of 'vgg'"):
+    with pytest.raises(ValueError, match="reads the encoder 'small', the features are of 'judge'"):
         train(dataclasses.replace(fixed, encoder="", output=tmp_path / "wrong"))
 
 

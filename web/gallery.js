@@ -20,7 +20,8 @@ const LOOK = `
 .adain-gallery header button { width: 34px; height: 34px; border: 0; border-radius: 8px; background: none;
   color: var(--descrip-text); font-size: 22px; line-height: 1; cursor: pointer; }
 .adain-gallery header button:hover { background: var(--faint); color: var(--fg-color); }
-.adain-gallery :is(input, header button, [role=listbox]):focus-visible { outline: 2px solid var(--accent); outline-offset: -1px; }
+.adain-gallery :is(input, header button, [role=listbox]):focus-visible { outline: 2px solid var(--accent);
+  outline-offset: -1px; }
 .adain-gallery [role=listbox] { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 6px;
   padding: 4px 12px 8px; overflow-y: auto; border-radius: 8px; }
 .adain-gallery [role=option] { padding: 6px; border: 2px solid transparent; border-radius: 10px; text-align: center;
@@ -35,6 +36,12 @@ const LOOK = `
 .adain-gallery footer { flex: none; min-height: 1.35em; padding: 10px 16px 12px; border-top: 1px solid var(--faint);
   color: var(--descrip-text); font-size: 12px; }
 `;
+
+let translations = {}; // by language, what each extension has in its locales/
+
+function translate(english) {
+  return translations[app.extensionManager.setting.get("Comfy.Locale")]?.AdaIN?.[english] ?? english;
+}
 
 function element(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -80,15 +87,16 @@ async function openGallery(node) {
   if (document.querySelector(".adain-gallery")) return;
 
   const options = styles.map((style, index) => tile(style, index, style.name === widget.value));
-  const list = element("div", { role: "listbox", id: "adain-styles", ariaLabel: "Styles", tabIndex: 0 }, ...options);
+  const list = element("div", { role: "listbox", id: "adain-styles", ariaLabel: translate("Styles"), tabIndex: 0 }, ...options);
   const search = element("input", { type: "text", role: "combobox", autocomplete: "off", spellcheck: false });
-  search.placeholder = search.ariaLabel = "Filter by name or painter";
+  search.placeholder = search.ariaLabel = translate("Filter by name or painter");
   search.ariaExpanded = true;
   search.setAttribute("aria-controls", list.id);
-  const close = element("button", { type: "button", ariaLabel: "Close", textContent: "×" });
+  const close = element("button", { type: "button", ariaLabel: translate("Close"), textContent: "×" });
   const about = element("footer", { ariaLive: "polite" });
-  const header = element("header", {}, element("h2", { textContent: "Choose a style" }), search, close);
-  const dialog = element("dialog", { className: "adain-gallery", ariaLabel: "Choose a style" }, header, list, about);
+  const heading = element("h2", { textContent: translate("Choose a style") });
+  const header = element("header", {}, heading, search, close);
+  const dialog = element("dialog", { className: "adain-gallery", ariaLabel: heading.textContent }, header, list, about);
 
   let active; // the option that the keyboard is at
   const shown = () => options.filter((option) => !option.hidden);
@@ -98,7 +106,7 @@ async function openGallery(node) {
     active?.classList.add("active");
     active?.scrollIntoView({ block: "nearest" });
     for (const box of [search, list]) box.setAttribute("aria-activedescendant", active?.id ?? "");
-    about.textContent = active ? styles[options.indexOf(active)].source : "There is no such style.";
+    about.textContent = active ? styles[options.indexOf(active)].source : translate("There is no such style.");
   }
   function finish(option) {
     dialog.close();
@@ -153,18 +161,20 @@ app.registerExtension({
       function() {
         const node = Object.values(app.canvas.selected_nodes).find(styleWidget);
         if (node) return openGallery(node);
-        app.extensionManager.toast.add({ severity: "info", summary: "Select Load Style or Style Transfer first", life: 4000 });
+        const summary = translate("Select Load Style or Style Transfer first");
+        app.extensionManager.toast.add({ severity: "info", summary, life: 4000 });
       },
     },
   ],
   keybindings: [{ commandId: COMMAND, combo: { key: "s", shift: true } }],
-  init() {
+  async init() {
     document.head.append(element("style", { textContent: LOOK }));
+    translations = await api.getCustomNodesI18n();
   },
   nodeCreated(node) {
     if (!styleWidget(node)) return;
     // Last on the node and not saved: workflows keep widgets' values by position.
-    const button = node.addWidget("button", "Choose by picture", null, () => openGallery(node), { serialize: false });
+    const button = node.addWidget("button", translate("Choose by picture"), null, () => openGallery(node), { serialize: false });
     button.serialize = false;
   },
 });

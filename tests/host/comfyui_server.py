@@ -16,9 +16,9 @@ import clips
 import pytest
 import torch
 from PIL import Image, ImageSequence
+from root import ROOT
 from torchvision.transforms.functional import pil_to_tensor
 
-ROOT = Path(__file__).resolve().parents[2]
 CHECKOUT, PYTHON = os.environ.get("COMFYUI_DIR", ""), os.environ.get("COMFYUI_PYTHON", "")
 EXAMPLE = Path(CHECKOUT) / "input" / "example.png"
 PATIENCE = 300  # seconds without a line in the log, after which a test fails

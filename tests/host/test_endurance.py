@@ -14,7 +14,7 @@ from statistics import median
 import psutil
 import pytest
 from comfyui_server import Server, needs_comfyui
-from test_host import chain, node, server, training  # noqa: F401
+from prompts import chain, node, training
 
 from adain_core import load_decoder, load_style
 from adain_core.files import MARK
@@ -47,7 +47,7 @@ def saving(name: str, size: int) -> dict:
     return workflow
 
 
-def cancelled(server: Server, workflow: dict) -> str:  # noqa: F811
+def cancelled(server: Server, workflow: dict) -> str:
     """Press cancel until it has ended; its last message."""
     prompt = server.start(workflow)
     while prompt not in server.get(f"/history/{prompt}"):
@@ -56,7 +56,7 @@ def cancelled(server: Server, workflow: dict) -> str:  # noqa: F811
     return server.finish(prompt)["status"]["messages"][-1][0]
 
 
-def prompts(server: Server) -> Iterator[str]:  # noqa: F811
+def prompts(server: Server) -> Iterator[str]:
     """Runs one prompt after the other; how each ended."""
     for number in itertools.count():
         alpha = (number % 100) / 100  # no two in a row come from the cache
@@ -82,7 +82,7 @@ def prompts(server: Server) -> Iterator[str]:  # noqa: F811
         yield server.finish(server.start(workflow))["status"]["messages"][-1][0]
 
 
-def test_two_hundred_prompts_leave_memory_threads_and_files_as_they_were(server):  # noqa: F811
+def test_two_hundred_prompts_leave_memory_threads_and_files_as_they_were(server):
     server.run(saving("first", 20))
     process, ends, samples = psutil.Process(server.process.pid), [], []
     for number, end in enumerate(itertools.islice(prompts(server), PROMPTS), 1):
@@ -104,7 +104,7 @@ ODD = [
 ]  # fmt: skip
 
 
-def test_prompts_with_any_values_are_run_or_refused_in_one_sentence(server):  # noqa: F811
+def test_prompts_with_any_values_are_run_or_refused_in_one_sentence(server):
     server.run(saving("first", 20))
     draw, refused, ends = random.Random(0), 0, []
     for number in range(100):
@@ -133,7 +133,7 @@ def test_prompts_with_any_values_are_run_or_refused_in_one_sentence(server):  # 
 
 
 @pytest.fixture
-def two_servers(server, tmp_path) -> Iterator[tuple[Server, Server]]:  # noqa: F811
+def two_servers(server, tmp_path) -> Iterator[tuple[Server, Server]]:
     """The second has the models, inputs and results of the first."""
     (tmp_path / "custom_nodes").mkdir()
     for folder in ("models", "input", "output"):

@@ -7,14 +7,15 @@ import json
 import shutil
 
 import pytest
-from comfyui_server import ROOT, Server, needs_comfyui
+from comfyui_server import Server, needs_comfyui
+from root import ROOT
 
 from adain_core import load_style
 from adain_core.catalog import BUNDLED
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-TEMPLATE = json.loads((ROOT / "workflows" / "first-steps.json").read_text())
+TEMPLATE, OTHER = (json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in ("first-steps", "keep-colors"))
 BUNDLED_NAMES = sorted(path.stem for path in (BUNDLED / "styles").glob("*.safetensors"))
 BUTTON = "Choose by picture"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # no network
@@ -37,6 +38,13 @@ def server(tmp_path_factory):
         yield server
 
 
+def loaded(page, server):
+    page.set_default_timeout(60_000)
+    page.goto(server.url, wait_until="domcontentloaded")
+    page.wait_for_function("window.app?.extensionManager && app.canvas?.graph?.nodes.length")  # its own first workflow
+    return page
+
+
 @pytest.fixture(scope="module", params=["canvas", "vue"])
 def window(server, request):
     """The page, with nodes drawn on the canvas or as elements of the page ("Nodes 2.0")."""
@@ -44,10 +52,7 @@ def window(server, request):
         pytest.skip("this host has them as an unfinished preview")
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(60_000)
-        page.goto(server.url, wait_until="domcontentloaded")
-        page.wait_for_function("window.app?.extensionManager && app.canvas?.graph?.nodes.length")  # its own first workflow
+        page = loaded(browser.new_page(viewport={"width": 1400, "height": 900}), server)
         page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", request.param == "vue")
         yield page
         browser.close()
@@ -218,3 +223,24 @@ def test_the_selected_node_answers_to_the_keyboard(window):
     canvas.wait()
     canvas.press("Home", "Enter")
     assert canvas.closed() and canvas.values() == ["broken"]
+
+
+@pytest.fixture
+def japanese(server, window):
+    """Another page, in Japanese."""
+    server.post("/settings", {"Comfy.Locale": "ja"})
+    page = loaded(window.context.browser.new_page(), server)
+    yield page
+    page.close()
+    server.post("/settings", {"Comfy.Locale": "en"})
+
+
+def test_the_gallery_and_the_nodes_of_templates_are_in_the_language_of_the_page(japanese):
+    canvas = Canvas(japanese, OTHER, "AdaINLoadStyle")
+    assert canvas.ask("node.title") == "スタイルを読み込む (AdaIN)" and canvas.ask("node.widgets.at(-1).name") == "画像で選ぶ"
+    canvas.ask("app.canvas.selectNode(node)")
+    canvas.press("Shift+S")
+    canvas.wait()
+    assert japanese.get_by_role("heading", name="スタイルを選ぶ").is_visible()
+    japanese.keyboard.type("zzz")
+    assert japanese.get_by_text("該当するスタイルがありません。").is_visible()

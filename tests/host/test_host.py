@@ -8,15 +8,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import urllib.request
-from pathlib import Path
 
 import clips
 import pytest
 import torch
-from comfyui_server import EXAMPLE, ROOT, Server, needs_comfyui
+from comfyui_server import EXAMPLE, Server, needs_comfyui
 from PIL import Image
+from prompts import chain, node, training
+from root import ROOT
 
 from adain_core import encode_style, load_decoder, load_encoder, load_style, stylize
 from adain_core.catalog import BUNDLED
@@ -30,56 +30,11 @@ THUMBNAIL_SIDE = 512
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, small_files):
-    base = tmp_path_factory.mktemp("comfyui")
-    (base / "models" / "adain").mkdir(parents=True)
-    (base / "input").mkdir()
-    (base / "custom_nodes").mkdir()
-    shutil.copy(Path(__file__).with_name("stand_in.py"), base / "custom_nodes")
-    for file in small_files:
-        shutil.copy(file, base / "models" / "adain")
-        shutil.copy(file, base / "models" / "adain" / file.name.replace("small", "fresh"))
-    torch.manual_seed(0)
-    save_image(torch.rand(1, 3, 37, 45), base / "input" / "photo.png")
-    save_image(torch.rand(1, 3, 64, 80) * torch.tensor([1.0, 0.5, 0.2])[:, None, None], base / "input" / "painting.png")
-    with Server(base) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def fresh_install(tmp_path_factory):
     """A server with nothing but the plugin, to which ComfyUI's own example picture is uploaded."""
     with Server(tmp_path_factory.mktemp("fresh")) as server:
         server.upload(EXAMPLE)
         yield server
-
-
-def node(kind: str, **inputs) -> dict:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def chain(model: str = "small", **more: dict) -> dict:
-    """The full way from photo.png and painting.png to a saved picture."""
-    nodes = {
-        "photo": node("LoadImage", image="photo.png"),
-        "painting": node("LoadImage", image="painting.png"),
-        "encoder": node("AdaINLoadEncoder", name=model, dtype="float32"),
-        "decoder": node("AdaINLoadDecoder", name=model, dtype="float32"),
-        "style": node("AdaINEncodeStyle", encoder=["encoder", 0], image=["painting", 0], size=0, combine="pool"),
-        "features": node(
-            "AdaINTransfer",
-            encoder=["encoder", 0],
-            content=["photo", 0],
-            style=["style", 0],
-            alpha=0.8,
-            content_statistics="image",
-            half_life=8.0,
-            tile=-1,
-        ),
-        "picture": node("AdaINDecode", decoder=["decoder", 0], features=["features", 0], tile=-1),
-        "save": node("SaveImage", images=["picture", 0], filename_prefix="chain"),
-    }
-    return {**nodes, **more}
 
 
 def write_thumbnail(name: str, pictures: torch.Tensor) -> None:
@@ -121,8 +76,8 @@ def test_every_template_is_listed_with_its_thumbnail(fresh_install):
 
 
 def test_all_nodes_register_and_nothing_failed(server):
-    names = [name for name in server.get("/object_info") if name.startswith("AdaIN")]
-    assert len(names) == 16
+    names = {name for name in server.get("/object_info") if name.startswith("AdaIN")}
+    assert names == {path.stem for path in (ROOT / "web" / "docs").iterdir()}
     options = server.get("/object_info/AdaINLoadEncoder")["AdaINLoadEncoder"]["input"]["required"]["name"][1]["options"]
     assert {"fresh", "small", "lite"} <= set(options)
     assert not [line for line in server.log if "IMPORT FAILED" in line or "Traceback" in line]
@@ -135,18 +90,19 @@ def test_the_help_page_of_every_node_is_served(server):
             assert "\n## Inputs\n" in answer.read().decode()
 
 
-def test_the_nodes_are_translated(server):
+def test_nodes_and_gallery_are_translated(server):
     texts = server.get("/i18n")
     names = {name for name in server.get("/object_info") if name.startswith("AdaIN")}
-    for language in ("de", "en", "es", "fr", "ja", "ko", "zh"):
-        assert names <= texts[language]["nodeDefs"].keys()
+    for folder in (ROOT / "locales").iterdir():
+        assert names <= texts[folder.name]["nodeDefs"].keys()
     assert texts["ja"]["nodeDefs"]["AdaINStyleTransfer"]["display_name"] == "スタイル変換 (AdaIN)"
+    assert texts["ja"]["AdaIN"]["Choose by picture"] == "画像で選ぶ"
 
 
-def test_the_chain_gives_the_librarys_picture_and_a_second_run_comes_from_the_cache(server, small_files):
+def test_the_chain_gives_the_librarys_picture_and_a_second_run_comes_from_the_cache(server, networks):
     workflow = chain()
     picture = server.pictures(server.run(workflow))
-    encoder, decoder = load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")
+    encoder, decoder = networks
     photo, painting = (load_image(server.base / "input" / name) for name in ("photo.png", "painting.png"))
     expected = stylize(encoder, decoder, photo, encode_style(encoder, painting, size=0), alpha=0.8)
     assert picture.shape == photo.shape
@@ -166,7 +122,8 @@ def test_a_saved_style_is_offered_at_once_and_serves_the_short_way(server):
         "short": node("AdaINStyleTransfer", content=content, model="small", style="mine", alpha=0.8, keep_colors=False),
         "save": node("SaveImage", images=["short", 0], filename_prefix="short"),
     }
-    torch.testing.assert_close(server.pictures(server.run(workflow)), server.pictures(server.run(chain())))
+    found, expected = server.pictures(server.run(workflow)), server.pictures(server.run(chain()))
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)  # its networks may be of 16 bits
 
 
 def test_a_replaced_style_file_runs_again(server):
@@ -202,7 +159,7 @@ def test_mixed_masked_and_swept_styles_make_a_clip(server):
     assert not torch.equal(clip[0], clip[2])
 
 
-def test_a_video_goes_through_with_its_times_and_sound(server, small_files):
+def test_a_video_goes_through_with_its_times_and_sound(server, networks):
     original = clips.write_clip(server.base / "input" / "clip.mp4", clips.noise(20), [0, 60, *range(240, 2400, 120)])
     workflow = chain(
         video=node("LoadVideo", file="clip.mp4"),
@@ -222,7 +179,7 @@ def test_a_video_goes_through_with_its_times_and_sound(server, small_files):
     saved = server.base / "output" / file["subfolder"] / file["filename"]
     assert clips.times(saved) == clips.times(original)
     assert clips.packets(saved, "audio") == clips.packets(original, "audio")
-    encoder, decoder = load_encoder(str(small_files[0])), load_decoder(str(small_files[1]))
+    encoder, decoder = networks
     frames = torch.from_numpy(clips.pixels(original)).movedim(-1, 1) / 255
     style = encode_style(encoder, load_image(server.base / "input" / "painting.png"), size=0)
     expected = stylize(encoder, decoder, frames, style, content_statistics="batch")
@@ -320,18 +277,6 @@ def test_cancelling_is_honoured(server):
 
 
 PREVIEW, TEXT = 1, 3  # kinds of binary messages
-
-
-def training(**changes) -> dict:
-    """A training on the example pictures, and a style learned with what it gives."""
-    settings = dict(contents="(built-in examples)", styles="(built-in examples)", steps=12, batch_size=2, crop_size=64)
-    settings |= dict(learning_rate=1e-3, style_weight=10.0, content_weight=1.0, seed=0, name="trained", preview_every=4)
-    return {
-        "encoder": node("AdaINLoadEncoder", name="small", dtype="float32"),
-        "train": node("AdaINTrainDecoder", encoder=["encoder", 0], **settings | changes),
-        "samples": node("SaveImage", images=["train", 2], filename_prefix="samples"),
-        "curve": node("SaveImage", images=["train", 3], filename_prefix="curve"),
-    }
 
 
 def test_training_shows_previews_and_the_time_left_and_its_decoder_serves(server):

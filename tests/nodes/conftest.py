@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 import torch
+from root import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME = "plugin_under_test"
 
 
@@ -102,3 +102,8 @@ def photo() -> torch.Tensor:
 @pytest.fixture
 def painting() -> torch.Tensor:
     return torch.rand(1, 40, 32, 3) * torch.tensor([1.0, 0.5, 0.2])
+
+
+@pytest.fixture
+def style(run, encoder, painting):
+    return run("EncodeStyle", encoder=encoder, image=painting, size=0)

@@ -1,4 +1,4 @@
-"""The nodes' texts in the languages of ComfyUI.
+"""The texts of the nodes and of the gallery in the languages of ComfyUI.
 
 With WRITE_LOCALES set, the English ones are written anew, as the schemas have them.
 """
@@ -10,7 +10,7 @@ import os
 import re
 
 import pytest
-from conftest import ROOT
+from root import ROOT
 
 FOLDER = ROOT / "locales"
 LANGUAGES = ("de", "es", "fr", "ja", "ko", "zh")
@@ -22,11 +22,13 @@ SAME = {  # words that a language has in common with English
 }
 LITERAL = re.compile(r"[\w./-]*[\d/_][\w./-]*|(?<!\w)\.\w+|\b[A-Z]{3,}\b")  # numbers, paths, endings, abbreviations
 
+GALLERY = (ROOT / "web" / "gallery.js").read_text(encoding="utf-8")
+
 every_language = pytest.mark.parametrize("language", LANGUAGES)
 
 
-def read(language: str) -> dict:
-    return json.loads((FOLDER / language / "nodeDefs.json").read_text(encoding="utf-8"))
+def read(language: str, file: str = "nodeDefs") -> dict:
+    return json.loads((FOLDER / language / f"{file}.json").read_text(encoding="utf-8"))
 
 
 def flat(tree: dict, *path: str) -> dict[tuple[str, ...], str]:
@@ -58,13 +60,20 @@ def test_english_is_as_the_schemas_have_it(english):
 
 
 def test_the_gallery_has_a_command_in_every_language():
-    gallery = (ROOT / "web" / "gallery.js").read_text(encoding="utf-8")
-    labels = {}
-    for language in ("en", *LANGUAGES):
-        texts = json.loads((FOLDER / language / "commands.json").read_text(encoding="utf-8"))
-        labels[language] = texts["AdaIN_ChooseStyle"]["label"]
-    assert f'label: "{labels["en"]}"' in gallery and 'COMMAND = "AdaIN.ChooseStyle"' in gallery
+    labels = {language: read(language, "commands")["AdaIN_ChooseStyle"]["label"] for language in ("en", *LANGUAGES)}
+    assert f'label: "{labels["en"]}"' in GALLERY and 'COMMAND = "AdaIN.ChooseStyle"' in GALLERY
     assert len(set(labels.values())) == len(labels)
+
+
+@pytest.mark.parametrize("language", [*LANGUAGES, "en"])
+def test_the_gallery_has_every_text_and_names_nodes_as_they_are_shown(language):
+    texts = read(language, "main")["AdaIN"]
+    assert texts.keys() == set(re.findall(r'translate\("(.+?)"\)', GALLERY))
+    left = {text for text in texts if texts[text] == text}
+    assert left == (texts.keys() if language == "en" else {text for text in texts if text.casefold() in SAME.get(language, ())})
+    for node_id in ("AdaINLoadStyle", "AdaINStyleTransfer"):
+        title = read(language)[node_id]["display_name"].removesuffix(" (AdaIN)")
+        assert title in texts["Select Load Style or Style Transfer first"]
 
 
 def test_there_are_just_these_languages():

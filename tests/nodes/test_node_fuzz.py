@@ -28,13 +28,12 @@ switches = st.booleans() | st.integers(-1, 2)
 
 
 @pytest.fixture
-def sockets(run, encoder, decoder, photo, painting, folders, small_files):
+def sockets(run, encoder, decoder, style, photo, painting, folders, small_files):
     """What is connected; beside the folders lie a secret, and links to it where there may be some."""
     (folders / SECRET).write_bytes(small_files[0].read_bytes())
     (folders / "output" / "adain_styles").mkdir(parents=True)
     (folders / "elsewhere").mkdir()
     (folders / "output" / "adain_styles" / "link").symlink_to(folders / "elsewhere")
-    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
     run("SaveStyle", style=style, name="waves")
     latent = {"samples": torch.rand(1, 4, 8, 8)}
     return {

@@ -47,20 +47,17 @@ def test_a_mix_is_by_weight_with_left_out_styles_left_out(run, encoder, painting
     assert [float(component.weight) for component in mix.components] == [0.25, 0.25, 0.5]
 
 
-def test_weights_that_are_all_zero_are_refused(run, encoder, painting):
-    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+def test_weights_that_are_all_zero_are_refused(run, style):
     with pytest.raises(ValueError, match="not all 0"):
         run("StyleMix", style_1=style, weight_1=0.0, style_2=style, weight_2=0.0)
 
 
-def test_an_empty_mask_is_refused(run, encoder, painting):
-    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+def test_an_empty_mask_is_refused(run, style):
     with pytest.raises(ValueError, match="mask is empty"):
         run("MaskStyle", style=style, mask=torch.zeros(1, 64, 64))
 
 
-def test_a_mask_a_little_above_1_counts_as_1(run, encoder, painting):
-    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+def test_a_mask_a_little_above_1_counts_as_1(run, style):
     masked = run("MaskStyle", style=style, mask=torch.full((1, 8, 8), 1.0000001))
     assert masked.components[0].mask.max() == 1
 
@@ -75,8 +72,7 @@ def test_a_sweep_goes_from_one_style_to_the_other(run, encoder, painting, photo,
     assert weight[[0, 1, 2, 4]].tolist() == [0, quarter, 0.5, 1]
 
 
-def test_a_saved_style_is_listed_and_loads_the_same(run, encoder, painting, part, folders):
-    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+def test_a_saved_style_is_listed_and_loads_the_same(run, style, painting, part, folders):
     run("SaveStyle", style=style, name="sea/waves", thumbnail=painting)
     node = part("nodes.styles").LoadStyle
     assert node.define_schema().inputs[0].options == ["sea/waves"]
@@ -94,8 +90,7 @@ def test_a_changed_style_file_runs_again(run, encoder, painting, photo, part):
 
 
 @pytest.mark.parametrize("name", ["", "  ", "..", "../escape", "/etc/escape", "a/../../escape", "sub/", "x:y", "nul\0"])
-def test_a_style_is_saved_nowhere_else(run, encoder, painting, folders, name):
-    style = run("EncodeStyle", encoder=encoder, image=painting, size=0)
+def test_a_style_is_saved_nowhere_else(run, style, folders, name):
     with pytest.raises(ValueError, match="is no name for a style"):
         run("SaveStyle", style=style, name=name)
     assert not list(folders.rglob("*escape*"))

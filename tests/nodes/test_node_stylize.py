@@ -7,11 +7,6 @@ import torch
 
 
 @pytest.fixture
-def style(run, encoder, painting):
-    return run("EncodeStyle", encoder=encoder, image=painting, size=0)
-
-
-@pytest.fixture
 def stylize(run, encoder, decoder):
     def through_both_nodes(content, style, keep_colors_of=None, **options):
         features = run("AdaIN", encoder=encoder, content=content, style=style, **options)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,6 +82,14 @@ def test_all_outputs_come_and_previews_show(train, part, encoder, monkeypatch):
     assert samples.shape == (1, 3 * 36, 8 * 36, 3) and curve.shape[-1] == 3
     assert [done for done, preview in shown if preview] == [0, 2, 4]
     assert shown[-1][0] == 4
+
+
+def test_the_time_left_is_said_from_the_second_step_on(train, part, monkeypatch):
+    said, clock = [], itertools.count(30, 30)
+    monkeypatch.setattr(part("nodes.host"), "say", said.append)
+    monkeypatch.setattr(part("nodes.training"), "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    train()
+    assert said == ["step 1 of 4", "step 2 of 4, 1:00 left", "step 3 of 4, 0:30 left", "step 4 of 4, 0:00 left"]
 
 
 def test_cancelled_training_leaves_a_decoder_and_the_same_run_goes_on(train, run, part, interrupt, caplog):

@@ -45,11 +45,6 @@ def stylize(run, encoder, decoder, style, part, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def style(run, encoder, painting):
-    return run("EncodeStyle", encoder=encoder, image=painting, size=0)
-
-
-@pytest.fixture
 def clip(tmp_path):
     return clips.write_clip(tmp_path / "clip.mp4", clips.noise(20))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from root import ROOT
 
 
 def test_installing_in_comfyui_leaves_torch_alone():

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from comfyui_server import Server
+
+from adain_core.images import save_image
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, small_files):
+    """A server with two pairs of small networks, a node of the tests' own, and two pictures in its input folder."""
+    base = tmp_path_factory.mktemp("comfyui")
+    (base / "models" / "adain").mkdir(parents=True)
+    (base / "input").mkdir()
+    (base / "custom_nodes").mkdir()
+    shutil.copy(Path(__file__).with_name("stand_in.py"), base / "custom_nodes")
+    for file in small_files:
+        shutil.copy(file, base / "models" / "adain")
+        shutil.copy(file, base / "models" / "adain" / file.name.replace("small", "fresh"))
+    torch.manual_seed(0)
+    save_image(torch.rand(1, 3, 37, 45), base / "input" / "photo.png")
+    save_image(torch.rand(1, 3, 64, 80) * torch.tensor([1.0, 0.5, 0.2])[:, None, None], base / "input" / "painting.png")
+    with Server(base) as server:
+        yield server
