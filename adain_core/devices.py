@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import torch
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # GPUs, the CPU, the CPU on Windows
 FAST_FLOAT16 = (7, 0)  # CUDA capability from which there are units for float16
+# Cards of that capability without those units, on which ComfyUI found convolutions in float16 to give NaN
+BROKEN_FLOAT16 = ("1630", "1650", "1660", "T500", "T550", "T600", "T1000", "T1200", "T2000", "MX450", "MX550", "CMP 30HX")
+CGROUPS = Path("/sys/fs/cgroup")
+# Limit, use, and what of the use can be taken back (by its name in memory.stat) of a container: cgroup v2, v1
+CONTAINER_MEMORY = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -53,8 +63,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 def fast_dtype(device: torch.device) -> torch.dtype:
     """The number type in which the device computes fastest what is good enough for a picture."""
-    if device.type in ("mps", "xpu") or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= FAST_FLOAT16):
+    if device.type in ("mps", "xpu"):
         return torch.float16
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FAST_FLOAT16:
+        broken = any(name in torch.cuda.get_device_name(device) for name in BROKEN_FLOAT16)
+        return torch.float32 if broken else torch.float16
     return torch.bfloat16 if device.type == "cpu" and has_fast_bfloat16(device) else torch.float32
 
 
@@ -76,7 +89,17 @@ def free_memory(device: torch.device) -> int:
         return backend.mem_get_info(device)[0] + backend.memory_reserved(device) - backend.memory_allocated(device)
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    return psutil.virtual_memory().available
+    return min(psutil.virtual_memory().available, _container_room())
+
+
+def _container_room() -> int | float:
+    """Bytes to the memory limit of the container that this runs in, which the system's own count does not know."""
+    for limit, used, reclaimable in CONTAINER_MEMORY:
+        with contextlib.suppress(OSError, ValueError, KeyError):  # another version, or "max": no limit
+            room = int((CGROUPS / limit).read_text()) - int((CGROUPS / used).read_text())
+            stat = dict(line.split() for line in (CGROUPS / limit).with_name("memory.stat").read_text().splitlines())
+            return max(0, room + int(stat[reclaimable]))
+    return math.inf
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -29,7 +29,7 @@ MATCHED = 2048  # patches that are compared with all of the style's at once
 Advance = Callable[[], object]
 
 
-class Objective:
+class AdaINLoss:
     """What AdaIN's decoders are trained to minimise: the distance to the AdaIN target, and the style loss times 10.
 
     Of contents `(B, 3, H, W)` and the statistics of a style's `layer_features`. Every method here minimises this in place of
@@ -71,10 +71,10 @@ def gatys(
 ) -> tuple[Tensor, list[Losses]]:
     """A picture optimised from the content (Gatys, Ecker and Bethge 2016), and its losses before each iteration and at the end.
 
-    Content and style are `(1, 3, H, W)` in [0, 1]; minimised is the `Objective`.
+    Content and style are `(1, 3, H, W)` in [0, 1]; minimised is the `AdaINLoss`.
     """
     statistics = [channel_statistics(x) for x in layer_features(network, style)]
-    objective, found = Objective(network, content, statistics), []
+    objective, found = AdaINLoss(network, content, statistics), []
 
     def loss(picture: Tensor) -> Tensor:
         total, losses = objective(picture)
@@ -169,7 +169,7 @@ def train_style_network(
 ) -> list[Losses]:
     """Train a network on crops of the pictures in `contents`, the styles by turns; its losses before each step.
 
-    `styles` are the statistics of each style's `layer_features`; minimised is the `Objective`. Both networks are on one
+    `styles` are the statistics of each style's `layer_features`; minimised is the `AdaINLoss`. Both networks are on one
     device; the trained one is in evaluation mode afterwards.
     """
     device, found = next(network.parameters()).device, []
@@ -177,7 +177,7 @@ def train_style_network(
     pictures = PictureFolder(contents, crop_size, 2 * crop_size, augment, seed=seed)
     for step, (batch,) in zip(range(steps), stream([pictures], batch_size, workers=0), strict=False):
         content, index = batch.to(device).float() / 255, step % len(styles)
-        total, losses = Objective(network, content, styles[index])(style_network(content, index))
+        total, losses = AdaINLoss(network, content, styles[index])(style_network(content, index))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

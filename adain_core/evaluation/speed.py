@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..statistics import channel_statistics
 from . import figures, pipelines
-from .baselines import Objective, StyleNetwork, optimise
+from .baselines import AdaINLoss, StyleNetwork, optimise
 from .bench import BenchConfig, bench
 from .comparison import ONE_STYLE
 from .experiment import Experiment, Table
@@ -43,13 +43,13 @@ def measure_speed(config: SpeedConfig, progress: Progress | None = None) -> Expe
     def others(size: int, device: torch.device) -> list[Pipeline]:
         content, style = torch.rand(2, 1, 3, size, size, generator=torch.Generator().manual_seed(size)).to(device)
         judge = network.to(device)
-        objective = Objective(judge, content, [channel_statistics(x) for x in layer_features(judge, style)])
+        loss = AdaINLoss(judge, content, [channel_statistics(x) for x in layer_features(judge, style)])
         name, layer = next(iter(ONE_STYLE.items()))
         one_style = StyleNetwork(layer).to(device).eval()
         return [
             Pipeline(name, "float32", {"whole": lambda: one_style(content)}),
             Pipeline(OPTIMISATION, "float32", {
-                "whole": lambda: optimise(content, lambda picture: objective(picture)[0], 1, lambda: None)
+                "whole": lambda: optimise(content, lambda picture: loss(picture)[0], 1, lambda: None)
             }),
         ]  # fmt: skip
 
