@@ -30,12 +30,16 @@ def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: fl
     rows = max(BAND // (values_per_row * len(x)) // 2, 8) * 2
     if x.device.type != "cpu" or torch.is_grad_enabled() or rows >= x.shape[2]:
         return layers(x)
-    bands = []
+    result = None
     for top in range(0, x.shape[2], rows):
         first, bottom = max(0, top - halo), min(x.shape[2], top + rows)
-        start, count = round((top - first) * scale), math.ceil((bottom - top) * scale)
-        bands.append(layers(x[:, :, first : bottom + halo])[:, :, start : start + count])
-    return torch.cat(bands, dim=2)
+        start, count, done = round((top - first) * scale), math.ceil((bottom - top) * scale), round(top * scale)
+        band = layers(x[:, :, first : bottom + halo])
+        if result is None:  # the bands go into one tensor as they come, since beside it they would take as much again
+            shape = (*band.shape[:2], math.ceil(x.shape[2] * scale), band.shape[3])
+            result = torch.empty(shape, dtype=band.dtype, memory_format=torch.channels_last)
+        result[:, :, done : done + count] = band[:, :, start : start + count]
+    return result
 
 
 def reflection_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
