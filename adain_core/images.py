@@ -93,8 +93,7 @@ def save_image(image: Tensor, path: str | Path, quality: int = 95) -> None:
     that does not exist.
     """
     kind = save_format(path)
-    if (side := max(image.shape[-2:])) > (most := LONGEST_SIDES.get(kind, math.inf)):
-        raise ValueError(f"{path} cannot have a side of {side} pixels, {kind} has at most {most}; write a PNG or a TIFF.")
+    check_sides(image, path)
     picture = to_pil(on_white(image) if kind == "JPEG" else image)
     options = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
     if kind == "JPEG":
@@ -116,6 +115,13 @@ def save_format(path: str | Path) -> str:
     if suffix not in SAVE_FORMATS:
         raise ValueError(f"{path} has no extension of a picture that can be written; use one of {', '.join(SAVE_FORMATS)}.")
     return SAVE_FORMATS[suffix]
+
+
+def check_sides(image: Tensor, path: str | Path) -> None:
+    """Raise ValueError where a picture of the size of `image` `(..., H, W)` is too long for the format of `path`."""
+    kind = save_format(path)
+    if (side := max(image.shape[-2:])) > (most := LONGEST_SIDES.get(kind, math.inf)):
+        raise ValueError(f"{path} cannot have a side of {side} pixels, {kind} has at most {most}; write a PNG or a TIFF.")
 
 
 def list_images(folder: str | Path) -> list[Path]:

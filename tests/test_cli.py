@@ -7,6 +7,7 @@ from PIL import Image
 
 from adain_core import encode_style, keep_colors, load_encoder, load_style, match_colors, mix_styles, stylize
 from adain_core.cli import main
+from adain_core.cli import stylize as stylize_command
 from adain_core.images import load_image, resize, save_image
 from adain_core.weights import load_decoder
 
@@ -78,6 +79,13 @@ def test_a_folder_goes_on_past_a_broken_picture(folder, capsys):
     assert run("stylize", "in", "red.png", "-o", "out", *NETWORKS) == 1
     assert sorted(p.relative_to(folder / "out").as_posix() for p in (folder / "out").rglob("*.*")) == ["a.jpg", "sub/photo.png"]
     assert "1 of 3" in (err := capsys.readouterr().err) and "broken.png" in err
+
+
+def test_a_picture_too_long_for_its_format_is_refused_before_the_work(folder, capsys, monkeypatch):
+    monkeypatch.setattr(stylize_command, "stylize", lambda *_: pytest.fail("it was stylised"))
+    save_image(torch.rand(3, 2, 16384), folder / "long.png")
+    assert run("stylize", "long.png", "red.png", "-o", "long.webp", *NETWORKS) == 2
+    assert "WEBP has at most 16383; write a PNG or a TIFF" in capsys.readouterr().err
 
 
 def test_two_pictures_that_would_become_one_file_are_refused(folder, capsys):

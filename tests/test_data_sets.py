@@ -115,7 +115,7 @@ def test_broken_pictures_are_counted_and_the_others_done(command, tmp_path, caps
     (tmp_path / "contents/cats/2.png").write_bytes(b"no picture")
     assert main([*command, "-o", str(tmp_path / "out")]) == 1
     assert len(files(tmp_path / "out")) == 16
-    assert "1 of 9 pictures could not be read" in capsys.readouterr().err
+    assert "1 of 9 pictures could not be stylised" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change, sentence", [

@@ -21,7 +21,7 @@ from ..decoder import Decoder
 from ..devices import rank_and_size, resolve_device
 from ..encoder import Encoder
 from ..files import check_folder, check_writable, make_folder, read_ahead, remove_leftovers, write_behind
-from ..images import SAVE_FORMATS, list_images, load_image, load_mask, resize, save_format, save_image
+from ..images import SAVE_FORMATS, check_sides, list_images, load_image, load_mask, resize, save_format, save_image
 from ..large import MAX_PIXELS, check_large, needs_streaming, stylize_file
 from ..style import Style, encode_style, load_style, mix_styles
 from ..stylize import CONTENT_STATISTICS, stylize
@@ -121,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
                     continue
                 if isinstance(content, Exception):
                     raise content
+                check_sides(content, target)
             except (ValueError, OSError) as error:
                 if not arguments.content.is_dir():
                     raise
@@ -248,6 +249,7 @@ def _run_data_set(arguments: argparse.Namespace) -> int:
             continue
         try:
             content = resize(load_image(source), arguments.size)
+            check_sides(content, place)
         except (ValueError, OSError) as error:
             failures.append(str(error))
             continue
@@ -279,7 +281,7 @@ def style_names(styles: Sequence[Path], folder: Path) -> dict[Path, str]:
 def _report(failures: Sequence[str], total: int) -> int:
     failures = list(dict.fromkeys(failures))  # a style that cannot be read fails with each of its contents
     if failures:
-        print(f"adain: {len(failures)} of {total} pictures could not be read:", *failures, sep="\n  ", file=sys.stderr)
+        print(f"adain: {len(failures)} of {total} pictures could not be stylised:", *failures, sep="\n  ", file=sys.stderr)
     return 1 if failures else 0
 
 
