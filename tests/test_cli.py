@@ -82,7 +82,7 @@ def test_a_folder_goes_on_past_a_broken_picture(folder, capsys):
 
 
 def test_a_picture_too_long_for_its_format_is_refused_before_the_work(folder, capsys, monkeypatch):
-    monkeypatch.setattr(stylize_command, "stylize", lambda *_: pytest.fail("it was stylised"))
+    monkeypatch.setattr(stylize_command, "stylize", lambda *_, **__: pytest.fail("it was stylised"))
     save_image(torch.rand(3, 2, 16384), folder / "long.png")
     assert run("stylize", "long.png", "red.png", "-o", "long.webp", *NETWORKS) == 2
     assert "WEBP has at most 16383; write a PNG or a TIFF" in capsys.readouterr().err
