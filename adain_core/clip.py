@@ -102,7 +102,7 @@ class ClipStylizer:
     size: int = 0
 
     def __post_init__(self) -> None:
-        check_options(self.encoder, self.style, self.alpha, self.content_statistics)
+        check_options(self.encoder, self.style, self.alpha, self.content_statistics, self.half_life)
         check_decoder(self.decoder, self.encoder.fingerprint, self.encoder.name)
 
     def video(self, video: Video, path: str | Path) -> None:

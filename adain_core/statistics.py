@@ -52,8 +52,7 @@ class ChannelStatistics:
         `past`, of batch 1, is the last of what this gave for the samples before. Raises ValueError for a half-life that is
         not above 0.
         """
-        if not half_life > 0:
-            raise ValueError(f"half_life is {half_life}; it is a number of frames and must be above 0.")
+        check_half_life(half_life)
         decay = 0.5 ** (1.0 / half_life)
         smoothed = []
         for index in range(self.batch):
@@ -122,6 +121,12 @@ def adain(x: Tensor, statistics: ChannelStatistics, alpha: float = 1.0, content:
     scale, shift = affine_pair(channel_statistics(x) if content is None else content, statistics)
     scale, shift = 1 + alpha * (scale - 1), alpha * shift
     return torch.addcmul(shift[:, :, None, None], _at_least_float32(x), scale[:, :, None, None]).to(x.dtype)
+
+
+def check_half_life(half_life: float) -> None:
+    """Raise ValueError for a number of frames that is not above 0."""
+    if not half_life > 0:
+        raise ValueError(f"half_life is {half_life}; it is a number of frames and must be above 0.")
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

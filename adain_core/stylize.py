@@ -14,7 +14,7 @@ from .decoder import Decoder
 from .devices import exact_float32, free_memory
 from .encoder import Encoder
 from .images import resize_mask
-from .statistics import ChannelStatistics, affine_pair
+from .statistics import ChannelStatistics, affine_pair, check_half_life
 from .style import Component, Style, check_levels, check_pictures, check_same_encoder
 from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, report, run_in_memory
 
@@ -98,7 +98,7 @@ def transfer(
     With masks, at each position: `t = (1 - c) x + c sum_k a_k adain_k`, `a_k = w_k m_k / sum_j w_j m_j`,
     `c = min(1, sum_j m_j)`, where a style without a mask has m = 1.
     """
-    check_options(encoder, style, alpha, content_statistics)
+    check_options(encoder, style, alpha, content_statistics, half_life)
     if isinstance(content, Tensor):  # what is read in parts is of bytes, and has no alpha
         content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
@@ -197,11 +197,12 @@ def stylize(
     return decode(decoder, transfer(encoder, content, style, alpha, content_statistics, half_life, tile), tile)
 
 
-def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str) -> None:
+def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str, half_life: float) -> None:
     """Raise ValueError where `transfer` could not do this with any content."""
     check_same_encoder(style, encoder.fingerprint, encoder.name, "the content's encoder")
     check_levels(style, encoder)
     check_alpha(alpha)
+    check_half_life(half_life)
     if content_statistics not in CONTENT_STATISTICS:
         raise ValueError(f"content_statistics is {content_statistics!r}; choose one of {', '.join(CONTENT_STATISTICS)}.")
     if content_statistics == "region" and all(component.mask is None for component in style.components):

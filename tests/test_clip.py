@@ -142,6 +142,8 @@ def test_what_cannot_be_is_refused_before_any_work(small, style):
         ClipStylizer(*small, dataclasses.replace(style, encoder_fingerprint="other", encoder_name="other"))
     with pytest.raises(ValueError, match="content_statistics is 'clip'"):
         ClipStylizer(*small, style, content_statistics="clip")
+    with pytest.raises(ValueError, match="half_life is 0"):
+        ClipStylizer(*small, style, half_life=0)
 
 
 class Stopped(Exception):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..devices import resolve_device
 from ..files import replacing
 from ..images import list_images, load_image, on_white, resize
-from ..statistics import ChannelStatistics, channel_statistics
+from ..statistics import ChannelStatistics, channel_statistics, check_half_life
 from ..style import Style, encode_style
 from ..stylize import stylize
 from ..weights import load_decoder, load_encoder
@@ -55,8 +55,7 @@ class EvaluationConfig:
             raise ValueError(f"the size is {self.size}; give the side of the squares in pixels.")
         if min(self.pairs, self.boil_pairs) < 0:
             raise ValueError("a number of pairs is below 0; 0 takes all of them, and leaves the boil out.")
-        if not self.half_life > 0:
-            raise ValueError(f"half_life is {self.half_life}; it is a number of frames and must be above 0.")
+        check_half_life(self.half_life)
 
 
 @dataclass(frozen=True)
