@@ -1,11 +1,13 @@
+import copy
 import logging
+import re
 
 import pytest
 import torch
 
 from adain_core import encode_style, learn_style, load_style, stylize
 from adain_core.cli import main
-from adain_core.images import save_image
+from adain_core.images import resize, save_image
 from adain_core.statistics import channel_statistics
 from adain_core.training.networks import loss_layers
 
@@ -57,6 +59,16 @@ def test_the_start_is_kept_and_it_ends_early_where_nothing_is_gained(small, pain
         torch.testing.assert_close(found.mean, wanted.mean)
         torch.testing.assert_close(found.m2, wanted.m2)
     assert len(steps) == 30 and steps[-1] == 100 and "in 30 steps" in caplog.text
+
+
+def test_it_is_judged_by_what_is_shown_of_the_results(small, painting, contents, caplog):
+    encoder, decoder = small[0], copy.deepcopy(small[1])
+    with torch.no_grad():
+        decoder.out.weight.mul_(20)  # far beyond black and white
+    with caplog.at_level(logging.INFO):
+        learn_style(encoder, decoder, painting, contents, 1)
+    shown = distance((encoder, decoder), painting, resize(contents, 32), encode_style(encoder, painting, 64))
+    assert float(re.search(r"fell from ([\d.]+)", caplog.text)[1]) == pytest.approx(shown, abs=0.002)
 
 
 def test_the_networks_are_left_alone(small, painting, contents):

@@ -116,12 +116,13 @@ class _View:
     def check(self, levels: Sequence[ChannelStatistics]) -> tuple[float, Tensor]:
         """The mean style loss of all contents, and the first one's picture."""
         losses = [self.losses(index, levels) for index in range(len(self.contents))]
-        return fmean(style.item() for style, _, _ in losses), losses[0][2].clamp(0, 1)
+        return fmean(style.item() for style, _, _ in losses), losses[0][2]
 
     def losses(self, index: int, levels: Sequence[ChannelStatistics]) -> tuple[Tensor, Tensor, Tensor]:
         """Style and content loss of a content in the style of these statistics, and its picture."""
         result = self.decoder([adain(x, level) for x, level in zip(self.contents[index], levels, strict=True)])
-        result = result[:, :, : self.size[0], : self.size[1]]
+        # as it is shown: what lies beyond black and white could be bent to lower the losses, and break the picture
+        result = result[:, :, : self.size[0], : self.size[1]].clamp(0, 1)
         seen = self.loss_encoder(result, self.layers)
         return style_loss(seen, self.style), content_loss(seen[-1], self.targets[index]), result
 
