@@ -46,8 +46,9 @@ def learn_style(
 
     They start as `encode_style` has them and are refined by gradient on `contents` `(N, 3, H, W)`, both in [0, 1], with
     fixed networks: the affine pair of conditional instance normalization (Dumoulin et al. 2017), of one style. The loss is
-    that of training, as `loss_encoder` (default: `encoder`) sees it. At most 16 contents, evenly spaced, are learned from,
-    at 256 pixels; on these the style loss is never above that of the start. It ends early where 30 steps gain nothing.
+    that of training, of the results clamped to [0, 1], as `loss_encoder` (default: `encoder`) sees them. At most 16
+    contents, evenly spaced, are learned from, at 256 pixels; on these the style loss is never above that of the start. It
+    ends early where 30 steps gain nothing.
 
     `progress(done, steps, picture)` is called at each step, at some with a stylised content; what it raises ends it. Raises
     ValueError for pictures that are none and for a decoder of another encoder.
