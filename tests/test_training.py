@@ -178,6 +178,17 @@ def test_a_batch_serves_several_pairings(config, monkeypatch):
         assert torch.equal(style, looks[index // 2].roll(index % 2, 0))
 
 
+def test_the_loss_network_given_as_the_encoder_too_sees_pictures_once(config, vgg, tmp_path, monkeypatch):
+    encoded, encode = [], Objective._encode
+    monkeypatch.setattr(Objective, "_encode", lambda self, *pair: encoded.append(pair) or encode(self, *pair))
+    shared = dataclasses.replace(config, channels=(), blocks=(), consistency_every=0, steps=2, output=tmp_path / "shared")
+    copied = shutil.copy(vgg, tmp_path / "copy.safetensors")
+    files = [train(shared).decoder, train(dataclasses.replace(shared, output=tmp_path / "again", encoder=str(copied))).decoder]
+    assert len(encoded) == 2  # for their sample sheets
+    states = [read_network(file).state for file in files]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
 def test_a_training_begins_with_other_networks(config, tmp_path):
     start = train(dataclasses.replace(config, steps=1))
     begun = dataclasses.replace(config, output=tmp_path / "on", start_from=str(config.output / "tiny"), learning_rate=1e-9)

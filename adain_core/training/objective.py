@@ -116,8 +116,9 @@ class Objective(nn.Module):
             return consistency_loss(result, self._decode(self.encoder(_fast(moved)), styles, own, moved), offset)
 
     def _known(self, seen: Seen) -> tuple[list[Tensor], list[ChannelStatistics]] | None:
-        """What `_encode` would give, where the loss network has computed it already."""
-        if self.encoder is self.loss_network and len(self.encoder.levels) == 1:
+        """What `_encode` would give, where the loss network, being the same, has computed it already."""
+        same = not self.config.channels and self.encoder.fingerprint == self.loss_network.fingerprint
+        if same and len(self.encoder.levels) == 1:
             return [seen.features], seen.statistics[-1:]
         return None
 
