@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ BAND = 1 << 22
 Layer = Callable[[nn.Conv2d, Tensor], Tensor]  # applies a convolution, with what follows it
 
 # Fewest channels, and rows and columns, with which Winograd's convolution is faster.
-WINOGRAD_CHANNELS, WINOGRAD_SIDE = 64, 16
+WINOGRAD_CHANNELS, WINOGRAD_SIDE = 128, 16
 
 
 def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
@@ -99,20 +100,37 @@ class ReluAround:
         return x.float() + self.after[convolution][:, None, None]
 
 
-class ReflectionConv2d(nn.Conv2d):
-    """3x3 convolution under reflection padding."""
+class PreparedConv2d(nn.Conv2d):
+    """3x3 convolution that is computed by kernels made of its own."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3)
-        self._transformed: tuple[int, Tensor] | None = None
+        self._made: tuple[object, Any] | None = None
+
+    def _once(self, kind: object, make: Callable[[], Any]) -> Any:
+        """What `make` gives; where nothing is trained, made once for weights that stay as they are."""
+        if torch.is_grad_enabled():
+            return make()
+        key = kind, 0 if self.weight.is_inference() else self.weight._version
+        if self._made is None or self._made[0] != key:
+            self._made = key, make()
+        return self._made[1]
+
+    def _apply(self, *args: object, **kwargs: object) -> nn.Module:
+        self._made = None  # weights move, or change their type
+        return super()._apply(*args, **kwargs)
+
+
+class ReflectionConv2d(PreparedConv2d):
+    """3x3 convolution under reflection padding."""
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         if not self._winograd_pays(x):
             return _convolve(self, reflection_pad(x, 1, 1, 1, 1), bias)
-        height, width = x.shape[2:]
-        x = reflection_pad(x, 1, 1 + -width % winograd.TILE, 1, 1 + -height % winograd.TILE)
-        bias = self.bias if bias is None else bias
-        return winograd.conv2d(x, self._winograd_kernels(), bias)[:, :, :height, :width]
+        height = x.shape[2]
+        x = reflection_pad(x, 1, 1, 1, 1 + -height % winograd.TILE)
+        kernels = self._once("winograd", lambda: winograd.transform_kernels(self.weight))
+        return winograd.conv2d(x, kernels, self.bias if bias is None else bias)[:, :, :height]
 
     def _winograd_pays(self, x: Tensor) -> bool:
         """In float32 on a CPU, where nothing is trained."""
@@ -124,17 +142,6 @@ class ReflectionConv2d(nn.Conv2d):
             and min(self.in_channels, self.out_channels) >= WINOGRAD_CHANNELS
             and min(x.shape[2:]) >= WINOGRAD_SIDE
         )
-
-    def _winograd_kernels(self) -> Tensor:
-        """Made once for weights that stay as they are."""
-        version = 0 if self.weight.is_inference() else self.weight._version
-        if self._transformed is None or self._transformed[0] != version:
-            self._transformed = version, winograd.transform_kernels(self.weight)
-        return self._transformed[1]
-
-    def _apply(self, *args: object, **kwargs: object) -> nn.Module:
-        self._transformed = None  # weights move, or change their type
-        return super()._apply(*args, **kwargs)
 
 
 class DownsampleConv2d(nn.Conv2d):
@@ -151,7 +158,7 @@ class DownsampleConv2d(nn.Conv2d):
         return _convolve(self, reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2), bias)
 
 
-class UpsampleConv2d(ReflectionConv2d):
+class UpsampleConv2d(PreparedConv2d):
     """Nearest 2x upsampling, then a 3x3 convolution under reflection padding.
 
     Computed as what it equals: four 2x2 convolutions under replicate padding, one for each of the pixels in a position's
@@ -159,24 +166,25 @@ class UpsampleConv2d(ReflectionConv2d):
     """
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        bias = self.bias if bias is None else bias
-        # the first and the second pixel see its 3 taps fall on 2 positions as 1 + 2 and as 2 + 1; summed in float32
-        top, middle, bottom = self.weight.float().split(1, dim=2)
-        rows = torch.cat([top, middle + bottom], 2), torch.cat([top + middle, bottom], 2)
-        kernels = []
-        for kernel in rows:
-            left, centre, right = kernel.split(1, dim=3)
-            kernels.append((torch.cat([left, centre + right], 3), torch.cat([left + centre, right], 3)))
         height, width = x.shape[2:]
-        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        kernel = self._once(x.dtype, lambda: self._pixels().to(x.dtype, memory_format=torch.channels_last))
+        bias = (self.bias if bias is None else bias).to(x.dtype).repeat(4)
+        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, bias)
+        # a first pixel sees a position and the one before it, a second one sees it and the one behind it
+        pixels = zip(((0, 0), (0, 1), (1, 0), (1, 1)), x.chunk(4, 1), strict=True)
+        x = torch.cat([pixel[:, :, row : row + height, column : column + width] for (row, column), pixel in pixels], 1)
+        x = x.permute(0, 2, 3, 1).reshape(len(x), height, width, 2, 2, -1).transpose(2, 3)
+        return x.reshape(len(x), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
-        def pixels(row: int, column: int) -> Tensor:
-            part = x[:, :, row : row + height + 1, column : column + width + 1]
-            kernel = kernels[row][column].to(x.dtype, memory_format=torch.channels_last)
-            return F.conv2d(part, kernel, bias.to(x.dtype)).permute(0, 2, 3, 1)
-
-        pairs = [torch.stack([pixels(row, 0), pixels(row, 1)], dim=3) for row in (0, 1)]
-        return torch.stack(pairs, dim=2).reshape(len(x), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+    def _pixels(self) -> Tensor:
+        """The four kernels `(4 K, C, 2, 2)`: of the pixels upper left, upper right, lower left and lower right."""
+        # the first and the second pixel see the 3 taps fall on 2 positions as 1 + 2 and as 2 + 1; summed in float32
+        top, middle, bottom = self.weight.float().split(1, dim=2)
+        kernels = []
+        for rows in (torch.cat([top, middle + bottom], 2), torch.cat([top + middle, bottom], 2)):
+            left, centre, right = rows.split(1, dim=3)
+            kernels += [torch.cat([left, centre + right], 3), torch.cat([left + centre, right], 3)]
+        return torch.cat(kernels)
 
 
 class ResidualBlock(nn.Module):
