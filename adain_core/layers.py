@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from . import winograd
 
 # The C library keeps freed blocks below 32 MB for the next use. Larger ones come from the system anew, page by page, which
-# takes up to as long as the convolution that fills them.
-BAND = 1 << 22
+# takes up to as long as the convolution that fills them. Of less than 32 rows too many would be computed twice.
+BAND, BAND_ROWS = 1 << 21, 32
 
 Layer = Callable[[nn.Conv2d, Tensor], Tensor]  # applies a convolution, with what follows it
 
@@ -23,12 +23,12 @@ WINOGRAD_CHANNELS, WINOGRAD_SIDE = 128, 16
 
 
 def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
-    """`layers(x)`; on a CPU, where no gradient is wanted, in bands of rows in which no activation has more than `BAND` values.
+    """`layers(x)`; on a CPU, where no gradient is wanted, in bands: of as many rows as have `BAND` values, or of `BAND_ROWS`.
 
     `scale` is that of the rows: 1/2, 1 or 2. A row depends on `halo` rows of `x` beyond its own, an even number where
     `scale` is 1/2. `values_per_row` are the most activations there are for a row of one picture of `x`.
     """
-    rows = max(BAND // (values_per_row * len(x)) // 2, 8) * 2
+    rows = max(BAND // (values_per_row * len(x)) // 2 * 2, round(BAND_ROWS / max(scale, 1)))
     if x.device.type != "cpu" or torch.is_grad_enabled() or rows >= x.shape[2]:
         return layers(x)
     result = None

@@ -122,6 +122,7 @@ def test_a_normalised_decoder_sees_the_whole_picture(monkeypatch):
     initialize(decoder, 0)
     decoder = ablation.normalized(decoder, InstanceNorm2d, "instance normalization")
     monkeypatch.setattr(layers, "BAND", 1)
+    monkeypatch.setattr(layers, "BAND_ROWS", 16)
     features = [torch.rand(1, 512, 8, 3)]
     wanted = decoder(features).detach()
     with torch.no_grad():

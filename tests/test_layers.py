@@ -36,7 +36,12 @@ def test_strides_round_up_and_upsampling_doubles(size, device):
 def test_upsampling_equals_the_plain_way(device):
     layer, x = UpsampleConv2d(3, 5).to(device), torch.randn(2, 3, 5, 4, device=device)
     repeated = reflection_pad(torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest"), 1, 1, 1, 1)
-    torch.testing.assert_close(layer(x), torch.nn.functional.conv2d(repeated, layer.weight, layer.bias))
+    with torch.no_grad():
+        for changed in (1, 2):  # weights may change in between, and the number type
+            layer.weight.mul_(changed)
+            wanted = torch.nn.functional.conv2d(repeated, layer.weight, layer.bias)
+            torch.testing.assert_close(layer(x), wanted)
+            assert relative_error(layer(x.bfloat16()), wanted) < 0.01
 
 
 def test_upsampling_repeats_pixels_before_the_convolution(device):

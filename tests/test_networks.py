@@ -87,7 +87,8 @@ def test_bands_of_rows_change_nothing(networks, size, monkeypatch):
     with torch.no_grad():
         features = networks[0](picture.to(networks[0].conv1_1.weight))
         pictures = networks[1](features)
-        monkeypatch.setattr(layers, "BAND", 1)  # 16 rows at a time
+        monkeypatch.setattr(layers, "BAND", 1)
+        monkeypatch.setattr(layers, "BAND_ROWS", 16)
         assert plain.relative_error(networks[0](picture.to(features[0]))[0], features[0]) < 1e-5
         assert plain.relative_error(networks[1](features), pictures) < 1e-5
 
