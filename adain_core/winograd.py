@@ -48,9 +48,8 @@ def conv2d(x: Tensor, kernels: list[Tensor], bias: Tensor) -> Tensor:
         tiles = picture.flatten(1).unfold(0, SIDE, TILE).movedim(2, 0)
         for part, found in zip(tiles.split(band, dim=1), rows.split(band), strict=True):
             values = (INPUT @ part.reshape(SIDE, -1)).view(SIDE, 1, -1, across, channels).permute(0, 1, 4, 2, 3)
-            sums = x.new_empty(SIDE, len(found), result.shape[-1])
+            sums = x.new_empty(SIDE, len(found), across - TAPS + 1, len(bias))
             for point, (value, kernel) in enumerate(zip(values, kernels, strict=True)):
-                convolved = F.conv2d(value, kernel, bias if point == AT_ONE else None)
-                sums[point] = convolved.permute(0, 2, 3, 1).view(len(found), -1)
-            torch.bmm(OUTPUT.expand(len(found), -1, -1), sums.transpose(0, 1), out=found)
+                sums[point] = F.conv2d(value, kernel, bias if point == AT_ONE else None)[0].permute(1, 2, 0)
+            torch.bmm(OUTPUT.expand(len(found), -1, -1), sums.flatten(2).transpose(0, 1), out=found)
     return result.view(len(x), TILE * down, -1, len(bias)).permute(0, 3, 1, 2)
