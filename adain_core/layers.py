@@ -12,14 +12,18 @@ from torch import Tensor, nn
 
 from . import winograd
 
-# The C library keeps freed blocks below 32 MB for the next use. Larger ones come from the system anew, page by page, which
-# takes up to as long as the convolution that fills them. Of less than 32 rows too many would be computed twice.
+# The C library takes blocks from the system anew, page by page, which takes up to as long as the convolution that fills them,
+# unless they are no larger than the largest it has freed so far, of up to 32 MB. So one of these is freed now.
+torch.empty((1 << 25) - (1 << 14), dtype=torch.uint8)
+# Values of a layer's results that stay well below that. Of fewer than 32 rows too many would be computed twice.
 BAND, BAND_ROWS = 1 << 21, 32
 
 Layer = Callable[[nn.Conv2d, Tensor], Tensor]  # applies a convolution, with what follows it
 
 # Fewest channels, and rows and columns, with which Winograd's convolution is faster.
 WINOGRAD_CHANNELS, WINOGRAD_SIDE = 128, 16
+# Most channels of a result that is computed in cells of 2x2 pixels: with so few, a processor's vectors stay half empty.
+CELL_CHANNELS = 4
 
 
 def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
@@ -52,9 +56,8 @@ def reflection_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> T
     return x
 
 
-def _convolve(convolution: nn.Conv2d, x: Tensor, bias: Tensor | None) -> Tensor:
+def _convolve(convolution: nn.Conv2d, x: Tensor, bias: Tensor) -> Tensor:
     """In the number type of `x`; `bias` stands in for the convolution's own."""
-    bias = convolution.bias if bias is None else bias
     return F.conv2d(x, convolution.weight.to(x.dtype), bias.to(x.dtype), convolution.stride)
 
 
@@ -125,12 +128,21 @@ class ReflectionConv2d(PreparedConv2d):
     """3x3 convolution under reflection padding."""
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        if not self._winograd_pays(x):
+        bias, (height, width) = self.bias if bias is None else bias, x.shape[2:]
+        if self._winograd_pays(x):
+            kernels = self._once("winograd", lambda: winograd.transform_kernels(self.weight))
+            return winograd.conv2d(reflection_pad(x, 1, 1, 1, 1 + -height % winograd.TILE), kernels, bias)[:, :, :height]
+        if self.out_channels > CELL_CHANNELS or x.device.type != "cpu" or torch.is_grad_enabled():
             return _convolve(self, reflection_pad(x, 1, 1, 1, 1), bias)
-        height = x.shape[2]
-        x = reflection_pad(x, 1, 1, 1, 1 + -height % winograd.TILE)
-        kernels = self._once("winograd", lambda: winograd.transform_kernels(self.weight))
-        return winograd.conv2d(x, kernels, self.bias if bias is None else bias)[:, :, :height]
+        kernel = self._once(x.dtype, lambda: self._cells().to(x.dtype, memory_format=torch.channels_last))
+        x = reflection_pad(x, 1, 1 + width % 2, 1, 1 + height % 2)
+        cells = F.conv2d(x, kernel, bias.to(x.dtype).repeat_interleave(4), stride=2)
+        return F.pixel_shuffle(cells, 2)[:, :, :height, :width]
+
+    def _cells(self) -> Tensor:
+        """The kernels `(4 K, C, 4, 4)` of the four pixels of a cell, for each channel of the result."""
+        pixels = [F.pad(self.weight, (column, 1 - column, row, 1 - row)) for row in (0, 1) for column in (0, 1)]
+        return torch.stack(pixels, 1).flatten(0, 1)
 
     def _winograd_pays(self, x: Tensor) -> bool:
         """In float32 on a CPU, where nothing is trained."""
@@ -155,7 +167,8 @@ class DownsampleConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, 4, stride=2)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return _convolve(self, reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2), bias)
+        x = reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2)
+        return _convolve(self, x, self.bias if bias is None else bias)
 
 
 class UpsampleConv2d(PreparedConv2d):
@@ -170,11 +183,11 @@ class UpsampleConv2d(PreparedConv2d):
         kernel = self._once(x.dtype, lambda: self._pixels().to(x.dtype, memory_format=torch.channels_last))
         bias = (self.bias if bias is None else bias).to(x.dtype).repeat(4)
         x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, bias)
-        # a first pixel sees a position and the one before it, a second one sees it and the one behind it
-        pixels = zip(((0, 0), (0, 1), (1, 0), (1, 1)), x.chunk(4, 1), strict=True)
-        x = torch.cat([pixel[:, :, row : row + height, column : column + width] for (row, column), pixel in pixels], 1)
-        x = x.permute(0, 2, 3, 1).reshape(len(x), height, width, 2, 2, -1).transpose(2, 3)
-        return x.reshape(len(x), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+        result = x.new_empty(len(x), height, 2, width, 2, self.out_channels)
+        for (row, column), pixel in zip(((0, 0), (0, 1), (1, 0), (1, 1)), x.chunk(4, 1), strict=True):
+            # a first pixel sees a position and the one before it, a second one sees it and the one behind it
+            result[:, :, row, :, column] = pixel[:, :, row : row + height, column : column + width].permute(0, 2, 3, 1)
+        return result.view(len(x), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
     def _pixels(self) -> Tensor:
         """The four kernels `(4 K, C, 2, 2)`: of the pixels upper left, upper right, lower left and lower right."""

@@ -45,9 +45,12 @@ def conv2d(x: Tensor, kernels: list[Tensor], bias: Tensor) -> Tensor:
     result = x.new_empty(len(x), down, TILE, (across - TAPS + 1) * len(bias))
     band = max(1, BAND // (SIDE * across * max(channels, len(bias))))
     for picture, rows in zip(x, result, strict=True):
-        tiles = picture.flatten(1).unfold(0, SIDE, TILE).movedim(2, 0)
-        for part, found in zip(tiles.split(band, dim=1), rows.split(band), strict=True):
-            values = (INPUT @ part.reshape(SIDE, -1)).view(SIDE, 1, -1, across, channels).permute(0, 1, 4, 2, 3)
+        tiles = picture.flatten(1).unfold(0, SIDE, TILE).transpose(1, 2)
+        for part, found in zip(tiles.split(band), rows.split(band), strict=True):
+            values = x.new_empty(SIDE, len(found), across * channels)
+            for index, tile in enumerate(part):  # one by one they need not be copied together first
+                torch.mm(INPUT, tile, out=values[:, index])
+            values = values.view(SIDE, 1, -1, across, channels).permute(0, 1, 4, 2, 3)
             sums = x.new_empty(SIDE, len(found), across - TAPS + 1, len(bias))
             for point, (value, kernel) in enumerate(zip(values, kernels, strict=True)):
                 sums[point] = F.conv2d(value, kernel, bias if point == AT_ONE else None)[0].permute(1, 2, 0)

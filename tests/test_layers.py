@@ -13,16 +13,18 @@ def test_reflection_where_there_is_room_and_replication_where_not(device):
     assert reflection_pad(torch.full((1, 1, 1, 1), 7.0, device=device), 1, 1, 1, 1).flatten().tolist() == [7.0] * 9
 
 
-@pytest.mark.parametrize("size", [(16, 16), (17, 23), (38, 19)])
-def test_a_wide_convolution_is_the_plain_one(size, device, monkeypatch):
+@pytest.mark.parametrize("channels", [(128, 130), (10, 3)], ids=["many channels", "few channels"])
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (38, 19), (1, 2)])
+def test_a_convolution_is_the_plain_one(size, channels, device, monkeypatch):
     monkeypatch.setattr(winograd, "BAND", 1)  # a row of tiles at a time
-    layer, x = ReflectionConv2d(128, 130).to(device), torch.randn(2, 128, *size, device=device)
+    layer, x = ReflectionConv2d(*channels).to(device), torch.randn(2, channels[0], *size, device=device)
     with torch.no_grad():
-        for changed in (1, 2):  # weights may change in between
+        for changed in (1, 2):  # weights may change in between, and the number type
             layer.weight.mul_(changed)
             wanted = torch.nn.functional.conv2d(reflection_pad(x, 1, 1, 1, 1).double(), layer.weight.double())
             wanted += layer.bias.double()[:, None, None]
             assert layer(x).shape == wanted.shape and relative_error(layer(x), wanted) < 2e-6
+            assert relative_error(layer(x.bfloat16()), wanted) < 0.01
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 8)])
