@@ -22,8 +22,8 @@ Layer = Callable[[nn.Conv2d, Tensor], Tensor]  # applies a convolution, with wha
 
 # Fewest channels, and rows and columns, with which Winograd's convolution is faster.
 WINOGRAD_CHANNELS, WINOGRAD_SIDE = 128, 16
-# Most channels of a result that is computed in cells of 2x2 pixels: with so few, a processor's vectors stay half empty.
-CELL_CHANNELS = 4
+# Most channels of a result that is computed in cells of 2x2 pixels: a picture's would leave most of a vector empty.
+CELL_CHANNELS = 3
 
 
 def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
