@@ -19,6 +19,17 @@ TEMPLATE, OTHER = (json.loads((ROOT / "workflows" / f"{name}.json").read_text())
 BUNDLED_NAMES = sorted(path.stem for path in (BUNDLED / "styles").glob("*.safetensors"))
 BUTTON = "Choose by picture"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # no network
+# Where a node's button is on the page, once it has been drawn and the view stands still.
+AT_REST = """async kind => {
+    for (let before, still = 0; ; ) {
+        await new Promise(requestAnimationFrame);
+        const node = app.graph.findNodesByType(kind)[0];
+        const at = app.canvasPosToClientPos([node.pos[0] + 80, node.pos[1] + node.widgets.at(-1).last_y + 10]);
+        still = String(at) === before && at.every(Number.isFinite) ? still + 1 : 0;
+        if (still === 10) return at;
+        before = String(at);
+    }
+}"""
 
 pytestmark = [needs_comfyui, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
 
@@ -79,9 +90,7 @@ class Canvas:
         if button.count():
             button.click()
         else:  # it is drawn on the canvas
-            self.page.mouse.click(
-                *self.ask("app.canvasPosToClientPos([node.pos[0] + 80, node.pos[1] + node.widgets.at(-1).last_y + 10])")
-            )
+            self.page.mouse.click(*self.page.evaluate(AT_REST, self.kind))
         self.wait()
 
     def wait(self) -> None:
