@@ -56,6 +56,11 @@ def reflection_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> T
     return x
 
 
+def _pad_to_cells(x: Tensor) -> Tensor:
+    """For a 4x4 kernel on each cell of 2x2 pixels, those of odd sides ending in a reflected one."""
+    return reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2)
+
+
 def _convolve(convolution: nn.Conv2d, x: Tensor, bias: Tensor) -> Tensor:
     """In the number type of `x`; `bias` stands in for the convolution's own."""
     return F.conv2d(x, convolution.weight.to(x.dtype), bias.to(x.dtype), convolution.stride)
@@ -135,8 +140,7 @@ class ReflectionConv2d(PreparedConv2d):
         if self.out_channels > CELL_CHANNELS or x.device.type != "cpu" or torch.is_grad_enabled():
             return _convolve(self, reflection_pad(x, 1, 1, 1, 1), bias)
         kernel = self._once(x.dtype, lambda: self._cells().to(x.dtype, memory_format=torch.channels_last))
-        x = reflection_pad(x, 1, 1 + width % 2, 1, 1 + height % 2)
-        cells = F.conv2d(x, kernel, bias.to(x.dtype).repeat_interleave(4), stride=2)
+        cells = F.conv2d(_pad_to_cells(x), kernel, bias.to(x.dtype).repeat_interleave(4), stride=2)
         return F.pixel_shuffle(cells, 2)[:, :, :height, :width]
 
     def _cells(self) -> Tensor:
@@ -167,8 +171,7 @@ class DownsampleConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, 4, stride=2)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        x = reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2)
-        return _convolve(self, x, self.bias if bias is None else bias)
+        return _convolve(self, _pad_to_cells(x), self.bias if bias is None else bias)
 
 
 class UpsampleConv2d(PreparedConv2d):
