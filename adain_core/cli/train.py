@@ -28,7 +28,7 @@ HELP = {
     "steps": "of the whole training; where it has done fewer, it goes on",
     "batch_size": "pictures a step, of all processes together",
     "accumulate": "parts in which a batch is worked through, for less memory",
-    "pairings": "steps that a batch serves, each with the contents in other styles",
+    "pairings": "steps that a picture serves, each with another partner",
     "crop_size": "side of the crops in pixels",
     "resize_content": "smallest side contents are resized to, or from what to what",
     "resize_style": "the same for styles, which sets the scale of the strokes",

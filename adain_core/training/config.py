@@ -42,11 +42,11 @@ class TrainingConfig:
 
     Sizes are in pixels; a `resize` of (from, to) draws the smallest side anew for each crop. `augment` varies styles by
     `augment_style`. `batch_size` is that of all processes together, `accumulate` in how many parts each takes its share, for
-    less memory. A part serves `pairings` steps, each with its contents in other styles of it: what the loss network sees of
-    them is then computed once. `optimizer`: "adam", the paper's, or "muon" (Jordan et al. 2024), which learns more from a
-    step. `schedule`: "published" is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps, and falls along a cosine
-    over the last third. `clip_norm` is the largest norm of a gradient, 0 for any. `ema` is the decay of the mean of the
-    weights, which is what is written; 0 writes the last ones.
+    less memory. A picture serves some `pairings` steps, each with another partner: what the loss network sees of it is
+    computed once, and kept while it is among the pictures that batches are drawn from. `optimizer`: "adam", the paper's, or
+    "muon" (Jordan et al. 2024), which learns more from a step. `schedule`: "published" is `lr / (1 + 5e-5 step)`; "cosine"
+    rises over `warmup` steps, and falls along a cosine over the last third. `clip_norm` is the largest norm of a gradient,
+    0 for any. `ema` is the decay of the mean of the weights, which is what is written; 0 writes the last ones.
 
     `content_target`: "adain", the paper's, or "content", the content's own features. `style_loss`: "statistics", the
     paper's, or "gram"; `layer_weights` are of the loss encoder's layers. `variation_weight` is of the total variation. Every

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,15 +33,28 @@ class Seen:
     statistics: list[ChannelStatistics]
     grams: list[Tensor]
 
-    def paired(self, turn: int) -> Seen:
-        """Every content with the style `turn` places before its own."""
-        if not turn:
-            return self
-        return dataclasses.replace(
-            self,
-            style=self.style.roll(turn, 0),
-            statistics=[level.map(lambda tensor: tensor.roll(turn, 0)) for level in self.statistics],
-            grams=[gram.roll(turn, 0) for gram in self.grams],
+    def pairs(self) -> list[Seen]:
+        """Each content with its style, batches of 1."""
+        return [
+            Seen(
+                self.content[[index]],
+                self.style[[index]],
+                self.features[[index]],
+                [level[index] for level in self.statistics],
+                [gram[[index]] for gram in self.grams],
+            )
+            for index in range(len(self.content))
+        ]
+
+    @staticmethod
+    def combined(contents: Sequence[Seen], styles: Sequence[Seen]) -> Seen:
+        """The contents of some side by side, with the styles of as many others."""
+        return Seen(
+            torch.cat([each.content for each in contents]),
+            torch.cat([each.style for each in styles]),
+            torch.cat([each.features for each in contents]),
+            [ChannelStatistics.concatenate(level) for level in zip(*(each.statistics for each in styles), strict=True)],
+            [torch.cat(grams) for grams in zip(*(each.grams for each in styles), strict=True)],
         )
 
 

@@ -6,11 +6,13 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 
 PERSISTENT = 20  # steps in a row without a finite loss
 SAMPLES, PREVIEWED = 8, 4  # pairs of the sample sheet and of a preview
+POOL = 16  # batches, among which those are drawn that serve several steps
 INVERTED = 48 * 128**2  # pixels of the contents, and of the styles, that a decoder is fitted to in closed form
 OPTIMIZERS = {"adam": torch.optim.Adam, "muon": Muon}
 
@@ -92,12 +95,11 @@ class Trainer:
     ):
         self.config, self.output, self.device = config, Path(config.output), device
         self.rank, self.processes = rank_and_size()
-        part, rest = divmod(config.batch_size, self.processes * config.accumulate)
-        shares = f"a batch of {config.batch_size} for {self.processes} processes with {config.accumulate} parts each"
-        if rest:
-            raise ValueError(f"{shares} cannot be shared out evenly; give another batch size.")
-        if part < config.pairings:
-            raise ValueError(f"{shares} leaves {part} pictures to a part, too few for {config.pairings} pairings; give fewer.")
+        if config.batch_size % (self.processes * config.accumulate):
+            raise ValueError(
+                f"a batch of {config.batch_size} for {self.processes} processes with {config.accumulate} parts each cannot be"
+                " shared out evenly; give another batch size."
+            )
         check_folder(self.output)
         dtype = training_dtype(config.precision, device)
         loss_network = frozen_encoder(config.loss_encoder, device, dtype)
@@ -233,12 +235,25 @@ class Trainer:
         share, start = config.batch_size // self.processes, first * config.batch_size
         pinned = self.device.type == "cuda"
         pictures = stream(self.folders, share, start, self.rank, self.processes, config.workers, pinned)
+        pool: deque[Seen] = deque(maxlen=POOL * share)
         for batch in pictures:
             content, style = (self._to_device(x).chunk(config.accumulate) for x in batch)
             parts = [self.objective.look(*pair) for pair in zip(content, style, strict=True)]
-            for paired in range(turn, config.pairings):
-                yield [part.paired(paired) for part in parts]
-            turn = 0
+            if config.pairings == 1:
+                yield parts
+                continue
+            pool.extend(pair for part in parts for pair in part.pairs())
+            if len(pool) == pool.maxlen:
+                for _ in range(turn, config.pairings):
+                    yield self._drawn(pool, share)
+                turn = 0
+
+    def _drawn(self, pool: Sequence[Seen], count: int) -> list[Seen]:
+        """Contents and, apart from them, styles of a pool, in parts, as the step draws them."""
+        rng = np.random.default_rng((self.config.seed, 2, self.step, self.rank))
+        contents, styles = ([pool[index] for index in rng.permutation(len(pool))[:count]] for _ in range(2))
+        size = count // self.config.accumulate
+        return [Seen.combined(contents[at : at + size], styles[at : at + size]) for at in range(0, count, size)]
 
     def _pictures(self, folder: RandomCrops, count: int) -> Tensor:
         """The first crops of a folder."""
