@@ -151,8 +151,9 @@ def test_crops_of_any_size_are_trained_on(config):
     assert train(odd).skipped_steps == 0
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_picture_serves_several_pairings(config, monkeypatch, accumulate):
+@pytest.mark.parametrize(("accumulate", "style_loss"), [(1, "statistics"), (2, "gram")])
+def test_a_picture_serves_several_pairings(config, monkeypatch, accumulate, style_loss):
+    config = dataclasses.replace(config, batch_size=4, accumulate=accumulate, style_loss=style_loss, consistency_every=0)
     looks, steps = [], {}
     look, forward = Objective.look, Objective.forward
 
@@ -166,11 +167,12 @@ def test_a_picture_serves_several_pairings(config, monkeypatch, accumulate):
         torch.testing.assert_close(seen.features, known.features)
         for mine, wanted in zip(seen.statistics, known.statistics, strict=True):
             torch.testing.assert_close(mine.mean, wanted.mean)
+        torch.testing.assert_close(seen.grams, known.grams)
         return forward(self, seen, step)
 
     monkeypatch.setattr(Objective, "look", see)
     monkeypatch.setattr(Objective, "forward", compute)
-    train(dataclasses.replace(config, pairings=3, steps=6, accumulate=accumulate, batch_size=4, consistency_every=0))
+    train(dataclasses.replace(config, pairings=3, steps=6))
     assert len(looks) == (trainer.POOL + 1) * accumulate  # one batch more for the second three steps
     pool = [torch.cat(pictures) for pictures in zip(*looks, strict=True)]
     drawn = []

@@ -34,7 +34,7 @@ class Seen:
     grams: list[Tensor]
 
     def pairs(self) -> list[Seen]:
-        """Each content with its style, batches of 1."""
+        """Each content with its style, batches of 1, copied: what else the loss network gave of the batch is not kept."""
         return [
             Seen(
                 self.content[[index]],
