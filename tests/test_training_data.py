@@ -1,6 +1,7 @@
 import itertools
 import logging
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -119,6 +120,22 @@ def test_the_cache_changes_nothing(pictures):
     assert all(torch.equal(kept[k], expected[k]) for k in range(15))
     with pytest.raises(ValueError, match="none of the 5"):
         read[0]
+
+
+def test_broken_files_are_counted_while_a_worker_finds_more(broken):
+    folder, ended = PictureFolder(broken, 16), threading.Event()
+
+    def find():
+        while not ended.is_set():
+            folder._broken[3] = ~folder._broken[3]
+
+    worker = threading.Thread(target=find)
+    worker.start()
+    try:
+        assert {len(folder.broken) for _ in range(100_000)} <= {0, 1}
+    finally:
+        ended.set()
+        worker.join()
 
 
 def test_broken_files_are_replaced_by_the_next_and_counted(broken, caplog):

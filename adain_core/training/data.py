@@ -113,7 +113,8 @@ class PictureFolder(RandomCrops):
     @property
     def broken(self) -> list[Path]:
         """Files that turned out to be unreadable so far, in any worker."""
-        return [self.files[index] for index in self._broken.nonzero().flatten().tolist()]
+        # not nonzero(), which fails where a worker writes between its count and its look
+        return [path for path, broken in zip(self.files, self._broken.tolist(), strict=True) if broken]
 
     def digest(self) -> str:
         return folder_digest(self.folder, self.files)
