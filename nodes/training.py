@@ -152,6 +152,7 @@ class TrainDecoder(io.ComfyNode):
             content_weight=content_weight,
             variation_weight=0.0 if isinstance(measure.model, VGGEncoder) else SMOOTHNESS,
             layer_weights=(1.0,) * len(loss_layers(measure.model)),
+            clamp=True,
             seed=seed,
             workers=0,
             device=host.training_device(),

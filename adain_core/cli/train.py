@@ -45,6 +45,7 @@ HELP = {
     "style_loss": "statistics (the paper's) or gram",
     "layer_weights": "weights of the style loss at relu1_1 to relu4_1, or at the loss encoder's levels",
     "variation_weight": "of the results' total variation",
+    "clamp": "take the losses of the pictures as they are shown, clamped to [0, 1]",
     "consistency_weight": "of what differs in the result of a crop that is noised, and shifted or zoomed",
     "consistency_every": "steps from one that measures this to the next; 0 never does",
     "precision": "auto, float32, bfloat16 or float16; auto takes bfloat16 where the device multiplies it fast",

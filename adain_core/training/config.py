@@ -49,8 +49,10 @@ class TrainingConfig:
     0 for any. `ema` is the decay of the mean of the weights, which is what is written; 0 writes the last ones.
 
     `content_target`: "adain", the paper's, or "content", the content's own features. `style_loss`: "statistics", the
-    paper's, or "gram"; `layer_weights` are of the loss encoder's layers. `variation_weight` is of the total variation. Every
-    `consistency_every`-th step (0: none) a noised and shifted or zoomed crop must give the shifted or zoomed result.
+    paper's, or "gram"; `layer_weights` are of the loss encoder's layers. `variation_weight` is of the total variation. With
+    `clamp` the losses are of the pictures as they are shown, clamped to [0, 1]; else, as in the paper, a decoder may lower
+    them by values beyond black and white, which no picture keeps. Every `consistency_every`-th step (0: none) a noised and
+    shifted or zoomed crop must give the shifted or zoomed result.
     `precision` "auto" is bfloat16 where the device multiplies it fast, else float32; "float16" scales the gradients.
     The losses' means over `log_every` steps are kept; every `save_minutes` a checkpoint is written, every `report_minutes`
     the networks and pictures. Raises ValueError for what cannot be.
@@ -85,6 +87,7 @@ class TrainingConfig:
     style_loss: str = "statistics"
     layer_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     variation_weight: float = 0.0
+    clamp: bool = False
     consistency_weight: float = 0.0
     consistency_every: int = 0
     precision: str = "auto"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from ..decoder import Decoder
 from ..encoder import Encoder
@@ -87,7 +88,7 @@ class Objective(nn.Module):
         with self._autocast():
             levels, styles = self._known(seen) or self._encode(seen.content, seen.style)
             own = [channel_statistics(x) for x in levels]
-            result = self._decode(levels, styles, own, seen.content)
+            result = self._shown(self._decode(levels, styles, own, seen.content))
         found = self.loss_network(_fast(result), self.layers)
         target = seen.features if config.content_target == "content" else adain(seen.features, seen.statistics[-1])
         losses, weights = {"content": content_loss(found[-1], target)}, {"content": config.content_weight}
@@ -126,7 +127,8 @@ class Objective(nn.Module):
             moved, offset = noised[:, :, down:, right:], (down, right)
         with self._autocast():
             # By the whole crop's statistics: what the motion alone changes is to vanish.
-            return consistency_loss(result, self._decode(self.encoder(_fast(moved)), styles, own, moved), offset)
+            again = self._shown(self._decode(self.encoder(_fast(moved)), styles, own, moved))
+            return consistency_loss(result, again, offset)
 
     def _known(self, seen: Seen) -> tuple[list[Tensor], list[ChannelStatistics]] | None:
         """What `_encode` would give, where the loss network, being the same, has computed it already."""
@@ -147,9 +149,27 @@ class Objective(nn.Module):
         result = self.decoder([adain(x, style, content=mine) for x, style, mine in zip(levels, styles, own, strict=True)])
         return result[:, :, : content.shape[2], : content.shape[3]]
 
+    def _shown(self, images: Tensor) -> Tensor:
+        return _Clamp.apply(images) if self.config.clamp else images
+
     def _autocast(self) -> torch.autocast:
         device = next(self.loss_network.parameters()).device.type
         return torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32)
+
+
+class _Clamp(torch.autograd.Function):
+    """Pictures clamped to [0, 1]. Of values out of it those gradients pass that would bring them back."""
+
+    @staticmethod
+    def forward(context: FunctionCtx, images: Tensor) -> Tensor:
+        context.save_for_backward(images)
+        return images.clamp(0, 1)
+
+    @staticmethod
+    def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:
+        (images,) = context.saved_tensors
+        outwards = (images < 0) & (gradient > 0) | (images > 1) & (gradient < 0)  # a step goes against the gradient
+        return gradient.masked_fill(outwards, 0)
 
 
 def _fast(images: Tensor) -> Tensor:
