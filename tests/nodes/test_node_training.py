@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from adain_core.images import save_image
+from adain_core.weights import read_network
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,7 @@ def test_a_decoder_is_trained_listed_and_the_same_as_the_loaded_one(train, run, 
     assert run("LoadDecoder", name="mine") is decoder
     assert decoder.model.encoder_fingerprint == encoder.model.fingerprint
     assert not [file for file in part("nodes.host").list_files("adain") if "checkpoint" in file]
+    assert read_network(folders / "output" / "adain" / "mine-decoder.safetensors").recipe["clamp"]
 
 
 def test_all_outputs_come_and_previews_show(train, part, encoder, monkeypatch):
