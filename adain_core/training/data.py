@@ -113,8 +113,8 @@ class PictureFolder(RandomCrops):
     @property
     def broken(self) -> list[Path]:
         """Files that turned out to be unreadable so far, in any worker."""
-        # not nonzero(), which fails where a worker writes between its count and its look
-        return [path for path, broken in zip(self.files, self._broken.tolist(), strict=True) if broken]
+        # of a copy: nonzero() fails where a worker writes between its count and its look
+        return [self.files[index] for index in self._broken.clone().nonzero().flatten().tolist()]
 
     def digest(self) -> str:
         return folder_digest(self.folder, self.files)

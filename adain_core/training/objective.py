@@ -105,7 +105,7 @@ class Objective(nn.Module):
         return sum(weights[name] * loss for name, loss in losses.items()), losses
 
     def stylize(self, content: Tensor, style: Tensor) -> Tensor:
-        """The networks' pictures, as they are in training."""
+        """The networks' pictures, as they are in training, not clamped."""
         with self._autocast():
             levels, styles = self._encode(content, style)
             return self._decode(levels, styles, [channel_statistics(x) for x in levels], content)
@@ -128,7 +128,7 @@ class Objective(nn.Module):
         with self._autocast():
             # By the whole crop's statistics: what the motion alone changes is to vanish.
             again = self._shown(self._decode(self.encoder(_fast(moved)), styles, own, moved))
-            return consistency_loss(result, again, offset)
+            return consistency_loss(self._shown(result), again, offset)  # the zoom overshoots
 
     def _known(self, seen: Seen) -> tuple[list[Tensor], list[ChannelStatistics]] | None:
         """What `_encode` would give, where the loss network, being the same, has computed it already."""
