@@ -4,9 +4,8 @@ Pictures are RGB in [0, 1], float32, of shape `(B, 3, H, W)`; a fourth channel i
 """
 
 from .color import keep_colors, match_colors
-from .decoder import Decoder
-from .encoder import Encoder
 from .evaluation import EvaluationConfig, Report, evaluate
+from .networks import Decoder, Encoder
 from .statistics import ChannelStatistics, adain, channel_statistics
 from .style import Style, encode_style, load_style, mix_styles
 from .stylize import Features, decode, stylize, transfer

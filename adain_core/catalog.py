@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .errors import AdainError
 from .files import is_safe_name, parse_json
 from .hub import HubFile, assets
 
@@ -42,15 +44,15 @@ class Entry:
     def __post_init__(self) -> None:
         texts = ("name", "role", "architecture", "bundled", "sha256", "fingerprint", "licence", "about")
         if wrong := next((name for name in texts if not isinstance(getattr(self, name), str)), None):
-            raise ValueError(f"the {wrong} of an entry is no text.")
+            raise AdainError(f"the {wrong} of an entry is no text.")
         for name in ("tensors", "hashes"):
             pairs = getattr(self, name)
             if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
-                raise ValueError(f"the {name} of {self.name!r} are no texts by name.")
+                raise AdainError(f"the {name} of {self.name!r} are no texts by name.")
         if not all(isinstance(number, (int, float)) for number in (self.size, *self.mean, *self.std)):
-            raise ValueError(f"size, mean and std of {self.name!r} are not all numbers.")
+            raise AdainError(f"size, mean and std of {self.name!r} are not all numbers.")
         if not (self.bundled or self.mirrors) or (self.bundled and not is_safe_name(self.bundled)):
-            raise ValueError(f"{self.name!r} is no file beside the catalog, nor on the Hub.")
+            raise AdainError(f"{self.name!r} is no file beside the catalog, nor on the Hub.")
 
     @property
     def path(self) -> Path:
@@ -66,28 +68,36 @@ class Entry:
         return bool(self.mirrors) or self.path.is_file()
 
 
+def network_file(name: str, role: str) -> str:
+    """What the file of an "encoder" or "decoder" of this name, or path, is called."""
+    return f"{name}-{role}.safetensors"
+
+
 def catalog() -> list[Entry]:
-    """All entries; nothing is fetched. Raises ValueError where the file is no catalog."""
+    """All entries; nothing is fetched. Raises AdainError where the file is no catalog."""
     path = BUNDLED / "catalog.json"
     try:
-        entries = parse_json(path.read_bytes())
-        return [
-            Entry(**entry | {"mirrors": tuple(HubFile(**mirror) for mirror in entry.get("mirrors", ()))}) for entry in entries
-        ]
+        return [_entry(described) for described in parse_json(path.read_bytes())]
     except ValueError as error:
-        raise ValueError(f"{path} cannot be used: {error}") from None
+        raise AdainError(f"{path} cannot be used: {error}") from None
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no catalog of networks ({error}).") from None
+        raise AdainError(f"{path} is no catalog of networks ({error}).") from None
+
+
+def _entry(described: dict) -> Entry:
+    """An entry by its fields' names; what a newer version has added is ignored."""
+    known = {field.name: described[field.name] for field in dataclasses.fields(Entry) if field.name in described}
+    return Entry(**known | {"mirrors": tuple(map(HubFile.described, described.get("mirrors", ())))})
 
 
 def find_entry(name: str, role: str) -> Entry | None:
     """The entry of a catalog name, or one made up for "hf:owner/repo/file", whose role shows when it is read.
 
-    Raises ValueError for a name on the Hub that cannot be one of a network.
+    Raises AdainError for a name on the Hub that cannot be one of a network.
     """
     if not name.startswith("hf:"):
         return next((entry for entry in catalog() if (entry.name, entry.role) == (name, role)), None)
     file = HubFile.parse(name)
     if not name.lower().endswith(PUBLIC_SUFFIXES):
-        raise ValueError(f"{name} is no file of weights; these end in {', '.join(PUBLIC_SUFFIXES)}.")
+        raise AdainError(f"{name} is no file of weights; these end in {', '.join(PUBLIC_SUFFIXES)}.")
     return Entry(name, role="", mirrors=(file,))

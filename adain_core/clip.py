@@ -16,14 +16,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from .background import read_ahead, write_behind
 from .color import keep_colors
-from .decoder import Decoder
-from .encoder import Encoder
-from .files import make_folder, read_ahead, read_safetensors, remove_leftovers, replacing, version, write_behind
+from .errors import AdainError
+from .files import make_folder, read_safetensors, remove_leftovers, replacing, version
 from .images import load_image, opened, resize, save_image
+from .networks import Decoder, Encoder
 from .statistics import ChannelStatistics, level_tensors, levels_of
 from .style import Style, mix_styles
-from .stylize import check_decoder, check_options, decode, transfer
+from .stylize import check_decoder, check_options, decode, transfer_part
 from .tiling import measure_in_memory, report, reporting_as
 from .video import PART, Frame, Video, VideoWriter, join, save_format
 
@@ -34,7 +35,7 @@ PART_FRAMES = 64  # after which a part of a video is finished, and kept if the r
 class PictureSequence:
     """Picture files of one size as the frames of a clip, in the order given.
 
-    Raises ValueError where sizes differ or a file is no picture.
+    Raises AdainError where sizes differ or a file is no picture.
     """
 
     multiple = 1  # of which resized frames' sides are
@@ -43,7 +44,7 @@ class PictureSequence:
         self.paths = paths
         first = _stored_size(paths[0])
         if odd := next((path for path in paths if _stored_size(path) != first), None):
-            raise ValueError(f"{odd} is not of the size of {paths[0]}; the frames of a clip must all be of one size.")
+            raise AdainError(f"{odd} is not of the size of {paths[0]}; the frames of a clip must all be of one size.")
         self.version = [(str(path), version(path)) for path in paths]
 
     def __len__(self) -> int:
@@ -88,7 +89,7 @@ class ClipStylizer:
     `content_statistics` is as in `transfer`: "batch" reads the clip twice, first to measure it. A `style` with a batch is
     spread along the clip: one style a frame where there are as many, else each frame has the mix of the two that it lies
     between. `size` is the smallest side that frames are resized to, 0 keeps theirs; with `keep_colors` each frame has its
-    content's colours. Raises ValueError for what `transfer` and `decode` refuse.
+    content's colours. Raises AdainError for what `transfer` and `decode` refuse.
     """
 
     encoder: Encoder
@@ -109,7 +110,7 @@ class ClipStylizer:
         """Write the stylised video to `path`, with the frame times and the sound of `video`.
 
         Until it is whole, finished parts are kept in a folder beside it; started again with the same settings, it goes on
-        after them. Raises ValueError for an ending that is not written.
+        after them. Raises AdainError for an ending that is not written.
         """
         save_format(path)
         path = Path(path)
@@ -182,7 +183,7 @@ class ClipStylizer:
         for chunk in self._chunks(clip, state.done):
             pictures = torch.cat([frame.picture for frame in chunk])
             with reporting_as(state.done, len(clip)):
-                features = transfer(
+                features = transfer_part(
                     self.encoder, pictures, self._styles(state.done, len(chunk), len(clip)), self.alpha,
                     self.content_statistics, self.half_life, self.tile, known,
                 )  # fmt: skip

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .errors import AdainError
+
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 MINIMUM_VARIANCE = 1e-5  # of colour, below which a direction holds rounding only
 
@@ -16,7 +18,7 @@ def match_colors(style_images: Tensor, content: Tensor) -> Tensor:
 
     Both are `(B, 3, H, W)` in [0, 1] (further channels are left out), of any sizes; batches must be equal, or one of them
     1. The map is `A (x - mu_s) + mu_c`, `A = S_c^(1/2) S_s^(-1/2)` with symmetric roots; the result is clamped.
-    Source: Gatys et al. 2016 (arXiv 1606.05897), image analogies colour matching. Raises ValueError for other batches.
+    Source: Gatys et al. 2016 (arXiv 1606.05897), image analogies colour matching. Raises AdainError for other batches.
     """
     _check_batches(len(style_images), len(content))
     # 3x3 roots: the CPU has float64 and eigh everywhere
@@ -37,7 +39,7 @@ def keep_colors(stylized: Tensor, content: Tensor) -> Tensor:
 
     The content's difference from its own grey (chrominance, BT.601 luminance) is added to the stylised grey, and scaled
     down where it would leave [0, 1], so that luminance is exact. An alpha channel of `stylized` is kept. Source: Gatys et
-    al. 2016, luminance-only transfer. Raises ValueError where sizes or batches differ.
+    al. 2016, luminance-only transfer. Raises AdainError where sizes or batches differ.
     """
     check_keepable(len(stylized), stylized.shape[2:], content)
     content = content[:, :3].to(stylized)
@@ -49,9 +51,9 @@ def keep_colors(stylized: Tensor, content: Tensor) -> Tensor:
 
 
 def check_keepable(count: int, size: Sequence[int], content: Tensor) -> None:
-    """Raise ValueError unless `count` pictures of `size` (H, W) can take the colours of `content` `(B, C, H, W)`."""
+    """Raise AdainError unless `count` pictures of `size` (H, W) can take the colours of `content` `(B, C, H, W)`."""
     if tuple(size) != tuple(content.shape[2:]):
-        raise ValueError(
+        raise AdainError(
             f"colours can only be kept from a picture of the same size; {tuple(content.shape[2:])} is not {tuple(size)}."
         )
     _check_batches(count, len(content))
@@ -63,9 +65,9 @@ def luma(images: Tensor) -> Tensor:
 
 
 def _check_batches(a: int, b: int) -> None:
-    """Raise ValueError unless the numbers of pictures are equal or one of them is 1."""
+    """Raise AdainError unless the numbers of pictures are equal or one of them is 1."""
     if a != b and 1 not in (a, b):
-        raise ValueError(f"{a} and {b} pictures cannot be paired; the numbers must agree or one of them be 1.")
+        raise AdainError(f"{a} and {b} pictures cannot be paired; the numbers must agree or one of them be 1.")
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import torch
+
+from .errors import AdainError
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # GPUs, the CPU, the CPU on Windows
 FAST_FLOAT16 = (7, 0)  # CUDA capability from which there are units for float16
@@ -31,7 +35,7 @@ def available_devices() -> list[str]:
 
 
 def resolve_device(device: str) -> torch.device:
-    """A torch.device from "auto" (the fastest kind found) or a name such as "cuda:1". Raises ValueError for any other.
+    """A torch.device from "auto" (the fastest kind found) or a name such as "cuda:1". Raises AdainError for any other.
 
     Of several processes that torch's launcher started on a machine, "auto" gives each a GPU of its own.
     """
@@ -43,7 +47,7 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError:
         resolved = None
     if resolved is None or resolved.type not in found or (resolved.index or 0) >= getattr(torch, resolved.type).device_count():
-        raise ValueError(f"there is no device {device!r} here; choose auto or one of {', '.join(found)}.")
+        raise AdainError(f"there is no device {device!r} here; choose auto or one of {', '.join(found)}.")
     return resolved
 
 
@@ -77,7 +81,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") 
         return fast_dtype(torch.device(device))
     resolved = DTYPES.get(dtype, dtype)
     if resolved not in DTYPES.values():
-        raise ValueError(f"{dtype!r} is no number type for a network; choose auto, {', '.join(DTYPES)}.")
+        raise AdainError(f"{dtype!r} is no number type for a network; choose auto, {', '.join(DTYPES)}.")
     return resolved
 
 
@@ -116,19 +120,63 @@ def release_memory() -> None:
         getattr(torch, kind).empty_cache()
 
 
+def keep_freed_memory(all_of_it: bool = False) -> None:
+    """Have glibc keep blocks of up to 32 MB that are freed, for the next; with `all_of_it` all blocks, as a training wants.
+
+    A block from the system comes page by page, which on a CPU takes up to as long as the convolution that fills it. What is
+    kept is this process's until it ends: for a host, blocks of up to 32 MB are enough. Other C libraries are left alone.
+    """
+    if not all_of_it:
+        # glibc keeps blocks no larger than the largest that it was given back so far, of up to 32 MB
+        torch.empty((1 << 25) - (1 << 14), dtype=torch.uint8)
+        return
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mmap_max, trim_threshold = -4, -1  # malloc.h
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+
+
+class _ExactFloat32:
+    """The flags of TF32, which are the process's: turned off while any thread is inside, and then as they were before."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.before: list[tuple[object, str, object]] = []
+
+    def enter(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside > 1:
+                return
+            cudnn = torch.backends.cudnn
+            flags = [(cudnn, "allow_tf32", False)]
+            if hasattr(cudnn, "conv"):  # since PyTorch 2.9; where a host has set this one, the old one is refused
+                flags.append((cudnn.conv, "fp32_precision", "ieee"))
+            for holder, flag, off in flags:
+                with contextlib.suppress(RuntimeError):
+                    self.before.append((holder, flag, getattr(holder, flag)))
+                    setattr(holder, flag, off)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            while not self.inside and self.before:
+                holder, flag, value = self.before.pop()
+                setattr(holder, flag, value)
+
+
+_exact_float32 = _ExactFloat32()
+
+
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Turn TF32 off for the convolutions inside (10 bits of mantissa are not float32), and back to what it was after."""
-    cudnn, before = torch.backends.cudnn, []
-    flags = [(cudnn, "allow_tf32", False)]
-    if hasattr(cudnn, "conv"):  # since PyTorch 2.9; where a host has set this one, the old one is refused or says nothing
-        flags.append((cudnn.conv, "fp32_precision", "ieee"))
-    for holder, flag, off in flags:
-        with contextlib.suppress(RuntimeError):
-            before.append((holder, flag, getattr(holder, flag)))
-            setattr(holder, flag, off)
+    """Turn TF32 off for the convolutions inside (10 bits of mantissa are not float32), and back to what it was after.
+
+    Several threads may be inside; the last to leave turns it back.
+    """
+    _exact_float32.enter()
     try:
         yield
     finally:
-        for holder, flag, value in reversed(before):
-            setattr(holder, flag, value)
+        _exact_float32.leave()

@@ -25,6 +25,8 @@ from huggingface_hub.utils import (
     hf_raise_for_status,
 )
 
+from .errors import AdainError
+
 LIBRARY = "adain"
 CHUNK = 1 << 17  # bytes between two looks at the progress and at whether to stop
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before the next attempt
@@ -197,4 +199,4 @@ def _rest(spans: Sequence[Span], done: int) -> Span:
         if done < stop - start:
             return start + done, stop
         done -= stop - start
-    raise ValueError("nothing is left.")
+    raise AdainError("nothing is left.")

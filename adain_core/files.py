@@ -10,17 +10,15 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-Item = TypeVar("Item")
+from .errors import AdainError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MARK = "adain-"  # in the names of what is being written, after which come eight random characters
@@ -139,31 +137,31 @@ def is_safe_name(name: str) -> bool:
 def new_path(folder: str | Path, name: str, ending: str, what: str = "file") -> Path:
     """The file `name` with `ending`, of a `what`, in `folder`, or of a name "a/b" in a folder there, which need not exist.
 
-    Raises ValueError for a name that not every system could have, for one that leads out of the folder by a link, and for
+    Raises AdainError for a name that not every system could have, for one that leads out of the folder by a link, and for
     one that some systems would take for another that is there.
     """
     folder = Path(os.path.realpath(folder))
     parts = name.strip().removesuffix(ending).split("/")
     path = Path(os.path.realpath(folder.joinpath(*parts[:-1], parts[-1] + ending))) if all(map(is_safe_name, parts)) else folder
     if path == folder or not path.is_relative_to(folder):
-        raise ValueError(f"{name!r} is no name for a {what}; use letters and digits, for example waves or sea/waves.")
+        raise AdainError(f"{name!r} is no name for a {what}; use letters and digits, for example waves or sea/waves.")
     place = folder
     for part in path.relative_to(folder).parts:
         there = os.listdir(place) if place.is_dir() else []
         if part not in there and (twin := next((other for other in there if other.casefold() == part.casefold()), None)):
-            raise ValueError(f"{name!r} differs only in upper and lower case from {twin!r}, which is there; give another name.")
+            raise AdainError(f"{name!r} differs only in upper and lower case from {twin!r}, which is there; give another name.")
         place /= part
     return path
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What JSON from elsewhere says. Raises ValueError for any other text."""
+    """What JSON from elsewhere says. Raises AdainError for any other text."""
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("its JSON is nested too deeply.") from None
+        raise AdainError("its JSON is nested too deeply.") from None
     except ValueError as error:
-        raise ValueError(f"its JSON is damaged ({error}).") from None
+        raise AdainError(f"its JSON is damaged ({error}).") from None
 
 
 def version(path: str | Path) -> tuple[int, int]:
@@ -172,42 +170,10 @@ def version(path: str | Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-def read_ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items, of which a thread makes up to `depth` before they are asked for."""
-    end, pending, iterator = object(), deque(), iter(items)
-    with ThreadPoolExecutor(1) as reader:
-        while True:
-            while len(pending) <= depth:
-                pending.append(reader.submit(next, iterator, end))
-            item = pending.popleft().result()
-            if item is end:
-                return
-            yield item
-
-
-@contextlib.contextmanager
-def write_behind(depth: int = 2) -> Iterator[Callable[..., None]]:
-    """Gives `call(function, *arguments)`, which has a thread make the calls in their order while others are prepared.
-
-    At most `depth` wait. What one raises is raised by a later one, or at the end, by which all are made.
-    """
-    pending: deque[Future] = deque()
-    with ThreadPoolExecutor(1) as writer:
-
-        def call(function: Callable[..., object], *arguments: object) -> None:
-            while len(pending) >= depth:
-                pending.popleft().result()
-            pending.append(writer.submit(function, *arguments))
-
-        yield call
-        for made in pending:
-            made.result()
-
-
 def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, copied into memory: a mapped file could not be replaced on Windows.
 
-    `names` are the tensors to read; None takes all. Raises FileNotFoundError, or ValueError where the file is no whole
+    `names` are the tensors to read; None takes all. Raises FileNotFoundError, or AdainError where the file is no whole
     safetensors file or lacks one of the names.
     """
     if not Path(path).is_file():
@@ -217,7 +183,7 @@ def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tu
             names = file.keys() if names is None else names
             return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error}); download or make it again.") from None
+        raise AdainError(f"{path} is no whole safetensors file ({error}); download or make it again.") from None
 
 
 def not_written(path: Path, error: OSError) -> OSError:

@@ -13,18 +13,20 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from .encoder import Encoder, State
+from .errors import AdainError
+from .networks import Encoder
+from .networks.base import State
 from .weights import NetworkFile
 
 
 def normalise(network: NetworkFile, images: Iterable[Tensor]) -> NetworkFile:
     """The encoder `network` normalised over pictures `(B, 3, H, W)` in [0, 1]; nothing given is changed.
 
-    The features of each layer are the old ones times `recipe["normalised"]["scale"][layer]`. Raises ValueError for a decoder
+    The features of each layer are the old ones times `recipe["normalised"]["scale"][layer]`. Raises AdainError for a decoder
     and for no pictures.
     """
     if network.role != "encoder":
-        raise ValueError(f"{network.name} is a {network.role}; only encoders are normalised.")
+        raise AdainError(f"{network.name} is a {network.role}; only encoders are normalised.")
     means, count = mean_activations(network.build(), images)
     # a filter that is never active has no scale, and stays as it is
     scales = {layer: torch.where(mean > 0, 1 / mean, 1.0) for layer, mean in means.items()}
@@ -36,7 +38,7 @@ def normalise(network: NetworkFile, images: Iterable[Tensor]) -> NetworkFile:
 def mean_activations(encoder: Encoder, images: Iterable[Tensor]) -> tuple[dict[str, Tensor], int]:
     """Mean of each filter's rectified output over all positions of pictures `(B, 3, H, W)`, and how many pictures these were.
 
-    Means are float64 `(C,)` by the layer's name, in the order in which the layers run. Raises ValueError for no pictures.
+    Means are float64 `(C,)` by the layer's name, in the order in which the layers run. Raises AdainError for no pictures.
     """
     sums: dict[str, Tensor] = {}
     positions: dict[str, int] = {}
@@ -48,18 +50,19 @@ def mean_activations(encoder: Encoder, images: Iterable[Tensor]) -> tuple[dict[s
 
         return layer.register_forward_hook(add)
 
-    hooks = [watch(name, layer) for name, layer in encoder.named_modules() if isinstance(layer, nn.Conv2d)]
+    plain = encoder.copy_for(next(encoder.parameters()).device, encoder.dtype)  # whole, layer by layer
+    hooks = [watch(name, layer) for name, layer in plain.named_modules() if isinstance(layer, nn.Conv2d)]
     count = 0
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             for batch in images:
-                encoder(batch)
+                plain.encode(batch)
                 count += len(batch)
     finally:
         for hook in hooks:
             hook.remove()
     if not count:
-        raise ValueError("there are no pictures to normalise over.")
+        raise AdainError("there are no pictures to normalise over.")
     return {name: sums[name] / positions[name] for name in sums}, count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from huggingface_hub.utils import HfHubHTTPError, HFValidationError, OfflineMode
 from torch import Tensor
 
 from .download import LIBRARY, BrokenLine, Download, NoRanges, Progress, Result, Span, one_kind_of_error, status_of
+from .errors import AdainError
 from .files import is_safe_name, locked, parse_json, read_safetensors
 
 HEADER_GUESS = 1 << 14  # bytes read first of a safetensors file: the whole header of a hundred tensors
@@ -47,16 +49,21 @@ class HubFile:
         except HFValidationError:
             known = False
         if not known or "/" not in self.repo:
-            raise ValueError(f"{self.repo!r} is no repository on the Hugging Face Hub; write owner/repository.")
+            raise AdainError(f"{self.repo!r} is no repository on the Hugging Face Hub; write owner/repository.")
         if not all(map(is_safe_name, [*self.file.split("/"), self.revision])):
-            raise ValueError(f"{self.file!r} is no name that a file can have on every system; rename it on the Hub.")
+            raise AdainError(f"{self.file!r} is no name that a file can have on every system; rename it on the Hub.")
+
+    @classmethod
+    def described(cls, fields: dict) -> HubFile:
+        """By its fields' names, of which others are ignored. Raises TypeError where one is missing."""
+        return cls(**{field.name: fields[field.name] for field in dataclasses.fields(cls) if field.name in fields})
 
     @classmethod
     def parse(cls, name: str) -> HubFile:
-        """Of `hf:owner/repo/file`, or with `datasets/` or `spaces/` before the owner. Raises ValueError for other names."""
+        """Of `hf:owner/repo/file`, or with `datasets/` or `spaces/` before the owner. Raises AdainError for other names."""
         found = re.fullmatch(r"(?:hf:)?(?:(dataset|space)s/)?([\w.-]+/[\w.-]+)/([^\\]+)", name.strip())
         if not found or {"", ".", ".."} & set(found[3].split("/")):
-            raise ValueError(f"{name!r} is no file on the Hugging Face Hub; write owner/repository/file, and no web address.")
+            raise AdainError(f"{name!r} is no file on the Hugging Face Hub; write owner/repository/file, and no web address.")
         return cls(found[2], found[3], kind=found[1] or "model")
 
     def __str__(self) -> str:
@@ -224,7 +231,7 @@ def _stated(file: HubFile, etag: str, sha256: str) -> str:
 
 
 def _header(download: Download, url: str, size: int) -> tuple[dict, int]:
-    """A safetensors file's description of its tensors, and where their bytes begin. Raises ValueError for other files."""
+    """A safetensors file's description of its tensors, and where their bytes begin. Raises AdainError for other files."""
     start = download.read(url, 0, min(HEADER_GUESS, size))
     if len(start) < 8 or not 0 < (length := struct.unpack("<Q", start[:8])[0]) <= min(size - 8, LARGEST // 100):
         raise ValueError
@@ -308,7 +315,7 @@ def _cut(content: bytes, spans: Sequence[Span], wanted: Span) -> bytes:
         if start <= wanted[0] and wanted[1] <= stop:
             return content[wanted[0] - start : wanted[1] - start]
         content = content[stop - start :]
-    raise ValueError("it is not in the spans.")
+    raise AdainError("it is not in the spans.")
 
 
 def _tensors(header: dict, parts: dict[str, bytes]) -> dict[str, Tensor]:

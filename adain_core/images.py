@@ -16,6 +16,7 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from .color import luma
+from .errors import AdainError
 from .files import replacing
 
 log = logging.getLogger(__name__)
@@ -42,39 +43,49 @@ def limit_pixels(most: float) -> None:
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """A picture file of which only the header is read yet.
+    """A picture file of which only the header is read yet; what reads more of it does so inside `damage_named`.
 
-    Raises FileNotFoundError, TooManyPixels, or ValueError where it is no picture, also for what Pillow raises inside.
+    Raises FileNotFoundError, TooManyPixels, or AdainError where it is not a picture.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     # given a name, Pillow maps uncompressed TIFFs, and scrambles those that are stored lying on their side
     with open(path, "rb") as stream:
-        try:
-            with Image.open(stream) as file:
-                if file.format in PROGRAMS:
-                    raise ValueError(f"{file.format} is not read")
-                yield file
-        except Image.DecompressionBombError:
-            raise TooManyPixels(
-                f"{path} has more than {pixel_limit():,.0f} pixels; if you trust it, raise the limit: --max-pixels,"
-                " ADAIN_MAX_PIXELS for ComfyUI, or PIL.Image.MAX_IMAGE_PIXELS in Python."
-            ) from None
-        except Exception as error:  # a damaged file meets struct.error, RuntimeError and more in Pillow's decoders
-            raise ValueError(f"{path} is not a whole picture that can be read ({error or type(error).__name__}).") from None
+        with damage_named(path):
+            file = Image.open(stream)
+            if file.format in PROGRAMS:
+                raise AdainError(f"{file.format} is not read")
+        with file:
+            yield file
+
+
+@contextlib.contextmanager
+def damage_named(path: str | Path) -> Iterator[None]:
+    """Have what Pillow raises inside, of a damaged file, said in one sentence, as `opened` does."""
+    try:
+        yield
+    except Image.DecompressionBombError:
+        raise TooManyPixels(
+            f"{path} has more than {pixel_limit():,.0f} pixels; if you trust it, raise the limit: --max-pixels,"
+            " ADAIN_MAX_PIXELS for ComfyUI, or PIL.Image.MAX_IMAGE_PIXELS in Python."
+        ) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file meets struct.error, RuntimeError and more in Pillow's decoders
+        raise AdainError(f"{path} is not a whole picture that can be read ({error or type(error).__name__}).") from None
 
 
 def load_image(path: str | Path) -> Tensor:
     """A picture file as float32 `(1, 3, H, W)`, or `(1, 4, H, W)` where it is not opaque, sRGB in [0, 1].
 
     EXIF orientation is applied; greyscale, palette, 16-bit, floating-point in [0, 1], CMYK and ICC-tagged files are
-    converted. Raises FileNotFoundError, or ValueError for a file that is no whole picture or larger than `pixel_limit()`.
+    converted. Raises FileNotFoundError, or AdainError for a file that is no whole picture or larger than `pixel_limit()`.
     """
     image = _read(path)
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image, dtype=np.float32) / (1 if image.mode == "F" else 65535)
         if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
-            raise ValueError(f"{path} holds values outside its format's usual range; save it with 8 or 16 bits.")
+            raise AdainError(f"{path} holds values outside its format's usual range; save it with 8 or 16 bits.")
         return torch.from_numpy(grey).expand(1, 3, -1, -1).contiguous()
     return torch.from_numpy(np.array(_to_srgb(image))).permute(2, 0, 1)[None].contiguous().float().div_(255)
 
@@ -89,7 +100,7 @@ def save_image(image: Tensor, path: str | Path, quality: int = 95) -> None:
     """Write a picture `(3 or 4, H, W)` or `(1, 3 or 4, H, W)` in [0, 1] as PNG, JPEG, WebP or TIFF by its extension.
 
     Values are clamped and rounded to 8 bits; JPEG has no alpha and is composited on white. The file is written beside
-    and renamed. Raises ValueError for another extension or a picture too long for it, and FileNotFoundError for a folder
+    and renamed. Raises AdainError for another extension or a picture too long for it, and FileNotFoundError for a folder
     that does not exist.
     """
     kind = save_format(path)
@@ -110,24 +121,24 @@ def write_picture(picture: Image.Image, path: str | Path, kind: str, **options: 
 
 
 def save_format(path: str | Path) -> str:
-    """Pillow's name of the format of `path`, by its extension. Raises ValueError for one that is not written."""
+    """Pillow's name of the format of `path`, by its extension. Raises AdainError for one that is not written."""
     suffix = Path(path).suffix.lower()
     if suffix not in SAVE_FORMATS:
-        raise ValueError(f"{path} has no extension of a picture that can be written; use one of {', '.join(SAVE_FORMATS)}.")
+        raise AdainError(f"{path} has no extension of a picture that can be written; use one of {', '.join(SAVE_FORMATS)}.")
     return SAVE_FORMATS[suffix]
 
 
 def check_sides(image: Tensor, path: str | Path) -> None:
-    """Raise ValueError where a picture of the size of `image` `(..., H, W)` is too long for the format of `path`."""
+    """Raise AdainError where a picture of the size of `image` `(..., H, W)` is too long for the format of `path`."""
     kind = save_format(path)
     if (side := max(image.shape[-2:])) > (most := LONGEST_SIDES.get(kind, math.inf)):
-        raise ValueError(f"{path} cannot have a side of {side} pixels, {kind} has at most {most}; write a PNG or a TIFF.")
+        raise AdainError(f"{path} cannot have a side of {side} pixels, {kind} has at most {most}; write a PNG or a TIFF.")
 
 
 def list_images(folder: str | Path) -> list[Path]:
     """Picture files in `folder` and below, sorted; hidden ones are skipped.
 
-    Raises FileNotFoundError for no folder and ValueError for one without pictures.
+    Raises FileNotFoundError for no folder and AdainError for one without pictures.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -140,29 +151,51 @@ def list_images(folder: str | Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not files:
-        raise ValueError(f"the folder {folder} holds no pictures; give one with PNG, JPEG, WebP or TIFF files.")
+        raise AdainError(f"the folder {folder} holds no pictures; give one with PNG, JPEG, WebP or TIFF files.")
     return files
 
 
 def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
     """Resize pictures `(B, C, H, W)` so that the smallest side is `smallest_side` pixels, aspect kept; 0 keeps the size.
 
-    Bicubic with antialiasing, clamped to [0, 1]; new sides are rounded to a multiple of `multiple`. Raises ValueError for a
+    Bicubic with antialiasing, clamped to [0, 1]; new sides are rounded to a multiple of `multiple`. Raises AdainError for a
     negative size, and for more pixels than `pixel_limit()`.
     """
     if smallest_side < 0:
-        raise ValueError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
+        raise AdainError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
     shortest = min(images.shape[2:])
     size = [multiple * max(1, round(side * smallest_side / shortest / multiple)) for side in images.shape[2:]]
     if smallest_side == 0 or tuple(size) == images.shape[2:]:
         return images
     if size[0] * size[1] > pixel_limit():
         before, after = (f"{width}x{height}" for height, width in (images.shape[2:], size))
-        raise ValueError(
+        raise AdainError(
             f"a picture of {before} pixels would have {after} with its smallest side at {smallest_side}, more than"
             f" {pixel_limit():,.0f}; give a smaller size, or 0 to keep it."
         )
     return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def check_pictures(images: Tensor, what: str) -> Tensor:
+    """`images` if they are finite `(B, 3 or 4, H, W)` floats, else AdainError."""
+    if images.ndim != 4 or images.shape[1] not in (3, 4) or not images.is_floating_point() or 0 in images.shape:
+        raise AdainError(f"{what} pictures must be floats of shape (B, 3, H, W), not {images.dtype} of {tuple(images.shape)}.")
+    if not torch.isfinite(images).all():
+        raise AdainError(f"the {what} picture holds NaN or infinite pixels; find the step before that makes them.")
+    return images
+
+
+def check_mask(mask: Tensor) -> Tensor:
+    """A mask as float32 `(B, 1, H, W)`; AdainError unless it is `(H, W)` or `(B, 1, H, W)`, in [0, 1] and not all zero."""
+    mask = mask[None, None] if mask.ndim == 2 else mask
+    if mask.ndim != 4 or mask.shape[1] != 1 or 0 in mask.shape:
+        raise AdainError(f"a mask must be of shape (H, W) or (B, 1, H, W), not {tuple(mask.shape)}.")
+    mask = mask.float()
+    if not (mask.min() >= 0 and mask.max() <= 1):
+        raise AdainError("a mask must hold values from 0 to 1.")
+    if not mask.any():
+        raise AdainError("the mask is empty (0 everywhere); paint where the style is to apply.")
+    return mask
 
 
 def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
@@ -188,11 +221,11 @@ def on_white(images: Tensor) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """The 8-bit picture of `(3 or 4, H, W)` or `(1, 3 or 4, H, W)`, clamped to [0, 1]. Raises ValueError for other shapes."""
+    """The 8-bit picture of `(3 or 4, H, W)` or `(1, 3 or 4, H, W)`, clamped to [0, 1]. Raises AdainError for other shapes."""
     if image.ndim == 4 and len(image) == 1:
         image = image[0]
     if image.ndim != 3 or image.shape[0] not in (3, 4):
-        raise ValueError(f"a picture to write must be of shape (3 or 4, H, W), not {tuple(image.shape)}.")
+        raise AdainError(f"a picture to write must be of shape (3 or 4, H, W), not {tuple(image.shape)}.")
     return Image.fromarray(to_bytes(image))
 
 
@@ -204,7 +237,7 @@ def to_bytes(image: Tensor) -> np.ndarray:
 
 def _read(path: str | Path) -> Image.Image:
     """The picture of a file, read whole and upright."""
-    with opened(path) as file:
+    with opened(path) as file, damage_named(path):
         profile = file.info.get("icc_profile")
         image = ImageOps.exif_transpose(file)
         image.load()

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from .color import keep_colors
-from .decoder import Decoder
 from .devices import free_memory
-from .encoder import Encoder
+from .errors import AdainError
 from .files import FULL, not_written, remove_leftovers, replacing, working_folder
 from .images import TooManyPixels, opened, save_format, to_bytes
+from .networks import Decoder, Encoder
 from .style import Style
-from .stylize import decode, transfer
+from .stylize import decode_into, transfer
 
 if TYPE_CHECKING:
     import pyvips
@@ -93,7 +93,7 @@ def stylize_file(
 
     Colours, depths, orientation and alpha are as of `load_image`, except that CMYK without a profile is taken for what
     presses usually print. The picture and the result lie uncompressed beside `target` meanwhile; libvips maps the result
-    to write it. `tile`: the side of the tiles, 1024 pixels for None or 0. Raises ValueError before any work without
+    to write it. `tile`: the side of the tiles, 1024 pixels for None or 0. Raises AdainError before any work without
     pyvips, for more than `max_pixels` pixels, too small a disk, a masked style and another format to write; OSError where
     the picture cannot be read.
     """
@@ -107,7 +107,7 @@ def stylize_file(
             content = RawPicture(folder / "content", height, width, channels)
             result = RawPicture(folder / "result", height, width, 3, content if keep_content_colors else None)
             tile = tile or TILE
-            decode(decoder, transfer(encoder, content, style, alpha, tile=tile), tile, out=result)
+            decode_into(result, decoder, transfer(encoder, content, style, alpha, tile=tile), tile)
             _write(vips, result, content, target)
     except vips.Error as error:
         if full := next((number for number in FULL if os.strerror(number) in str(error)), 0):
@@ -125,9 +125,9 @@ def check_large(
     """Raise what `stylize_file` would raise for these, by the picture's header; the picture, which is not read yet."""
     vips, target = _vips(), Path(target)
     if save_format(target) not in ("PNG", "TIFF"):
-        raise ValueError(f"{source} is too large for the format of {target}; write a PNG or a TIFF.")
+        raise AdainError(f"{source} is too large for the format of {target}; write a PNG or a TIFF.")
     if any(component.mask is not None for style in styles for component in style.components):
-        raise ValueError(f"{source} is too large for styles with masks; stylise it without, or make it smaller.")
+        raise AdainError(f"{source} is too large for styles with masks; stylise it without, or make it smaller.")
     try:
         picture = _srgb(vips, Path(source))
     except vips.Error as error:
@@ -140,7 +140,7 @@ def _vips() -> ModuleType:
     try:
         import pyvips
     except (ImportError, OSError):  # the latter without libvips itself
-        raise ValueError("a picture of this size needs pyvips; pip install 'adain[large]', or make it smaller.") from None
+        raise AdainError("a picture of this size needs pyvips; pip install 'adain[large]', or make it smaller.") from None
     pyvips.cache_set_max(0)  # or files stay open, which cannot be removed then on Windows
     return pyvips
 
@@ -149,7 +149,7 @@ def _srgb(vips: ModuleType, path: Path) -> pyvips.Image:
     """The upright picture in 8-bit sRGB with three or four channels, not computed yet."""
     picture = vips.Image.new_from_file(str(path), access="sequential", fail_on="error")
     if picture.format not in ("uchar", "ushort"):
-        raise ValueError(f"{path} has pixels of the type {picture.format}; save it with 8 or 16 bits.")
+        raise AdainError(f"{path} has pixels of the type {picture.format}; save it with 8 or 16 bits.")
     if picture.get_typeof("orientation") and picture.get("orientation") != 1:
         # turning needs any row at any time: libvips unpacks the picture into its own temporary file
         picture = vips.Image.new_from_file(str(path), fail_on="error").autorot()
@@ -180,12 +180,12 @@ def _write(vips: ModuleType, result: RawPicture, content: RawPicture, target: Pa
 
 def _check_room(source: str | Path, target: Path, pixels: int, channels: int, max_pixels: int) -> None:
     if pixels > max_pixels:
-        raise ValueError(
+        raise AdainError(
             f"{source} has {pixels:,} pixels, more than {max_pixels:,}; if you trust it, raise max_pixels (--max-pixels)."
         )
     need, free = pixels * (2 * channels + 3), shutil.disk_usage(target.parent).free
     if need > free:
-        raise ValueError(
+        raise AdainError(
             f"{source} needs {need / 1e9:.1f} GB of disk in {target.parent.resolve()} while it is worked on, of which"
             f" {free / 1e9:.1f} are free; make room, or write to another disk."
         )

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from .decoder import VGGDecoder
-from .encoder import State, VGGEncoder
+from .errors import AdainError
+from .networks.base import State
+from .networks.vgg import VGGDecoder, VGGEncoder
 
 ENCODER_LAYERS = (0, 2, 5, 9, 12, 16, 19, 22, 25, 29)
 DECODER_LAYERS = (1, 5, 8, 11, 14, 18, 21, 25, 28)
@@ -20,7 +21,7 @@ PAPER_ENCODER = "a8657bd8b7ab519605a4521717a943cb25eab91e4d8f1c901d0ef419cc490be
 def read_state(path: str | Path) -> State:
     """The state dict of a PyTorch file (`.pth`, `.pt`, `.bin`), on the CPU.
 
-    It is read with `weights_only=True`, which runs no code. Raises FileNotFoundError, or ValueError for a file that is
+    It is read with `weights_only=True`, which runs no code. Raises FileNotFoundError, or AdainError for a file that is
     damaged, holds code or holds anything but named tensors, and for one that would unpack to more than it is.
     """
     if not Path(path).is_file():
@@ -29,26 +30,26 @@ def read_state(path: str | Path) -> State:
         _check_packing(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(f"{path} is no PyTorch weight file, or holds more than tensors; it is not run.") from None
+        raise AdainError(f"{path} is no PyTorch weight file, or holds more than tensors; it is not run.") from None
     except Exception as error:  # torch.load raises whatever a damaged file leads it to
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is damaged or no PyTorch weight file ({reason}); download it again.") from None
+        raise AdainError(f"{path} is damaged or no PyTorch weight file ({reason}); download it again.") from None
     if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
-        raise ValueError(f"{path} holds no state dict of named tensors; save one with torch.save(net.state_dict(), ...).")
+        raise AdainError(f"{path} holds no state dict of named tensors; save one with torch.save(net.state_dict(), ...).")
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
 def rename(state: State) -> tuple[str, State]:
     """Role ("encoder" or "decoder") and state in this project's names, of a public state dict.
 
-    Encoder layers above relu4_1 are left out. Raises ValueError for any other layout.
+    Encoder layers above relu4_1 are left out. Raises AdainError for any other layout.
     """
     if "0.weight" in state:
         layers, names, role = ENCODER_LAYERS, VGGEncoder({}).layer_names(), "encoder"
     elif state.keys() == {f"{layer}.{part}" for layer in DECODER_LAYERS for part in ("weight", "bias")}:
         layers, names, role = DECODER_LAYERS, [name for name, _, _ in VGGDecoder.layers], "decoder"
     else:
-        raise ValueError("the weights are of no known layout; AdaIN's public VGG-19 encoder and decoder are understood.")
+        raise AdainError("the weights are of no known layout; AdaIN's public VGG-19 encoder and decoder are understood.")
     try:
         return role, {
             f"{name}.{part}": state[f"{layer}.{part}"]
@@ -56,7 +57,7 @@ def rename(state: State) -> tuple[str, State]:
             for part in ("weight", "bias")
         }
     except KeyError as error:
-        raise ValueError(f"the weights have no {error.args[0]}; the file is incomplete or of another architecture.") from None
+        raise AdainError(f"the weights have no {error.args[0]}; the file is incomplete or of another architecture.") from None
 
 
 def _is_plain(value: object) -> bool:
@@ -69,8 +70,8 @@ def _is_plain(value: object) -> bool:
 
 
 def _check_packing(path: str | Path) -> None:
-    """PyTorch packs without compressing. Raises ValueError for an archive that is larger inside, as bombs are."""
+    """PyTorch packs without compressing. Raises AdainError for an archive that is larger inside, as bombs are."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(part.file_size for part in archive.infolist()) > Path(path).stat().st_size:
-                raise ValueError("it would unpack to more than it is")
+                raise AdainError("it would unpack to more than it is")

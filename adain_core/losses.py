@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import AdainError
 from .statistics import ChannelStatistics, channel_statistics
-
-LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
@@ -30,7 +29,7 @@ def style_loss(
 ) -> Tensor:
     """Sum over layers of `mse(mu, mu_s) + mse(sigma, sigma_s)`, each layer times its weight (default 1).
 
-    `features` are `(B, C, H, W)` of each layer, `statistics` those of the style, of batch B or 1. Raises ValueError where
+    `features` are `(B, C, H, W)` of each layer, `statistics` those of the style, of batch B or 1. Raises AdainError where
     the numbers of layers differ. Source: Huang and Belongie 2017, equation 13.
     """
     parts = []
@@ -52,7 +51,7 @@ def gram_matrix(x: Tensor) -> Tensor:
 def gram_loss(features: Sequence[Tensor], grams: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
     """Sum over layers of the mean squared error of Gram matrices, each layer times its weight (default 1).
 
-    `features` are `(B, C, H, W)` of each layer, `grams` the style's `gram_matrix` of each. Raises ValueError where the
+    `features` are `(B, C, H, W)` of each layer, `grams` the style's `gram_matrix` of each. Raises AdainError where the
     numbers of layers differ. Source: Gatys, Ecker and Bethge 2016, equations 4 and 5.
     """
     return _weighted_sum([_mean_square(gram_matrix(x) - gram) for x, gram in zip(features, grams, strict=True)], weights)
@@ -68,13 +67,13 @@ def consistency_loss(images: Tensor, shifted: Tensor, offset: tuple[int, int] = 
     """Mean squared error where two results overlap: `shifted` begins `offset` = (down, right) pixels into `images`.
 
     Both are `(B, C, H, W)`, of any H and W. An offset of (0, 0) compares two results of the same place, such as of a
-    picture and its noised copy. Raises ValueError where nothing overlaps.
+    picture and its noised copy. Raises AdainError where nothing overlaps.
     """
     (top, left), (mirrored_top, mirrored_left) = [max(0, o) for o in offset], [max(0, -o) for o in offset]
     images, shifted = images[:, :, top:, left:], shifted[:, :, mirrored_top:, mirrored_left:]
     height, width = (min(a, b) for a, b in zip(images.shape[2:], shifted.shape[2:], strict=True))
     if 0 in (height, width):
-        raise ValueError(f"nothing overlaps at the offset {offset}; give one smaller than the pictures.")
+        raise AdainError(f"nothing overlaps at the offset {offset}; give one smaller than the pictures.")
     return F.mse_loss(shifted[:, :, :height, :width].float(), images[:, :, :height, :width].float())
 
 

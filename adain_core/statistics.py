@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .errors import AdainError
+
 EPS = 1e-5  # under the root, as in the paper's code
+PARTS = ("count", "mean", "m2")  # of `ChannelStatistics`
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class ChannelStatistics:
     def running(self, half_life: float, past: ChannelStatistics | None = None) -> ChannelStatistics:
         """Statistics smoothed along the batch: a sample's weight halves every `half_life` samples after it.
 
-        `past`, of batch 1, is the last of what this gave for the samples before. Raises ValueError for a half-life that is
+        `past`, of batch 1, is the last of what this gave for the samples before. Raises AdainError for a half-life that is
         not above 0.
         """
         check_half_life(half_life)
@@ -63,7 +66,7 @@ class ChannelStatistics:
 
     def map(self, function: Callable[..., Tensor], *others: ChannelStatistics) -> ChannelStatistics:
         """`function` of the counts, of the means and of the M2, of these and of the others."""
-        return ChannelStatistics(*map(function, *(vars(statistics).values() for statistics in (self, *others))))
+        return ChannelStatistics(*(function(*(getattr(each, part) for each in (self, *others))) for part in PARTS))
 
     def __getitem__(self, index: int) -> ChannelStatistics:
         """One sample's, batch 1."""
@@ -95,14 +98,14 @@ def channel_statistics(x: Tensor, weights: Tensor | None = None) -> ChannelStati
 
 def level_tensors(levels: Sequence[ChannelStatistics], prefix: str = "") -> dict[str, Tensor]:
     """The statistics of levels as files hold them: `level.{i}.count`, `.mean` and `.m2`, behind the prefix."""
-    return {f"{prefix}level.{i}.{name}": part for i, level in enumerate(levels) for name, part in vars(level).items()}
+    return {f"{prefix}level.{i}.{name}": getattr(level, name) for i, level in enumerate(levels) for name in PARTS}
 
 
 def levels_of(tensors: Mapping[str, Tensor], prefix: str = "") -> list[ChannelStatistics]:
     """The statistics that `level_tensors` put there. Raises KeyError where a part of one is missing."""
     levels = []
     while (level := f"{prefix}level.{len(levels)}") + ".mean" in tensors:
-        levels.append(ChannelStatistics(*(tensors[f"{level}.{name}"] for name in ("count", "mean", "m2"))))
+        levels.append(ChannelStatistics(*(tensors[f"{level}.{name}"] for name in PARTS)))
     return levels
 
 
@@ -123,10 +126,16 @@ def adain(x: Tensor, statistics: ChannelStatistics, alpha: float = 1.0, content:
     return torch.addcmul(shift[:, :, None, None], _at_least_float32(x), scale[:, :, None, None]).to(x.dtype)
 
 
+def check_alpha(alpha: float) -> None:
+    """Raise AdainError for a strength that is not in [0, 1]."""
+    if not 0 <= alpha <= 1:
+        raise AdainError(f"alpha is {alpha}; it must be from 0 (the content) to 1 (the full style).")
+
+
 def check_half_life(half_life: float) -> None:
-    """Raise ValueError for a number of frames that is not above 0."""
+    """Raise AdainError for a number of frames that is not above 0."""
     if not half_life > 0:
-        raise ValueError(f"half_life is {half_life}; it is a number of frames and must be above 0.")
+        raise AdainError(f"half_life is {half_life}; it is a number of frames and must be above 0.")
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from .encoder import DTYPES, Encoder
+from .errors import AdainError
 from .files import read_safetensors, replacing
-from .images import resize, resize_mask, thumbnail_jpeg
+from .images import check_mask, check_pictures, resize, resize_mask, thumbnail_jpeg
+from .networks import Encoder
+from .networks.base import DTYPES
 from .statistics import ChannelStatistics, level_tensors, levels_of
 from .tiling import measure_in_memory
 
@@ -59,12 +61,12 @@ class Style:
     def masked(self, mask: Tensor) -> Style:
         """The style confined to `mask`, `(H, W)` or `(B, 1, H, W)` in [0, 1], of any size; masks of masks multiply.
 
-        Raises ValueError for a mask of another shape or range, or one that is zero everywhere, and for masks that are not as
+        Raises AdainError for a mask of another shape or range, or one that is zero everywhere, and for masks that are not as
         many as the styles where both are several.
         """
         mask = check_mask(mask)
         if 1 not in (len(mask), self.batch) and len(mask) != self.batch:
-            raise ValueError(f"{len(mask)} masks do not fit {self.batch} styles; give one, or one for each.")
+            raise AdainError(f"{len(mask)} masks do not fit {self.batch} styles; give one, or one for each.")
 
         def confine(component: Component) -> Component:
             if component.mask is None:
@@ -118,10 +120,10 @@ class Style:
 
 
 def load_style(path: str | Path) -> Style:
-    """Read a style file. Raises FileNotFoundError, or ValueError where it is no style file or damaged."""
+    """Read a style file. Raises FileNotFoundError, or AdainError where it is no style file or damaged."""
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is no style file of this format ({FORMAT}); make one with `adain style make`.")
+        raise AdainError(f"{path} is no style file of this format ({FORMAT}); make one with `adain style make`.")
     components = []
     try:
         while f"component.{len(components)}.weight" in tensors:
@@ -129,13 +131,13 @@ def load_style(path: str | Path) -> Style:
             levels = tuple(level.map(_numbers) for level in levels_of(tensors, f"{prefix}."))
             mask = tensors.get(f"{prefix}.mask")
             if mask is not None and (mask.dtype != torch.uint8 or 0 in mask.shape):
-                raise ValueError("its mask is none")
+                raise AdainError("its mask is none")
             mask = None if mask is None else mask.float() / 255
             components.append(Component(_numbers(tensors[f"{prefix}.weight"]), levels, mask))
         _check_components(components)
         thumbnail = base64.b64decode(metadata.get("thumbnail", ""), validate=True)
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); make the style again.") from None
+        raise AdainError(f"{path} is damaged ({error}); make the style again.") from None
     texts = {key: metadata.get(key, "") for key in ("encoder_fingerprint", "encoder_name", "name", "source", "licence")}
     return Style(tuple(components), thumbnail=thumbnail, **texts)
 
@@ -145,26 +147,26 @@ def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str
 
     `size`: smallest side in pixels they are resized to, which sets the scale of the strokes; 0 keeps their own.
     `combine`: "pool", one style from all pictures' pixels, or "each", one per picture. `mask`, `(H, W)` or
-    `(B, 1, H, W)` in [0, 1]: which part of the pictures counts. Raises ValueError for anything else.
+    `(B, 1, H, W)` in [0, 1]: which part of the pictures counts. Raises AdainError for anything else.
     """
     if combine not in ("pool", "each"):
-        raise ValueError(f'combine is {combine!r}; choose "pool" (one style) or "each" (one per picture).')
+        raise AdainError(f'combine is {combine!r}; choose "pool" (one style) or "each" (one per picture).')
     images = check_pictures(images, "style")
     if mask is not None:
         mask = check_mask(mask)
         if len(mask) not in (1, len(images)):
-            raise ValueError(f"{len(mask)} masks do not fit {len(images)} style pictures; give one, or one for each.")
+            raise AdainError(f"{len(mask)} masks do not fit {len(images)} style pictures; give one, or one for each.")
     if images.shape[1] == 4:
         opaque = images[:, 3:].float().clamp(0, 1).cpu()
         mask = opaque if mask is None else opaque * resize_mask(mask.cpu(), opaque.shape[2:])
     if mask is not None:
         seen = mask.flatten(1).any(1)
         if not (seen.any() if combine == "pool" else seen.all()):
-            raise ValueError("a style picture is transparent or masked everywhere; leave it out, or let a part of it count.")
+            raise AdainError("a style picture is transparent or masked everywhere; leave it out, or let a part of it count.")
     pictures = resize(images[:, :3], size)
     found = measure_in_memory(encoder, pictures, [] if mask is None else [mask.cpu()])
     levels = [level[-1].pool() if combine == "pool" else level[-1] for level in found]
-    weight = torch.ones(levels[0].batch)
+    weight = torch.ones(levels[0].batch, dtype=torch.float32)
     return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail_jpeg(images[:1]))
 
 
@@ -182,27 +184,27 @@ def pool_styles(styles: Sequence[Style]) -> Style:
 def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None = None) -> Style:
     """The convex sum of styles; weights (default equal) are normalised to a sum of 1.
 
-    A weight may be `(N,)`: then the mix has N styles, one for each content. Raises ValueError for negative or all-zero
+    A weight may be `(N,)`: then the mix has N styles, one for each content. Raises AdainError for negative or all-zero
     weights, for a wrong number of them, and for styles of different encoders or batches.
     """
     if not styles:
-        raise ValueError("there is no style to mix; give at least one.")
+        raise AdainError("there is no style to mix; give at least one.")
     weights = [1.0] * len(styles) if weights is None else weights
     if len(weights) != len(styles):
-        raise ValueError(f"{len(weights)} weights do not fit {len(styles)} styles; give one weight for each.")
+        raise AdainError(f"{len(weights)} weights do not fit {len(styles)} styles; give one weight for each.")
     for style in styles[1:]:
         check_same_encoder(style, styles[0].encoder_fingerprint, styles[0].encoder_name, "the first style")
     device = styles[0].components[0].weight.device
     weights = [torch.as_tensor(weight, dtype=torch.float32, device=device).reshape(-1) for weight in weights]
     batches = sorted({*map(len, weights), *(style.batch for style in styles)} - {1})
     if len(batches) > 1:
-        raise ValueError(
+        raise AdainError(
             f"styles or weights for {batches[0]} and {batches[1]} pictures cannot be mixed; the numbers must agree or be 1."
         )
     table = torch.stack(torch.broadcast_tensors(*weights))
     total = table.sum(0)
     if (table < 0).any() or not ((total > 0) & torch.isfinite(total)).all():
-        raise ValueError("the weights of a mix must be finite, at least 0 and not all 0.")
+        raise AdainError("the weights of a mix must be finite, at least 0 and not all 0.")
     table = table / total
     components = tuple(
         dataclasses.replace(component, weight=component.weight.to(device) * share)
@@ -215,70 +217,48 @@ def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None
 
 
 def check_levels(style: Style, encoder: Encoder) -> None:
-    """Raise ValueError unless `style` has statistics for each channel of the encoder's levels."""
+    """Raise AdainError unless `style` has statistics for each channel of the encoder's levels."""
     channels = [level.channels for level in encoder.levels]
     if any([level.mean.shape[1] for level in component.levels] != channels for component in style.components):
-        raise ValueError(f"the style does not fit the levels of {encoder.name!r}; encode the style again.")
+        raise AdainError(f"the style does not fit the levels of {encoder.name!r}; encode the style again.")
 
 
 def check_same_encoder(style: Style, fingerprint: str, name: str, what: str) -> None:
-    """Raise ValueError unless `style` was made by the encoder with this fingerprint."""
+    """Raise AdainError unless `style` was made by the encoder with this fingerprint."""
     if style.encoder_fingerprint != fingerprint:
-        raise ValueError(
+        raise AdainError(
             f"the style was made by the encoder {style.encoder_name!r}, {what} is of {name!r};"
             f" encode the style again with {name!r}."
         )
 
 
-def check_pictures(images: Tensor, what: str) -> Tensor:
-    """`images` if they are finite `(B, 3 or 4, H, W)` floats, else ValueError."""
-    if images.ndim != 4 or images.shape[1] not in (3, 4) or not images.is_floating_point() or 0 in images.shape:
-        raise ValueError(f"{what} pictures must be floats of shape (B, 3, H, W), not {images.dtype} of {tuple(images.shape)}.")
-    if not torch.isfinite(images).all():
-        raise ValueError(f"the {what} picture holds NaN or infinite pixels; find the step before that makes them.")
-    return images
-
-
-def check_mask(mask: Tensor) -> Tensor:
-    """A mask as float32 `(B, 1, H, W)`; ValueError unless it is `(H, W)` or `(B, 1, H, W)`, in [0, 1] and not all zero."""
-    mask = mask[None, None] if mask.ndim == 2 else mask
-    if mask.ndim != 4 or mask.shape[1] != 1 or 0 in mask.shape:
-        raise ValueError(f"a mask must be of shape (H, W) or (B, 1, H, W), not {tuple(mask.shape)}.")
-    mask = mask.float()
-    if not (mask.min() >= 0 and mask.max() <= 1):
-        raise ValueError("a mask must hold values from 0 to 1.")
-    if not mask.any():
-        raise ValueError("the mask is empty (0 everywhere); paint where the style is to apply.")
-    return mask
-
-
 def _numbers(tensor: Tensor) -> Tensor:
     """A tensor of a style file in float32."""
     if tensor.dtype not in DTYPES:
-        raise ValueError("its statistics are not finite numbers")
+        raise AdainError("its statistics are not finite numbers")
     return tensor.float()
 
 
 def _check_components(components: list[Component]) -> None:
     if not components:
-        raise ValueError("it holds no component")
+        raise AdainError("it holds no component")
     shapes = [tuple(level.mean.shape[1:]) for level in components[0].levels]
     for component in components:
         tensors = [component.weight] + [t for level in component.levels for t in (level.count, level.mean, level.m2)]
         if not all(torch.isfinite(t).all() and t.numel() for t in tensors):
-            raise ValueError("its statistics are not finite numbers")
+            raise AdainError("its statistics are not finite numbers")
         if component.weight.ndim != 1 or not component.levels or any(t.ndim != 2 for t in tensors[1:]):
-            raise ValueError("its tensors have the wrong shapes")
+            raise AdainError("its tensors have the wrong shapes")
         if [tuple(level.mean.shape[1:]) for level in component.levels] != shapes:
-            raise ValueError("its components have different levels")
+            raise AdainError("its components have different levels")
         for level in component.levels:
             if level.m2.shape != level.mean.shape or level.count.shape != (level.batch, 1):
-                raise ValueError("its tensors have the wrong shapes")
+                raise AdainError("its tensors have the wrong shapes")
             if (level.m2 < 0).any() or (level.count <= 0).any() or max(level.mean.abs().max(), level.std.max()) > LARGEST:
-                raise ValueError("its statistics are impossible")
+                raise AdainError("its statistics are impossible")
         if component.mask is not None and (component.mask.ndim != 4 or component.mask.shape[1] != 1):
-            raise ValueError("its mask has the wrong shape")
+            raise AdainError("its mask has the wrong shape")
         if (component.weight < 0).any():
-            raise ValueError("its weights are negative")
+            raise AdainError("its weights are negative")
         if len({len(component.weight), component.levels[0].batch, component.batch} - {1}) > 1:
-            raise ValueError("its batches do not agree")
+            raise AdainError("its batches do not agree")

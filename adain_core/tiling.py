@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from .devices import exact_float32, free_memory, is_out_of_memory, release_memory
-from .encoder import Encoder
+from .errors import AdainError
 from .images import resize_mask
+from .networks import Encoder
 from .statistics import ChannelStatistics, channel_statistics
 
 SMALLEST_TILE = 64
@@ -100,10 +101,10 @@ def plan(tile: int | None, count: int, size: tuple[int, int], halo: int, values_
     """How a batch of `count` pictures of `size` is worked on, on the device and in the number type of `sample`.
 
     `tile`: None takes the largest that half of the free memory has room for, 0 the whole picture, else a side in pixels.
-    `values_per_pixel` are the network's at its widest. Raises ValueError for a tile that is too small.
+    `values_per_pixel` are the network's at its widest. Raises AdainError for a tile that is too small.
     """
     if tile is not None and tile != 0 and tile < SMALLEST_TILE:
-        raise ValueError(f"tile is {tile}; give at least {SMALLEST_TILE} pixels, or 0 for the whole picture.")
+        raise AdainError(f"tile is {tile}; give at least {SMALLEST_TILE} pixels, or 0 for the whole picture.")
     room = free_memory(sample.device) / 2 / (values_per_pixel * COPIES * sample.element_size())
     side = tile or max(size)
     if tile is None and size[0] * size[1] > room:
@@ -160,7 +161,7 @@ def encode_window(encoder: Encoder, pictures: Pictures, part: slice, window: Win
     stride = encoder.levels[-1].stride
     outer = window.grow(encoder.halo, stride, pictures.shape[2:])
     device = next(encoder.parameters()).device
-    levels = encoder(pictures[(part, slice(None), *outer.positions(1))].to(device))
+    levels = encoder.encode(pictures[(part, slice(None), *outer.positions(1))].to(device))
     return [x[(..., *window.inside(outer, level.stride))] for x, level in zip(levels, encoder.levels, strict=True)]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import AdainError
 from .files import replacing, version
 from .images import to_pil
 
@@ -50,7 +51,7 @@ class Video:
     `start` and `duration` in seconds cut it; a duration of 0 goes to the end. `size` is the upright frames' H and W,
     `aspect` their pixels' width to height, `rate` their average number in a second, `time_base` the unit of their times in
     seconds, `step` the usual one between two, `len` how many there are by what the file says. Raises FileNotFoundError, or
-    ValueError where the file is no video or PyAV is not installed.
+    AdainError where the file is no video or PyAV is not installed.
     """
 
     multiple = 2  # of which resized frames' sides are: some players show no colours in full
@@ -70,7 +71,7 @@ class Video:
             self.aspect = stream.sample_aspect_ratio or Fraction(1)
         first = next(self.frames(), None)
         if first is None:
-            raise ValueError(f"{self.name} holds no frames; give another video, or another part of it.")
+            raise AdainError(f"{self.name} holds no frames; give another video, or another part of it.")
         self.size = tuple(first.picture.shape[2:])
 
     @property
@@ -153,7 +154,7 @@ class Video:
         try:
             yield from container.demux(*streams)
         except _av().FFmpegError as error:
-            raise ValueError(f"{self.name} is damaged and cannot be read on ({error}).") from None
+            raise AdainError(f"{self.name} is damaged and cannot be read on ({error}).") from None
 
     def _decode(self, packet: av.Packet) -> Iterable[av.Frame]:
         try:
@@ -172,10 +173,10 @@ class Video:
             source = self.source if isinstance(self.source, io.BytesIO) else str(self.source)
             container = _av().open(source, metadata_errors="replace")
         except _av().FFmpegError as error:
-            raise ValueError(f"{self.name} is no video that can be read ({error}).") from None
+            raise AdainError(f"{self.name} is no video that can be read ({error}).") from None
         if not container.streams.video:
             container.close()
-            raise ValueError(f"{self.name} holds no video; give a file with pictures.")
+            raise AdainError(f"{self.name} holds no video; give a file with pictures.")
         return container
 
 
@@ -183,7 +184,7 @@ class VideoWriter:
     """Writes frames in the time of `video`, without its sound, to `path`; use it in a `with` statement.
 
     `size` is their H and W; where one is odd, colours are kept in full (4:4:4), since they cannot be halved. The encoder is
-    the one for the file ending `ending`. Raises ValueError for another, and where PyAV lacks the encoder.
+    the one for the file ending `ending`. Raises AdainError for another, and where PyAV lacks the encoder.
     """
 
     def __init__(self, path: Path, size: Sequence[int], video: Video, ending: str):
@@ -261,14 +262,14 @@ def _shift(packet: av.Packet, seconds: Fraction) -> None:
 def save_format(path: str | Path) -> tuple[str, dict[str, str]]:
     """Encoder and its options for the video file `path`, by its ending.
 
-    Raises ValueError for an ending that is not written, and where PyAV is not installed or lacks the encoder.
+    Raises AdainError for an ending that is not written, and where PyAV is not installed or lacks the encoder.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SAVE_FORMATS:
-        raise ValueError(f"{path} has no extension of a video that can be written; use one of {', '.join(SAVE_FORMATS)}.")
+        raise AdainError(f"{path} has no extension of a video that can be written; use one of {', '.join(SAVE_FORMATS)}.")
     codec, options = SAVE_FORMATS[suffix]
     if codec not in _av().codecs_available:
-        raise ValueError(f"this PyAV cannot encode {suffix} ({codec} is missing); use another build or format.")
+        raise AdainError(f"this PyAV cannot encode {suffix} ({codec} is missing); use another build or format.")
     return codec, options
 
 
@@ -276,5 +277,5 @@ def _av() -> ModuleType:
     try:
         import av
     except ImportError:
-        raise ValueError("videos need PyAV, which is not installed; run `pip install av`.") from None
+        raise AdainError("videos need PyAV, which is not installed; run `pip install av`.") from None
     return av

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save
 
 from . import hub, legacy
-from .catalog import Entry, catalog, find_entry
-from .decoder import DECODERS, Decoder
+from .catalog import Entry, catalog, find_entry, network_file
 from .devices import resolve_dtype
-from .encoder import ENCODERS, Encoder, State
+from .errors import AdainError
 from .files import FULL, parse_json, read_safetensors, replacing
+from .networks import ARCHITECTURES, Decoder, Encoder
+from .networks.base import State
+
+Result = TypeVar("Result")
 
 FORMAT = "adain-network-1"
+ROLES = ("encoder", "decoder")
+# What a network file says of its network, beside the weights. A file may say more, or less, than this version knows.
+DESCRIPTION = ("role", "architecture", "config", "name", "encoder_name", "encoder_fingerprint", "recipe", "licence")
 
 
 @dataclass(frozen=True)
@@ -41,23 +49,29 @@ class NetworkFile:
         texts = ("role", "architecture", "name", "encoder_name", "encoder_fingerprint", "licence")
         for kind, names in ((str, texts), (dict, ("config", "recipe"))):
             if wrong := next((name for name in names if not isinstance(getattr(self, name), kind)), None):
-                raise ValueError(f"its description has no proper {wrong}.")
+                raise AdainError(f"its description has no proper {wrong}.")
 
     def build(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Encoder | Decoder:
-        """The network, frozen, for use. Raises ValueError where weights and architecture do not fit."""
-        kinds = {"encoder": ENCODERS, "decoder": DECODERS}.get(self.role, {})
-        if self.architecture not in kinds:
-            raise ValueError(f"the {self.role} architecture {self.architecture!r} is not known; update ComfyUI-AdaIN.")
+        """The network, frozen, for use. Raises AdainError where weights and architecture do not fit."""
+        if self.role not in ROLES or self.architecture not in ARCHITECTURES:
+            raise AdainError(f"the {self.role} architecture {self.architecture!r} is not known; update ComfyUI-AdaIN.")
         # Outside of inference mode, in which a host may call: weights made there could not be trained through.
         with torch.inference_mode(False):
             with torch.device("meta"):  # what a description says gets memory once the weights are there
-                network = kinds[self.architecture](self.config)
-            network.load_network(self.state)
+                network = getattr(ARCHITECTURES[self.architecture], self.role)(self.config)
+            network.load(self.state)
             network.name = self.name
-            if self.role == "decoder":
+            if isinstance(network, Decoder):
                 network.encoder_name, network.encoder_fingerprint = self.encoder_name, self.encoder_fingerprint
             network.dtype = dtype
             return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+
+    def checked(self) -> NetworkFile:
+        """The network, with an encoder's own name and fingerprint. Raises AdainError where the weights do not fit."""
+        built = self.build()
+        if isinstance(built, Decoder):
+            return self
+        return replace(self, encoder_name=self.name, encoder_fingerprint=built.fingerprint)
 
 
 def load_encoder(name: str = "lite", device: str | torch.device = "cpu", dtype: str | torch.dtype = "auto") -> Encoder:
@@ -66,7 +80,7 @@ def load_encoder(name: str = "lite", device: str | torch.device = "cpu", dtype: 
 
     `DIR/NAME` stands for the file `DIR/NAME-encoder.safetensors`, and so one name for both networks of a training.
     `dtype`: "auto" (16 bits where the device multiplies them fast), a name such as "float16" or a torch.dtype. Raises
-    FileNotFoundError for a name that is none of these, HubError where a pull fails, and ValueError for a file that holds no
+    FileNotFoundError for a name that is none of these, HubError where a pull fails, and AdainError for a file that holds no
     encoder.
     """
     return _load(name, "encoder", device, dtype)
@@ -85,7 +99,7 @@ def network_path(name: str, role: str, progress: hub.Progress | None = None) -> 
     entry = find_entry(name, role)
     if entry and entry.mirrors:
         return pull(entry, progress)
-    candidates = [*([entry.path] if entry else []), Path(name), Path(f"{name}-{role}.safetensors")]
+    candidates = [*([entry.path] if entry else []), Path(name), Path(network_file(name, role))]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         names = ", ".join(entry.name for entry in catalog() if entry.role == role and entry.available) or "none"
@@ -99,7 +113,7 @@ def network_path(name: str, role: str, progress: hub.Progress | None = None) -> 
 def pull(entry: Entry, progress: hub.Progress | None = None, refresh: bool = False) -> Path:
     """The file of a network on the Hub, in this project's layout, checked; made once, or anew with `refresh`.
 
-    `progress` as in `network_path`. Raises HubError where it cannot be had, ValueError where it is no such network.
+    `progress` as in `network_path`. Raises HubError where it cannot be had, AdainError where it is no such network.
     """
     if entry.path.is_file() and not refresh:
         return entry.path
@@ -120,25 +134,9 @@ def pull(entry: Entry, progress: hub.Progress | None = None, refresh: bool = Fal
 def read_network(path: str | Path) -> NetworkFile:
     """A network file of this project, or a public one renamed to its layout; all weights are checked against it.
 
-    Raises FileNotFoundError, or ValueError with the file's name and what is wrong.
+    Raises FileNotFoundError, or AdainError with the file's name and what is wrong.
     """
-    path = Path(path)
-    metadata = {}
-    if path.suffix.lower() == ".safetensors":
-        state, metadata = read_safetensors(path)
-    else:
-        state = legacy.read_state(path)
-    try:
-        if metadata.get("format") == FORMAT:
-            network = _described(state, metadata.get("network", ""))
-        elif metadata.get("format", "").startswith("adain-"):
-            raise ValueError(f"it is a file of the format {metadata['format']}, not {FORMAT}.")
-        else:
-            role, state = legacy.rename(state)
-            network = NetworkFile(role, "vgg19", {}, state, path.stem, "vgg19", legacy.PAPER_ENCODER)
-        return _checked(network)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be used: {error}") from None
+    return _read(path, NetworkFile.checked)
 
 
 def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dtype | None = "float32") -> None:
@@ -151,7 +149,7 @@ def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dty
         name: tensor.detach().cpu().to(torch.float32 if name.endswith("bias") else dtype or tensor.dtype).contiguous()
         for name, tensor in network.state.items()
     }
-    description = {key: value for key, value in vars(network).items() if key != "state"}
+    description = {name: getattr(network, name) for name in DESCRIPTION}
     with replacing(path) as temporary:
         temporary.write_bytes(save(state, {"format": FORMAT, "network": json.dumps(description)}))
 
@@ -159,31 +157,48 @@ def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dty
 def _load(name: str, role: str, device: str | torch.device, dtype: str | torch.dtype) -> Encoder | Decoder:
     dtype = resolve_dtype(dtype, device)
     path = network_path(name, role)
-    network = read_network(path)
-    _check_role(network, role, path)
-    return network.build(device, dtype)
+
+    def use(network: NetworkFile) -> Encoder | Decoder:
+        _check_role(network, role, "it")
+        return network.build(device, dtype)
+
+    return _read(path, use)
+
+
+def _read(path: str | Path, use: Callable[[NetworkFile], Result]) -> Result:
+    """What `use` makes of the network in a file; an error of it, or of the file, names the file."""
+    path = Path(path)
+    metadata = {}
+    if path.suffix.lower() == ".safetensors":
+        state, metadata = read_safetensors(path)
+    else:
+        state = legacy.read_state(path)
+    try:
+        if metadata.get("format") == FORMAT:
+            return use(_described(state, metadata.get("network", "")))
+        if metadata.get("format", "").startswith("adain-"):
+            raise AdainError(f"it is a file of the format {metadata['format']}, not {FORMAT}.")
+        role, state = legacy.rename(state)
+        return use(NetworkFile(role, "vgg19", {}, state, path.stem, "vgg19", legacy.PAPER_ENCODER))
+    except ValueError as error:
+        raise AdainError(f"{path} cannot be used: {error}") from None
 
 
 def _described(state: State, description: str) -> NetworkFile:
-    """A network by its weights and the description in its file. Raises ValueError where that is none."""
-    try:
-        return NetworkFile(state=state, **parse_json(description))
-    except TypeError as error:
-        raise ValueError(f"its description is not one of this version ({error}).") from None
-
-
-def _checked(network: NetworkFile) -> NetworkFile:
-    """The network, with an encoder's own name and fingerprint. Raises ValueError where the weights do not fit."""
-    built = network.build()
-    if isinstance(built, Decoder):
-        return network
-    return replace(network, encoder_name=network.name, encoder_fingerprint=built.fingerprint)
+    """A network by its weights and the description in its file. Raises AdainError where that is damaged."""
+    fields = parse_json(description)
+    if not isinstance(fields, dict):
+        raise AdainError("its description is not one of this version.")
+    given = {name: fields[name] for name in DESCRIPTION if name in fields}
+    if missing := [name for name in ("role", "architecture", "config", "name") if name not in given]:
+        raise AdainError(f"its description is not one of this version (it has no {missing[0]}).")
+    return NetworkFile(state=state, **given)
 
 
 def _check_role(network: NetworkFile, role: str, source: object) -> None:
     if network.role != role:
         articles = {"encoder": "an encoder", "decoder": "a decoder"}
-        raise ValueError(f"{source} holds {articles[network.role]}, not {articles[role]}.")
+        raise AdainError(f"{source} holds {articles[network.role]}, not {articles[role]}.")
 
 
 def _from_hub(entry: Entry, progress: hub.Progress | None, refresh: bool) -> NetworkFile:
@@ -194,9 +209,9 @@ def _from_hub(entry: Entry, progress: hub.Progress | None, refresh: bool) -> Net
         if not entry.name.startswith("hf:"):
             network = replace(network, name=entry.name)
     _check_role(network, entry.role or network.role, entry.name)
-    network = _checked(network)
+    network = network.checked()
     if network.role == "encoder" and entry.fingerprint not in ("", network.encoder_fingerprint):
-        raise ValueError(f"{entry.name} has another fingerprint than expected; the file on the Hub is not the right one.")
+        raise AdainError(f"{entry.name} has another fingerprint than expected; the file on the Hub is not the right one.")
     return replace(network, licence=entry.licence or network.licence)
 
 
@@ -207,6 +222,6 @@ def _of_tensors(entry: Entry, progress: hub.Progress | None) -> NetworkFile:
     found = hub.pull_tensors(entry.mirrors, hashes, entry.sha256, progress)
     state = {ours: found[theirs] for ours, theirs in names.items()}
     if entry.mean:
-        mean, std = torch.tensor(entry.mean), torch.tensor(entry.std)
+        mean, std = (torch.tensor(numbers, dtype=torch.float32) for numbers in (entry.mean, entry.std))
         state |= {"preprocess.weight": torch.diag(1 / std)[:, :, None, None], "preprocess.bias": -mean / std}
     return NetworkFile(entry.role, entry.architecture, {}, state, entry.name)

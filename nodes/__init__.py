@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..adain_core.devices import keep_freed_memory
 from . import host
 from .latent import LatentAdaIN, ModelAdaIN
 from .networks import LoadDecoder, LoadEncoder
@@ -38,6 +39,7 @@ class AdaINExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> AdaINExtension:
+    keep_freed_memory()
     host.register_folders()
     host.raise_pixel_limit()
     host.serve("/adain/styles", gallery)

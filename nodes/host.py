@@ -20,7 +20,7 @@ from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import ui
 from torch import Tensor, nn
 
-from ..adain_core.catalog import BUNDLED
+from ..adain_core.catalog import BUNDLED, network_file
 from ..adain_core.devices import is_out_of_memory
 from ..adain_core.files import check_writable, make_folder, new_path
 from ..adain_core.images import limit_pixels, to_pil
@@ -183,7 +183,7 @@ def new_decoder_path(decoder_name: str) -> tuple[Path, Path]:
 
     Names and errors are as in `new_style_path`.
     """
-    ending = "-decoder.safetensors"
+    ending = network_file("", "decoder")
     path = _new_file(NETWORKS, decoder_name, ending, "decoder")
     name = path.relative_to(_output_folder(NETWORKS).resolve()).as_posix().removesuffix(ending)
     return path, _output_folder(TRAININGS) / name

@@ -10,10 +10,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core import ChannelStatistics, adain, channel_statistics
-from ..adain_core.stylize import check_alpha
+from ..adain_core.statistics import check_alpha
+from .inputs import alpha_input
 from .sockets import schema
 
 STATISTICS = ["image", "batch"]
+STRENGTH = "Strength: 0 changes nothing, 1 takes the reference's statistics over in full."
 
 
 class LatentAdaIN(io.ComfyNode):
@@ -29,7 +31,7 @@ class LatentAdaIN(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="The latent to change."),
                 io.Latent.Input("reference", tooltip="Whose statistics it gets; of the same kind of VAE, of any size."),
-                _alpha(1.0),
+                alpha_input(1.0, STRENGTH),
                 io.Combo.Input(
                     "statistics",
                     options=STATISTICS,
@@ -70,7 +72,7 @@ class ModelAdaIN(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model; connect the result to KSampler."),
                 io.Latent.Input("reference", tooltip="From VAE Encode of a picture with the wanted mood; the model's own VAE."),
-                _alpha(0.5),
+                alpha_input(0.5, STRENGTH),
                 io.Float.Input(
                     "start_percent",
                     default=0.0,
@@ -151,14 +153,3 @@ def check_latent(samples: Tensor) -> Tensor:
 def _flat(samples: Tensor) -> Tensor:
     """`(B, C, ...)` to `(B, C, N, 1)`."""
     return samples.flatten(2).unsqueeze(-1)
-
-
-def _alpha(default: float) -> io.Float.Input:
-    return io.Float.Input(
-        "alpha",
-        default=default,
-        min=0.0,
-        max=1.0,
-        step=0.01,
-        tooltip="Strength: 0 changes nothing, 1 takes the reference's statistics over in full.",
-    )

@@ -9,14 +9,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..adain_core import load_decoder, load_encoder
-from ..adain_core.catalog import catalog, find_entry
+from ..adain_core.catalog import catalog, find_entry, network_file
 from ..adain_core.files import version
 from ..adain_core.weights import pull
 from . import host
+from .inputs import NOTHING_THERE, names_input
 from .sockets import DecoderSocket, EncoderSocket, schema
 
 DTYPES = ["auto", "float32", "float16", "bfloat16"]
-NOTHING_THERE = "(none found: see the tooltip)"
 WHERE = (
     "Bundled networks, networks on the Hugging Face Hub, which are fetched when they run for the first time, and files in"
     " models/adain: NAME-encoder.safetensors and NAME-decoder.safetensors are listed as NAME, public .pth or .safetensors"
@@ -29,7 +29,7 @@ def network_names(role: str) -> list[str]:
     """Names to choose a network of `role` ("encoder" or "decoder") from."""
     other = next(key for key in _LOADERS if key != role)
     files = [file for file in host.list_files(host.NETWORKS) if Path(file).parts[0] != "styles"]
-    public = [f for f in files if not f.endswith(f"-{role}.safetensors") and not Path(f).stem.lower().endswith(other)]
+    public = [f for f in files if not f.endswith(network_file("", role)) and not Path(f).stem.lower().endswith(other)]
     return _named(role) + public
 
 
@@ -51,7 +51,7 @@ def load_network(role: str, name: str, dtype: str = "auto", hub_file: str = "") 
     if path is None:
         raise FileNotFoundError(
             f"there is no {role} {'yet' if name == NOTHING_THERE else repr(name)}; choose another, or put"
-            f" NAME-{role}.safetensors into models/adain and press R."
+            f" {network_file('NAME', role)} into models/adain and press R."
         )
     return load_file(role, path, dtype)
 
@@ -115,15 +115,9 @@ class LoadDecoder(io.ComfyNode):
         return io.NodeOutput(load_network("decoder", name, dtype, hub_file))
 
 
-def combo(identifier: str, names: list[str], tooltip: str, default: str | None = None) -> io.Combo.Input:
-    """A list of names found in folders, which may be empty."""
-    names = names or [NOTHING_THERE]
-    return io.Combo.Input(identifier, options=names, default=default if default in names else names[0], tooltip=tooltip)
-
-
 def _inputs(role: str) -> list[io.Input]:
     return [
-        combo("name", network_names(role), f"Which {role} to load. {_about(role)}{WHERE}", default="lite"),
+        names_input("name", network_names(role), f"Which {role} to load. {_about(role)}{WHERE}", default="lite"),
         io.Combo.Input(
             "dtype",
             options=DTYPES,
@@ -151,13 +145,13 @@ def _hub_name(hub_file: str) -> str:
 
 def _named(role: str) -> list[str]:
     """Names of this project's files and of the networks on the Hub."""
-    ending = f"-{role}.safetensors"
+    ending = network_file("", role)
     names = {file.removesuffix(ending) for file in host.list_files(host.NETWORKS) if file.endswith(ending)}
     return sorted(names | {entry.name for entry in catalog() if entry.role == role and entry.mirrors})
 
 
 def _find(role: str, name: str) -> Path | None:
-    return host.find_file(host.NETWORKS, f"{name}-{role}.safetensors") or host.find_file(host.NETWORKS, name)
+    return host.find_file(host.NETWORKS, network_file(name, role)) or host.find_file(host.NETWORKS, name)
 
 
 @functools.lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..adain_core.style import check_pictures
+from ..adain_core.images import check_pictures
 from ..adain_core.stylize import Features
 from . import host
 

@@ -15,7 +15,7 @@ from ..adain_core import Style, encode_style, load_style, match_colors, mix_styl
 from ..adain_core.files import read_safetensors, version
 from ..adain_core.images import thumbnail_jpeg
 from . import host
-from .networks import combo
+from .inputs import names_input
 from .sockets import EncoderSocket, StyleSocket, schema, to_mask, to_pictures
 
 STYLE_LIST = (
@@ -228,7 +228,7 @@ class StyleSweep(io.ComfyNode):
     def execute(cls, style_from: Style, style_to: Style, frames: int = 16, curve: str = "linear") -> io.NodeOutput:
         if curve not in list(CURVES):
             raise ValueError(f"curve is {curve!r}; choose one of {', '.join(CURVES)}.")
-        share = CURVES[curve](torch.linspace(0, 1, frames))
+        share = CURVES[curve](torch.linspace(0, 1, frames, dtype=torch.float32))
         return io.NodeOutput(mix_styles([style_from, style_to], [1 - share, share]))
 
 
@@ -277,7 +277,7 @@ class LoadStyle(io.ComfyNode):
             display_name="Load Style (AdaIN)",
             description="Loads a style that is bundled or was saved; no style picture is needed.",
             search_aliases=["style file", "style gallery"],
-            inputs=[combo("name", style_names(), f"Which style to load. {STYLE_LIST}")],
+            inputs=[names_input("name", style_names(), f"Which style to load. {STYLE_LIST}")],
             outputs=[StyleSocket.Output(display_name="style", tooltip="For Apply Style, Style Mix or Mask Style.")],
         )
 

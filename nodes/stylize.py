@@ -11,9 +11,10 @@ from torch import Tensor
 from ..adain_core import Style, decode, stylize, transfer
 from ..adain_core import keep_colors as keep_content_colors
 from ..adain_core.color import check_keepable
-from ..adain_core.stylize import CONTENT_STATISTICS
+from ..adain_core.stylize import CONTENT_STATISTICS, ComputedFeatures, DeferredFeatures
 from . import host
-from .networks import WHERE, combo, load_network, model_names, network_version
+from .inputs import alpha_input, half_life_input, names_input, tile_input
+from .networks import WHERE, load_network, model_names, network_version
 from .sockets import DecoderSocket, EncoderSocket, FeaturesSocket, ManagedFeatures, StyleSocket, schema, to_image, to_pictures
 from .styles import STYLE_LIST, encode_pictures, read_style, style_names, style_version
 
@@ -43,7 +44,7 @@ class AdaIN(io.ComfyNode):
                     " inside the mask of each masked style.",
                 ),
                 half_life_input(),
-                _tile(),
+                tile_input(),
             ],
             outputs=[FeaturesSocket.Output(display_name="features", tooltip="For Decode.")],
         )
@@ -62,8 +63,10 @@ class AdaIN(io.ComfyNode):
         pictures = to_pictures(content, "content")
         with host.working([encoder], pictures.shape[2:]):
             features = transfer(encoder.model, pictures, style, alpha, content_statistics, half_life, _side(tile))
-        levels = tuple(level.to(host.intermediate_device()) for level in features.levels)
-        return io.NodeOutput(ManagedFeatures(dataclasses.replace(features, levels=levels), encoder))
+        if isinstance(features, ComputedFeatures):
+            levels = tuple(level.to(host.intermediate_device()) for level in features.levels)
+            features = dataclasses.replace(features, levels=levels)
+        return io.NodeOutput(ManagedFeatures(features, encoder))
 
 
 class Decode(io.ComfyNode):
@@ -79,7 +82,7 @@ class Decode(io.ComfyNode):
             inputs=[
                 DecoderSocket.Input("decoder", tooltip="From Load Decoder; the one that belongs to the encoder."),
                 FeaturesSocket.Input("features", tooltip="From Apply Style."),
-                _tile(),
+                tile_input(),
                 io.Image.Input(
                     "keep_colors_of",
                     optional=True,
@@ -97,7 +100,7 @@ class Decode(io.ComfyNode):
         colors = None if keep_colors_of is None else to_pictures(keep_colors_of, "keep_colors_of")
         if colors is not None:
             check_keepable(deferred.count, deferred.size, colors)
-        with host.working([decoder] if deferred.levels else [encoder, decoder], deferred.size):
+        with host.working([encoder, decoder] if isinstance(deferred, DeferredFeatures) else [decoder], deferred.size):
             pictures = decode(decoder.model, deferred, _side(tile))
         return io.NodeOutput(to_image(pictures if colors is None else keep_content_colors(pictures, colors)))
 
@@ -114,8 +117,10 @@ class StyleTransfer(io.ComfyNode):
             search_aliases=["neural style", "artistic style", "painting", "stylize"],
             inputs=[
                 io.Image.Input("content", tooltip="The picture, or the frames, to stylise."),
-                combo("model", model_names(), f"Which pair of networks to use. {WHERE}", default="lite"),
-                combo("style", style_names(), f"Which style to give. Not used when style_image is connected. {STYLE_LIST}"),
+                names_input("model", model_names(), f"Which pair of networks to use. {WHERE}", default="lite"),
+                names_input(
+                    "style", style_names(), f"Which style to give. Not used when style_image is connected. {STYLE_LIST}"
+                ),
                 alpha_input(),
                 io.Boolean.Input(
                     "keep_colors",
@@ -149,39 +154,6 @@ class StyleTransfer(io.ComfyNode):
         with host.working([encoder, decoder], pictures.shape[2:]):
             result = stylize(encoder.model, decoder.model, pictures, chosen, alpha)
         return io.NodeOutput(to_image(keep_content_colors(result, pictures) if keep_colors else result))
-
-
-def alpha_input() -> io.Float.Input:
-    return io.Float.Input(
-        "alpha",
-        default=1.0,
-        min=0.0,
-        max=1.0,
-        step=0.01,
-        tooltip="Strength of the style: 0 is the content, 1 the full style.",
-    )
-
-
-def half_life_input() -> io.Float.Input:
-    return io.Float.Input(
-        "half_life",
-        default=8.0,
-        min=0.1,
-        max=1000.0,
-        step=0.5,
-        tooltip="For running only: after so many frames, an old frame counts half.",
-    )
-
-
-def _tile() -> io.Int.Input:
-    return io.Int.Input(
-        "tile",
-        default=-1,
-        min=-1,
-        max=16384,
-        tooltip="Large pictures are worked on in tiles, which fit together without seams. -1: as large as memory allows,"
-        " 0: never in tiles, else their side in pixels.",
-    )
 
 
 def _side(tile: int) -> int | None:

@@ -14,14 +14,12 @@ from torch import Tensor
 
 from ..adain_core import TrainingConfig, TrainingResult, learn_style, train
 from ..adain_core.catalog import find_entry
-from ..adain_core.decoder import Decoder
-from ..adain_core.encoder import Encoder, VGGEncoder
 from ..adain_core.files import replacing
 from ..adain_core.images import list_images, load_image
+from ..adain_core.networks import ARCHITECTURES, Decoder, Encoder
 from ..adain_core.training.config import INVERSE
 from ..adain_core.training.data import folder_digest
 from ..adain_core.training.learn import CONTENT_SIDE
-from ..adain_core.training.networks import loss_layers
 from . import host
 from .networks import load_file, load_network, network_names
 from .sockets import DecoderSocket, EncoderSocket, StyleSocket, schema, to_image, to_pictures
@@ -150,8 +148,8 @@ class TrainDecoder(io.ComfyNode):
             ema=0.99,
             style_weight=style_weight,
             content_weight=content_weight,
-            variation_weight=0.0 if isinstance(measure.model, VGGEncoder) else SMOOTHNESS,
-            layer_weights=(1.0,) * len(loss_layers(measure.model)),
+            variation_weight=0.0 if measure.model.perceptual else SMOOTHNESS,
+            layer_weights=(1.0,) * len(measure.model.loss_layers),
             clamp=True,
             seed=seed,
             workers=0,
@@ -279,7 +277,7 @@ def _folder(identifier: str, images: str) -> io.Combo.Input:
 def _start(name: str, encoder: Encoder) -> str | Decoder:
     if name != NOTHING:
         return load_network("decoder", name).model
-    return INVERSE if isinstance(encoder, VGGEncoder) else ""  # pictures from the first step on
+    return INVERSE if ARCHITECTURES[encoder.architecture].decoder.has_inverse() else ""  # pictures from the first step on
 
 
 def _seed(tooltip: str) -> io.Int.Input:

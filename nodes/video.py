@@ -10,8 +10,8 @@ from comfy_api.latest import io
 from ..adain_core import Style
 from ..adain_core.clip import ClipStylizer
 from . import host
+from .inputs import alpha_input, half_life_input
 from .sockets import DecoderSocket, EncoderSocket, StyleSocket, schema
-from .stylize import alpha_input, half_life_input
 
 STATISTICS = ["image", "batch", "running"]
 

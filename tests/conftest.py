@@ -9,10 +9,10 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from adain_core import catalog, download, hub
-from adain_core.decoder import PyramidDecoder
 from adain_core.devices import available_devices
-from adain_core.encoder import Encoder, Level, PyramidEncoder, VGGEncoder
-from adain_core.training.networks import initialize
+from adain_core.networks import Encoder, Level
+from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
+from adain_core.networks.vgg import VGGEncoder
 from adain_core.weights import NetworkFile, load_decoder, load_encoder, read_network, write_network
 
 CHANNELS = [4, 6]
@@ -76,7 +76,7 @@ class IdentityEncoder(Encoder):
         self.anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
         self.fingerprint = "identity"
 
-    def forward(self, images, layers=None):
+    def encode(self, images):
         return [images]
 
 
@@ -104,7 +104,7 @@ def small_files(tmp_path_factory) -> tuple[Path, Path]:
 def vgg(tmp_path_factory) -> Path:
     """The file of a VGG-19 with random weights."""
     network = VGGEncoder({})
-    initialize(network, seed=2)
+    network.initialize(2)
     state = network.state_dict()
     state |= {"preprocess.weight": torch.eye(3)[:, :, None, None], "preprocess.bias": torch.zeros(3)}
     path = tmp_path_factory.mktemp("vgg") / "judge.safetensors"

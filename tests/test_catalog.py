@@ -19,11 +19,10 @@ from safetensors.torch import save_file
 from adain_core import legacy, load_decoder, load_encoder
 from adain_core.catalog import BUNDLED, catalog, find_entry
 from adain_core.cli import main
-from adain_core.decoder import DECODERS
-from adain_core.encoder import ENCODERS
 from adain_core.evaluation import plain
 from adain_core.files import read_safetensors
 from adain_core.hub import HubError
+from adain_core.networks import ARCHITECTURES
 from adain_core.weights import network_path, pull, read_network
 
 NAME = "hf:me/model/vgg.pth"
@@ -56,7 +55,7 @@ def public(served, public_file) -> Path:
 
 def test_every_entry_is_complete():
     for entry in catalog():
-        assert entry.architecture in {"encoder": ENCODERS, "decoder": DECODERS}[entry.role]
+        assert entry.architecture in ARCHITECTURES
         assert bool(entry.bundled) != bool(entry.mirrors) and entry.licence and entry.about
         if entry.mirrors:
             assert entry.size > 1e6 and len(entry.sha256) == 64

@@ -18,6 +18,7 @@ from adain_core import encode_style, keep_colors, mix_styles, stylize, transfer
 from adain_core.cli import main
 from adain_core.clip import ClipState, ClipStylizer, PictureSequence
 from adain_core.images import load_image, resize, save_image
+from adain_core.stylize import transfer_part
 from adain_core.tiling import reporting
 from adain_core.video import Frame, Video
 
@@ -80,7 +81,7 @@ def test_a_part_of_a_clip_goes_on_with_the_statistics_before_it(small, frames, s
     encoder, whole = small[0], transfer(small[0], frames, style, content_statistics="running")
     first = transfer(encoder, frames[:4], style, content_statistics="running")
     known = [level[3] for level in first.content_statistics]
-    second = transfer(encoder, frames[4:], style, content_statistics="running", known=known)
+    second = transfer_part(encoder, frames[4:], style, 1.0, "running", 8.0, None, known)
     for level, expected in zip(second.levels, whole.levels, strict=True):
         torch.testing.assert_close(level, expected[4:], rtol=1e-4, atol=1e-5)
 

@@ -50,3 +50,14 @@ def test_without_a_limit_the_system_says_what_is_free(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("max\n")
     monkeypatch.setattr(devices, "CGROUPS", tmp_path)
     assert abs(free_memory(CPU) - psutil.virtual_memory().available) < 1 << 30
+
+
+def test_tf32_is_off_until_the_last_of_several_threads_is_done(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    first, second = devices.exact_float32(), devices.exact_float32()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.cudnn.allow_tf32
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.allow_tf32

@@ -5,15 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from adain_core import layers
 from adain_core.cli import main
-from adain_core.decoder import VGGDecoder
 from adain_core.evaluation import ablation, comparison, figures
 from adain_core.evaluation.losses import Losses
 from adain_core.evaluation.normalization import equalized
 from adain_core.images import load_image, save_image
+from adain_core.networks import fast
+from adain_core.networks.vgg import VGGDecoder
 from adain_core.normalization import InstanceNorm2d
-from adain_core.training.networks import initialize
 
 
 @pytest.fixture(scope="module")
@@ -109,20 +108,20 @@ def test_the_verdict_says_which_claims_hold():
 
 def test_the_concatenating_decoder_takes_twice_the_channels(small):
     encoder, decoder = small
-    concat = ablation.ConcatDecoder(decoder, [4, 6], seed=0).to(next(decoder.parameters()).device)
-    features = encoder(torch.rand(1, 3, 16, 16).to(next(encoder.parameters())))
+    concat = ablation.ConcatDecoder(decoder, seed=0).to(next(decoder.parameters()).device)
+    features = encoder.encode(torch.rand(1, 3, 16, 16).to(next(encoder.parameters())))
     assert concat([torch.cat([x, x], 1) for x in features]).shape == (1, 3, 16, 16)
     with pytest.raises(RuntimeError):
         concat(features)
 
 
 def test_a_normalised_decoder_sees_the_whole_picture(monkeypatch):
-    """Where no gradient is wanted, a plain decoder works in bands of rows, whose statistics differ."""
+    """A decoder for use works in bands of rows, whose statistics would differ."""
     decoder = VGGDecoder({})
-    initialize(decoder, 0)
+    decoder.initialize(0)
     decoder = ablation.normalized(decoder, InstanceNorm2d, "instance normalization")
-    monkeypatch.setattr(layers, "BAND", 1)
-    monkeypatch.setattr(layers, "BAND_ROWS", 16)
+    monkeypatch.setattr(fast, "BAND", 1)
+    monkeypatch.setattr(fast, "BAND_ROWS", 16)
     features = [torch.rand(1, 512, 8, 3)]
     wanted = decoder(features).detach()
     with torch.no_grad():

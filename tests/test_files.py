@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from adain_core import files
-from adain_core.files import is_safe_name, new_path, parse_json, remove_leftovers, replacing, working_folder, write_behind
+from adain_core.background import write_behind
+from adain_core.files import is_safe_name, new_path, parse_json, remove_leftovers, replacing, working_folder
 
 SAFE = ["waves", "sea waves", "Große Welle", "神奈川", "a.b", "v1.0", "console", "com10", "nullify", "x" * 200]
 UNSAFE = [

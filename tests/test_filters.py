@@ -7,10 +7,11 @@ import torch
 
 from adain_core import load_encoder
 from adain_core.cli import main
-from adain_core.encoder import PyramidEncoder, VGGEncoder
 from adain_core.evaluation import plain
 from adain_core.filters import mean_activations, normalise, scale_filters
 from adain_core.images import save_image
+from adain_core.networks.pyramid import PyramidEncoder
+from adain_core.networks.vgg import VGGEncoder
 from adain_core.weights import NetworkFile, read_network
 
 
@@ -51,9 +52,9 @@ def images() -> list[torch.Tensor]:
 def features(network, picture):
     encoder = network.build(dtype=torch.float64)
     if network.architecture == "pyramid":
-        return dict(zip((f"conv.{i}" for i in range(2)), encoder(picture), strict=True))
-    layers = [f"relu{block}_{i}" for block, widths in enumerate(encoder.blocks, 1) for i in range(1, len(widths) + 1)]
-    return {layer.replace("relu", "conv"): x for layer, x in zip(layers, encoder(picture, layers), strict=True)}
+        return dict(zip((f"conv.{i}" for i in range(2)), encoder.encode(picture), strict=True))
+    found = zip(encoder.layers, encoder.features(picture, encoder.layers), strict=True)
+    return {layer.replace("relu", "conv"): x for layer, x in found}
 
 
 def test_every_filter_has_a_mean_activation_of_one(network, images):
@@ -132,3 +133,12 @@ def test_convert_normalises_over_a_folder_and_stores_the_scale(small_files, tmp_
     assert load_encoder(str(tmp_path / "one.safetensors")).fingerprint != load_encoder(str(small_files[0])).fingerprint
     assert main([*arguments[:-2], str(tmp_path / "none"), "-o", str(tmp_path / "three.safetensors")]) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_every_position_counts_once_in_a_picture_that_is_computed_in_bands():
+    """256 rows of 64 channels are more than one band, whose borders overlap."""
+    encoder, picture = vgg().build(), torch.rand(1, 3, 256, 256)
+    means, _ = mean_activations(encoder, [picture])
+    for layer, features in zip(encoder.layers, encoder.features(picture, encoder.layers), strict=True):
+        mean = features.double().mean((0, 2, 3))
+        torch.testing.assert_close(means[layer.replace("relu", "conv")], mean, rtol=1e-5, atol=1e-7)

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from adain_core import winograd
 from adain_core.evaluation.plain import relative_error
-from adain_core.layers import DownsampleConv2d, ReflectionConv2d, UpsampleConv2d, reflection_pad
+from adain_core.networks import fast
+from adain_core.networks.layers import DownsampleConv2d, ReflectionConv2d, UpsampleConv2d, reflection_pad
 
 
 def test_reflection_where_there_is_room_and_replication_where_not(device):
@@ -13,18 +13,31 @@ def test_reflection_where_there_is_room_and_replication_where_not(device):
     assert reflection_pad(torch.full((1, 1, 1, 1), 7.0, device=device), 1, 1, 1, 1).flatten().tolist() == [7.0] * 9
 
 
+def weights_that_change(layer):
+    """Each way in which a layer's weights may be changed between two calls."""
+    yield "as they are"
+    layer.weight.mul_(2)
+    yield "in place"
+    for _ in range(3):  # the memory of one before may be taken again
+        layer.weight.data = torch.randn_like(layer.weight)
+        yield "by other data"
+    layer.weight = torch.nn.Parameter(torch.randn_like(layer.weight))
+    yield "by another parameter"
+
+
 @pytest.mark.parametrize("channels", [(128, 130), (10, 3)], ids=["many channels", "few channels"])
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (38, 19), (1, 2)])
 def test_a_convolution_is_the_plain_one(size, channels, device, monkeypatch):
-    monkeypatch.setattr(winograd, "BAND", 1)  # a row of tiles at a time
+    monkeypatch.setattr(fast, "WINOGRAD_BAND", 1)  # a row of tiles at a time
     layer, x = ReflectionConv2d(*channels).to(device), torch.randn(2, channels[0], *size, device=device)
+    kernels = fast.Kernels()
     with torch.no_grad():
-        for changed in (1, 2):  # weights may change in between, and the number type
-            layer.weight.mul_(changed)
+        for _ in weights_that_change(layer):
             wanted = torch.nn.functional.conv2d(reflection_pad(x, 1, 1, 1, 1).double(), layer.weight.double())
             wanted += layer.bias.double()[:, None, None]
-            assert layer(x).shape == wanted.shape and relative_error(layer(x), wanted) < 2e-6
-            assert relative_error(layer(x.bfloat16()), wanted) < 0.01
+            for found in (layer(x), fast.convolve(layer, x, kernels)):
+                assert found.shape == wanted.shape and relative_error(found, wanted) < 2e-6
+            assert relative_error(fast.convolve(layer, x.bfloat16(), kernels), wanted) < 0.01
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 8)])
@@ -38,12 +51,13 @@ def test_strides_round_up_and_upsampling_doubles(size, device):
 def test_upsampling_equals_the_plain_way(device):
     layer, x = UpsampleConv2d(3, 5).to(device), torch.randn(2, 3, 5, 4, device=device)
     repeated = reflection_pad(torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest"), 1, 1, 1, 1)
+    kernels = fast.Kernels()
     with torch.no_grad():
-        for changed in (1, 2):  # weights may change in between, and the number type
-            layer.weight.mul_(changed)
+        for _ in weights_that_change(layer):
             wanted = torch.nn.functional.conv2d(repeated, layer.weight, layer.bias)
             torch.testing.assert_close(layer(x), wanted)
-            assert relative_error(layer(x.bfloat16()), wanted) < 0.01
+            torch.testing.assert_close(fast.convolve(layer, x, kernels), wanted)
+            assert relative_error(fast.convolve(layer, x.bfloat16(), kernels), wanted) < 0.01
 
 
 def test_upsampling_repeats_pixels_before_the_convolution(device):

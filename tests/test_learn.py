@@ -9,7 +9,6 @@ from adain_core import encode_style, learn_style, load_style, stylize
 from adain_core.cli import main
 from adain_core.images import resize, save_image
 from adain_core.statistics import channel_statistics
-from adain_core.training.networks import loss_layers
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def quick(monkeypatch):
 def distance(small, painting, contents, style):
     """Of the statistics of results to the painting's, as the encoder itself sees them."""
     encoder, decoder = small
-    found, wanted = (encoder(x, loss_layers(encoder)) for x in (stylize(encoder, decoder, contents, style), painting))
+    found, wanted = (encoder.features(x, encoder.loss_layers) for x in (stylize(encoder, decoder, contents, style), painting))
     pairs = [(channel_statistics(x), channel_statistics(y)) for x, y in zip(found, wanted, strict=True)]
     return sum((a.mean - b.mean).square().mean() + (a.std - b.std).square().mean() for a, b in pairs).item()
 

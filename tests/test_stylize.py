@@ -112,7 +112,7 @@ def test_one_style_for_each_content(small):
 def test_alpha_zero_is_the_plain_reconstruction(small):
     content = torch.rand(1, 3, 10, 10)
     style = encode_style(small[0], torch.rand(1, 3, 12, 12))
-    features = small[0](content.to(next(small[0].parameters())))
+    features = small[0].encode(content.to(next(small[0].parameters())))
     assert all(map(torch.equal, transfer(small[0], content, style, alpha=0.0).levels, features))
 
 
@@ -137,7 +137,10 @@ def test_networks_loaded_and_run_in_inference_mode_can_be_trained_through(small_
         encoder = load_encoder(str(small_files[0]), device, "float32")
         encode_style(encoder, torch.rand(1, 3, 8, 8))
     x = torch.rand(1, 3, 8, 8, device=device, requires_grad=True)
-    encoder(x)[-1].sum().backward()
+    with pytest.raises(ValueError, match="loaded for use"):
+        encoder.encode(x)
+    encoder.plain = True
+    encoder.encode(x)[-1].sum().backward()
     assert x.grad.abs().sum() > 0
 
 
@@ -166,3 +169,18 @@ def test_strangers_are_named(identity, small, content, styles):
         transfer(small[0], content, styles[0])
     with pytest.raises(ValueError, match="'small'.*'identity'"):
         decode(small[1], transfer(identity, content, styles[0]))
+
+
+def test_results_are_float32_where_the_content_lies_whatever_the_default_type(small, device):
+    content, before = torch.rand(1, 3, 70, 90, device=device), torch.get_default_dtype()
+    wanted = stylize(*small, content, encode_style(small[0], torch.ones(1, 3, 9, 9).triu(), size=0))
+    try:
+        for dtype in (torch.float64, torch.bfloat16):
+            torch.set_default_dtype(dtype)
+            style = encode_style(small[0], torch.ones(1, 3, 9, 9, dtype=torch.float32).triu(), size=0)
+            for tile in (0, 64):
+                result = stylize(*small, content, mix_styles([style, style], [1, 2]), tile=tile)
+                assert result.dtype == torch.float32 and result.device == content.device
+                torch.testing.assert_close(result, wanted)
+    finally:
+        torch.set_default_dtype(before)

@@ -15,12 +15,11 @@ from torch import nn
 
 from adain_core import encode_style, load_decoder, load_encoder, stylize
 from adain_core.cli import train as command
-from adain_core.decoder import VGGDecoder
 from adain_core.evaluation import plain
 from adain_core.images import load_image
+from adain_core.networks.vgg import VGGDecoder
 from adain_core.training import PRESETS, TrainingConfig, train, trainer
 from adain_core.training.data import PictureFolder
-from adain_core.training.inverse import fit_inverse
 from adain_core.training.muon import Muon, orthogonalized
 from adain_core.training.objective import Objective
 from adain_core.weights import read_network
@@ -393,15 +392,16 @@ def test_a_vgg_is_inverted_in_closed_form(config, folders):
     encoder, decoder = load_encoder(config.loss_encoder), VGGDecoder({}).requires_grad_(False)
     images = PictureFolder(folders / "contents", 44, 50)
     images = torch.stack([images[k] for k in range(4)]).float() / 255
-    fit_inverse(decoder, encoder, images)
+    decoder.fit_inverse(encoder, images)
     seen = images[:, :, :40, :40]
-    error = (decoder(encoder(seen)) - seen).square().mean() / seen.var()
+    error = (decoder(encoder.encode(seen)) - seen).square().mean() / seen.var()
     assert error < 0.2
 
 
 def test_a_training_begins_with_the_inverse(config, monkeypatch):
     fixed = dict(channels=(), blocks=(), start_from="inverse", steps=1, learning_rate=1e-9, ema=0.0)
-    monkeypatch.setattr(trainer, "fit_inverse", lambda decoder, _, images: nn.init.constant_(decoder.conv1_1.bias, len(images)))
+    fit = lambda decoder, _, images: nn.init.constant_(decoder.conv1_1.bias, len(images))  # noqa: E731
+    monkeypatch.setattr(VGGDecoder, "fit_inverse", fit)
     result = train(dataclasses.replace(config, **fixed))
     file = read_network(result.decoder)
     assert file.state["conv1_1.bias"][0] == pytest.approx(2 * 768) and file.recipe["start_from"] == "inverse"

@@ -216,7 +216,7 @@ def test_commands_refuse_a_read_only_folder_before_the_work(read_only, tmp_path,
         monkeypatch.setattr(module, "load_encoder", began)
     for module in ("convert.read_network", "evaluate.evaluate", "bench.bench"):
         monkeypatch.setattr(f"adain_core.cli.{module}", began)
-    monkeypatch.setattr("adain_core.training.trainer.frozen_encoder", began)
+    monkeypatch.setattr("adain_core.training.trainer.frozen", began)
     assert main(command) == 2
     err = capsys.readouterr().err
     assert err.startswith("adain: kept/") and "free it if it is read-only" in err and err.count("\n") == 1

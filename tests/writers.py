@@ -20,12 +20,12 @@ import torch
 
 from adain_core import encode_style
 from adain_core.clip import ClipState, ClipStylizer
-from adain_core.decoder import Decoder, PyramidDecoder
-from adain_core.encoder import Encoder, PyramidEncoder
 from adain_core.evaluation.bench import BenchConfig, BenchReport, Machine
 from adain_core.files import remove_leftovers
 from adain_core.images import save_image
 from adain_core.large import stylize_file
+from adain_core.networks import Decoder, Encoder
+from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
 from adain_core.statistics import ChannelStatistics
 from adain_core.training.checkpoints import save_checkpoint
 from adain_core.video import Video

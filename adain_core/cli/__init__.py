@@ -10,7 +10,8 @@ from typing import NoReturn
 
 from PIL import Image
 
-from ..devices import is_out_of_memory
+from ..devices import is_out_of_memory, keep_freed_memory
+from ..errors import AdainError
 from ..images import limit_pixels, pixel_limit
 from . import bench, convert, evaluate, info, publish, pull, style, stylize, train
 
@@ -27,21 +28,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in (stylize, style, train, evaluate, bench, pull, convert, publish, info):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
+    keep_freed_memory()
     limit = pixel_limit()
     limit_pixels(getattr(arguments, "max_pixels", None) or limit)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what is below the limit
     try:
         return arguments.run(arguments)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (AdainError, OSError) as error:
         print(f"adain: {error}", file=sys.stderr)
-        return 2
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        print("adain: there is too little memory for this; give smaller pictures, or tiles with --tile.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("adain: stopped.", file=sys.stderr)
         return 130
+    except Exception as error:
+        if is_out_of_memory(error):
+            print("adain: there is too little memory for this; give smaller pictures, or tiles with --tile.", file=sys.stderr)
+            return 2
+        text = "this is a fault of the program; please report it, with what `adain info` prints and the lines below."
+        print(f"adain: {text}", file=sys.stderr)
+        raise
     finally:
         limit_pixels(limit)

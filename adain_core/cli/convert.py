@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..devices import DTYPES
+from ..errors import AdainError
 from ..files import check_writable, remove_leftovers
 from ..filters import normalise
 from ..images import list_images, load_image, on_white, resize
@@ -34,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.output.suffix.lower() != ".safetensors":
-        raise ValueError(f"{arguments.output} does not end in .safetensors; converted weights do.")
+        raise AdainError(f"{arguments.output} does not end in .safetensors; converted weights do.")
     check_writable(arguments.output)
     remove_leftovers(arguments.output)
     pictures = list_images(arguments.normalise) if arguments.normalise else []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..errors import AdainError
 from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
 from ..evaluation.report import MODES
@@ -45,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     for option in ("contents", "styles", "loss_encoder"):  # a report has its own, so that the parser cannot require them
         if getattr(arguments, option) is None:
-            raise ValueError(f"--{option.replace('_', '-')} is missing; see adain evaluate --help.")
+            raise AdainError(f"--{option.replace('_', '-')} is missing; see adain evaluate --help.")
     if arguments.output:
         check_writable(arguments.output)
     settings = [field.name for field in dataclasses.fields(EvaluationConfig)]

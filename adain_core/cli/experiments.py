@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..errors import AdainError
 from ..evaluation.ablation import AblationConfig, ablate
 from ..evaluation.comparison import ComparisonConfig, compare
 from ..evaluation.controls import ControlsConfig, show_controls
@@ -78,7 +79,7 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
 def run(kind: type, experiment: Callable[..., Experiment], arguments: argparse.Namespace) -> int:
     if arguments.output:
         if arguments.output.suffix.lower() == ".png":
-            raise ValueError(f"{arguments.output} is a picture; name the file of the numbers, the figure is written beside it.")
+            raise AdainError(f"{arguments.output} is a picture; name the file of the numbers, the figure is written beside it.")
         check_writable(arguments.output)
         check_writable(arguments.output.with_suffix(".png"))
         if kind.MATPLOTLIB:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from ..catalog import network_file
+from ..errors import AdainError
 from ..hub import HubFile, upload
-from ..weights import NetworkFile, read_network
+from ..weights import ROLES, NetworkFile, read_network
 
 CARD = "README.md"
 # What the Hub calls licences that are common for weights; another one is named in the card.
@@ -32,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     HubFile.parse(f"{arguments.repo}/{CARD}")  # raises for what is no name of a repository
     networks = {path: _publishable(path) for name in arguments.networks for path in _files(name)}
     if len({path.name for path in networks}) < len(networks):
-        raise ValueError("two of the files have the same name; they would replace each other, so rename one.")
+        raise AdainError("two of the files have the same name; they would replace each other, so rename one.")
     card = model_card(arguments.repo, {path.name: network for path, network in networks.items()})
     if not arguments.dry_run:
         print(upload(arguments.repo, {path.name: path for path in networks}, {CARD: card}, arguments.private))
@@ -82,7 +84,7 @@ def model_card(repo: str, networks: dict[str, NetworkFile]) -> str:
 def _files(name: str) -> list[Path]:
     if Path(name).is_file():
         return [Path(name)]
-    found = [path for role in ("encoder", "decoder") if (path := Path(f"{name}-{role}.safetensors")).is_file()]
+    found = [path for role in ROLES if (path := Path(network_file(name, role))).is_file()]
     if not found:
         raise FileNotFoundError(f"there is no file {name}, {name}-encoder.safetensors or {name}-decoder.safetensors.")
     return found
@@ -90,8 +92,8 @@ def _files(name: str) -> list[Path]:
 
 def _publishable(path: Path) -> NetworkFile:
     if path.suffix.lower() != ".safetensors":
-        raise ValueError(f"{path} is no .safetensors file; make one with adain convert.")
+        raise AdainError(f"{path} is no .safetensors file; make one with adain convert.")
     network = read_network(path)
     if not network.licence:
-        raise ValueError(f"{path} does not say its licence; give it one with adain convert --licence.")
+        raise AdainError(f"{path} does not say its licence; give it one with adain convert --licence.")
     return network

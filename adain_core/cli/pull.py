@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..catalog import Entry, catalog, find_entry
+from ..errors import AdainError
 from ..weights import pull, read_network
 from . import options
 
@@ -33,5 +34,5 @@ def _entries(name: str) -> list[Entry]:
     entries = [find_entry(name, "")] if name.startswith("hf:") else [entry for entry in available if entry.name == name]
     if not entries:
         names = ", ".join(dict.fromkeys(entry.name for entry in available))
-        raise ValueError(f"{name!r} is no name in the catalog; there are {names}, and hf:owner/repo/file for any on the Hub.")
+        raise AdainError(f"{name!r} is no name in the catalog; there are {names}, and hf:owner/repo/file for any on the Hub.")
     return entries

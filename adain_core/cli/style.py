@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ..devices import resolve_device
+from ..errors import AdainError
 from ..files import check_writable, remove_leftovers
 from ..images import load_image, load_mask
 from ..style import encode_style, load_style, mix_styles, pool_styles
@@ -75,7 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run_make(arguments: argparse.Namespace) -> int:
     if arguments.mask and len(arguments.pictures) > 1:
-        raise ValueError("--mask belongs to one picture; make one style file a picture and mix them.")
+        raise AdainError("--mask belongs to one picture; make one style file a picture and mix them.")
     _check_output(arguments.output)
     mask = load_mask(arguments.mask) if arguments.mask else None
     pictures = [load_image(path) for path in arguments.pictures]
@@ -143,6 +144,6 @@ def _origin(arguments: argparse.Namespace) -> dict[str, str]:
 
 def _check_output(path: Path) -> None:
     if path.suffix.lower() != ".safetensors":
-        raise ValueError(f"{path} does not end in .safetensors; style files do.")
+        raise AdainError(f"{path} does not end in .safetensors; style files do.")
     check_writable(path)
     remove_leftovers(path)

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..background import read_ahead, write_behind
 from ..clip import ClipStylizer, PictureSequence
 from ..color import keep_colors, match_colors
-from ..decoder import Decoder
 from ..devices import rank_and_size, resolve_device
-from ..encoder import Encoder
-from ..files import check_folder, check_writable, make_folder, read_ahead, remove_leftovers, write_behind
+from ..errors import AdainError
+from ..files import check_folder, check_writable, make_folder, remove_leftovers
 from ..images import SAVE_FORMATS, check_sides, list_images, load_image, load_mask, resize, save_format, save_image
 from ..large import MAX_PIXELS, check_large, needs_streaming, stylize_file
+from ..networks import Decoder, Encoder
 from ..style import Style, encode_style, load_style, mix_styles
 from ..stylize import CONTENT_STATISTICS, stylize
 from ..tiling import reporting
@@ -94,16 +95,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if bool(arguments.styles) == bool(arguments.style_folder):
-        raise ValueError("give either one or more STYLE, or a folder of styles to draw from with --styles.")
+        raise AdainError("give either one or more STYLE, or a folder of styles to draw from with --styles.")
     if arguments.style_folder:
         return _run_data_set(arguments)
     if arguments.content.suffix.lower() in VIDEO_EXTENSIONS or arguments.content_statistics in CLIP_STATISTICS:
         return _run_clip(arguments)
     if arguments.style_to:
-        raise ValueError("--style-to needs a clip: a video, or a folder with --content-statistics batch or running.")
+        raise AdainError("--style-to needs a clip: a video, or a folder with --content-statistics batch or running.")
     pairs = _pairs(arguments.content, arguments.output)
     if arguments.match_colors and any(map(_is_style_file, arguments.styles)):
-        raise ValueError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
+        raise AdainError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
     masks, sources = _masks(arguments), _style_sources(arguments.styles)
     if not arguments.content.is_dir() and needs_streaming(arguments.content):
         _check_large(arguments, *pairs[0], [style for style in sources.values() if isinstance(style, Style)])
@@ -152,7 +153,7 @@ def _loaded(paths: Sequence[Path], size: int) -> Iterator[Tensor | Exception | N
 def _run_clip(arguments: argparse.Namespace) -> int:
     """A video, or a folder of frames in the order of their names."""
     if arguments.match_colors:
-        raise ValueError("--match-colors does not go with a clip, whose frames have one style; use --keep-colors instead.")
+        raise AdainError("--match-colors does not go with a clip, whose frames have one style; use --keep-colors instead.")
     content, output = arguments.content, arguments.output
     if content.is_dir():
         sources, targets = zip(*_pairs(content, output), strict=True)
@@ -164,7 +165,7 @@ def _run_clip(arguments: argparse.Namespace) -> int:
         video_format(target)
         _check_target(content, target)
     else:
-        raise ValueError(f"{content} is one picture; --content-statistics batch and running are for a folder or a video.")
+        raise AdainError(f"{content} is one picture; --content-statistics batch and running are for a folder or a video.")
     masks = _masks(arguments)
     sources = _style_sources([*arguments.styles, *([arguments.style_to] if arguments.style_to else [])])
     encoder, decoder = _networks(arguments)
@@ -205,7 +206,7 @@ def _run_large(
 def _check_large(arguments: argparse.Namespace, source: Path, target: Path, styles: Sequence[Style] = ()) -> None:
     """Raise where a picture that is read in parts cannot be stylised so, by its header."""
     if arguments.mask or arguments.size or arguments.match_colors:
-        raise ValueError(f"{source} is too large for --mask, --size and --match-colors; leave them out, or make it smaller.")
+        raise AdainError(f"{source} is too large for --mask, --size and --match-colors; leave them out, or make it smaller.")
     check_large(source, target, styles, arguments.max_pixels or MAX_PIXELS)
 
 
@@ -218,14 +219,14 @@ def _networks(arguments: argparse.Namespace) -> tuple[Encoder, Decoder]:
 def _run_data_set(arguments: argparse.Namespace) -> int:
     """Each picture in styles of its own. What a picture gets depends on its name and the seed, not on what was done before."""
     if arguments.mask or arguments.weights or arguments.match_colors or arguments.style_to:
-        raise ValueError("--mask, --weights, --match-colors and --style-to do not go with --styles.")
+        raise AdainError("--mask, --weights, --match-colors and --style-to do not go with --styles.")
     if arguments.content_statistics not in (None, "image"):
-        raise ValueError("--content-statistics does not go with --styles, where each picture is by itself.")
+        raise AdainError("--content-statistics does not go with --styles, where each picture is by itself.")
     if not arguments.content.is_dir():
-        raise ValueError(f"{arguments.content} is no folder; --styles draws styles for the pictures of a folder.")
+        raise AdainError(f"{arguments.content} is no folder; --styles draws styles for the pictures of a folder.")
     names = style_names(list_images(arguments.style_folder), arguments.style_folder)
     if not 1 <= arguments.per_picture <= len(names):
-        raise ValueError(f"--per-picture is {arguments.per_picture}; there are {len(names)} styles to draw from.")
+        raise AdainError(f"--per-picture is {arguments.per_picture}; there are {len(names)} styles to draw from.")
     rank, processes = rank_and_size()
     pairs = _pairs(arguments.content, arguments.output)[rank::processes]
     encoder, decoder = _networks(arguments)
@@ -268,13 +269,13 @@ def _run_data_set(arguments: argparse.Namespace) -> int:
 def style_names(styles: Sequence[Path], folder: Path) -> dict[Path, str]:
     """For each style picture in `folder` a name to use in those of results: its path without the ending, if that is unique.
 
-    Raises ValueError where the path, with _ between its folders, is not unique.
+    Raises AdainError where the path, with _ between its folders, is not unique.
     """
     paths = [path.relative_to(folder).as_posix().replace("/", "_") for path in styles]
     stems = [path.rpartition(".")[0] for path in paths]
     names = stems if len(set(stems)) == len(stems) else paths
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"two styles in {folder} would both be called {twice[0]}; rename one of them.")
+        raise AdainError(f"two styles in {folder} would both be called {twice[0]}; rename one of them.")
     return dict(zip(styles, names, strict=True))
 
 
@@ -296,10 +297,10 @@ def _pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
     """Each content with the file it is written to. Raises before any work where that cannot be."""
     if content.is_dir():
         if (output.exists() and not output.is_dir()) or output.resolve().is_relative_to(content.resolve()):
-            raise ValueError(f"{output} cannot take the results of a folder; name another folder, outside of {content}.")
+            raise AdainError(f"{output} cannot take the results of a folder; name another folder, outside of {content}.")
         pairs = [(source, output / _writable(source.relative_to(content))) for source in list_images(content)]
         if twice := [target for target, count in Counter(target for _, target in pairs).items() if count > 1]:
-            raise ValueError(f"two pictures in {content} would both be written to {twice[0]}; rename one of them.")
+            raise AdainError(f"two pictures in {content} would both be written to {twice[0]}; rename one of them.")
         check_folder(output)
         return pairs
     if not content.is_file():
@@ -315,7 +316,7 @@ def _check_target(content: Path, target: Path) -> None:
     check_writable(target)
     remove_leftovers(target)
     if target.exists() and target.samefile(content):
-        raise ValueError(f"{target} is the content itself; name another file for the result.")
+        raise AdainError(f"{target} is the content itself; name another file for the result.")
 
 
 def _writable(path: Path) -> Path:
@@ -330,7 +331,7 @@ def _is_style_file(path: Path) -> bool:
 def _masks(arguments: argparse.Namespace) -> list[Tensor | None]:
     names = arguments.mask or ["-"] * len(arguments.styles)
     if len(names) != len(arguments.styles):
-        raise ValueError(f"{len(names)} masks do not fit {len(arguments.styles)} styles; give one for each, - for everywhere.")
+        raise AdainError(f"{len(names)} masks do not fit {len(arguments.styles)} styles; give one for each, - for everywhere.")
     return [None if name == "-" else load_mask(name) for name in names]
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import dataclasses
 import logging
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..devices import rank_and_size
+from ..devices import keep_freed_memory, rank_and_size
 from ..training import PRESETS, TrainingConfig, train
 from . import options
 
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         if isinstance(value, list):
             given[key] = tuple(value * 2 if key.startswith("resize_") and len(value) == 1 else value)
     config = TrainingConfig(**PRESETS[arguments.preset] | given)
-    _keep_freed_memory()
+    keep_freed_memory(all_of_it=True)
     first = rank_and_size()[0] == 0  # of the launched processes; it alone reports
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s")
     pictures = config.steps * config.batch_size
@@ -93,14 +92,3 @@ def run(arguments: argparse.Namespace) -> int:
     if first:
         print(f"{result.decoder}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
     return 0
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep large blocks: given back and fetched anew at every layer they cost half of a step on a CPU."""
-    mmap_max, trim_threshold = -4, -1  # malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return  # another C library
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..decoder import Decoder, PyramidDecoder, VGGDecoder
 from ..devices import exact_float32, resolve_device
-from ..layers import relu_layer
+from ..errors import DivergedError
+from ..networks import Decoder
 from ..training import TrainingConfig, TrainingResult
 from ..training.objective import Objective, Seen
 from ..training.trainer import Trainer
@@ -50,10 +50,11 @@ class ConcatDecoder(Decoder):
 
     architecture = "concat"
 
-    def __init__(self, inner: Decoder, channels: Sequence[int], seed: int):
+    def __init__(self, inner: Decoder, seed: int):
         super().__init__(inner.config)
         self.inner, self.stride, self.halo, self.values_per_pixel = inner, inner.stride, inner.halo, inner.values_per_pixel
-        self.fusion = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in channels)
+        self.channels = tuple(2 * width for width in inner.channels)
+        self.fusion = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in inner.channels)
         generator = torch.Generator().manual_seed(seed)
         for convolution in self.fusion:
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear", generator=generator)
@@ -70,31 +71,18 @@ class ConcatObjective(Objective):
         return None
 
     def _encode(self, content: Tensor, style: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        return tuple(self.encoder(pictures) for pictures in (content, style))
+        return tuple(self.encoder.encode(pictures) for pictures in (content, style))
 
     def _decode(self, levels: list[Tensor], styles: list[Tensor], own: object, content: Tensor) -> Tensor:
         result = self.decoder([torch.cat(pair, 1) for pair in zip(levels, styles, strict=True)])
         return result[:, :, : content.shape[2], : content.shape[3]]
 
 
-class _WholeVGGDecoder(VGGDecoder):
-    """The mirror of VGG-19 without bands of rows, each of which would be normalised by itself."""
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        (x,) = features
-        for names in self.blocks:
-            x = self._block(x, relu_layer, nn.Module.__call__, names)
-        return x
-
-
 def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture: str) -> Decoder:
-    """The decoder with `layer(channels)` after each of its convolutions but the last."""
-    whole = decoder
-    if isinstance(decoder, VGGDecoder):
-        whole = _WholeVGGDecoder(decoder.config)
-        whole.load_state_dict(decoder.state_dict())
-    whole.architecture = f"{decoder.architecture} with {architecture}"
-    return add_normalization(whole, layer)
+    """The decoder with `layer(channels)` after each of its convolutions but the last; it is computed plainly, whole."""
+    decoder.plain = True
+    decoder.architecture = f"{decoder.architecture} with {architecture}"
+    return add_normalization(decoder, layer)
 
 
 def ablate(config: AblationConfig, progress: Progress | None = None) -> Experiment:
@@ -148,7 +136,7 @@ def verdict(means: dict[str, Losses]) -> list[str]:
 def _curve(result: TrainingResult, steps: int) -> list[Losses]:
     """The losses of each step; of one that was skipped, those of the step before, of the first ones those of the next."""
     if not result.steps:
-        raise FloatingPointError(f"none of the {steps} steps had finite losses; take more, or a lower learning rate.")
+        raise DivergedError(f"none of the {steps} steps had finite losses; take more, or a lower learning rate.")
     pairs = zip(result.losses["content"], result.losses["style"], strict=True)
     found = dict(zip(result.steps, (Losses(*pair) for pair in pairs), strict=True))
     curve = [found[result.steps[0]]]
@@ -158,8 +146,7 @@ def _curve(result: TrainingResult, steps: int) -> list[Losses]:
 
 
 def _concatenated(decoder: Decoder) -> Decoder:
-    channels = decoder.config["channels"] if isinstance(decoder, PyramidDecoder) else [decoder.conv4_1.in_channels]
-    return ConcatDecoder(decoder, channels, seed=0)
+    return ConcatDecoder(decoder, seed=0)
 
 
 VARIANTS: dict[str, tuple[Callable[[Decoder], Decoder], type[Objective]]] = {

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoder import VGGEncoder
-from ..layers import DownsampleConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
-from ..losses import LAYERS, content_loss, style_loss
+from ..losses import content_loss, style_loss
+from ..networks import Encoder
+from ..networks.base import initialize
+from ..networks.layers import DownsampleConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
 from ..normalization import BatchNorm2d, ConditionalInstanceNorm2d, InstanceNorm2d
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from ..training.data import Augmentation, PictureFolder, stream
-from ..training.networks import initialize
 from .losses import Losses, layer_features
 
 # What follows each convolution of a network of one style, by the number of its channels.
@@ -36,13 +36,13 @@ class AdaINLoss:
     its own losses (Gram matrices for most), so that their results compare.
     """
 
-    def __init__(self, network: VGGEncoder, content: Tensor, style: Sequence[ChannelStatistics]):
+    def __init__(self, network: Encoder, content: Tensor, style: Sequence[ChannelStatistics]):
         self.network, self.style = network, style
         self.target = adain(layer_features(network, content)[-1], style[-1])
 
     def __call__(self, pictures: Tensor) -> tuple[Tensor, Losses]:
         """The sum to descend, and its parts, of pictures of the contents' shape."""
-        features = self.network(pictures, LAYERS)
+        features = self.network.features(pictures, self.network.loss_layers)
         parts = content_loss(features[-1], self.target), style_loss(features, self.style)
         return parts[0] + STYLE_WEIGHT * parts[1], Losses(*(part.item() for part in parts))
 
@@ -67,7 +67,7 @@ def optimise(start: Tensor, loss: Callable[[Tensor], Tensor], iterations: int, a
 
 
 def gatys(
-    network: VGGEncoder, content: Tensor, style: Tensor, iterations: int, advance: Advance
+    network: Encoder, content: Tensor, style: Tensor, iterations: int, advance: Advance
 ) -> tuple[Tensor, list[Losses]]:
     """A picture optimised from the content (Gatys, Ecker and Bethge 2016), and its losses before each iteration and at the end.
 
@@ -87,14 +87,14 @@ def gatys(
     return picture, found
 
 
-def style_swap(network: VGGEncoder, content: Tensor, style: Tensor, iterations: int, advance: Advance) -> Tensor:
+def style_swap(network: Encoder, content: Tensor, style: Tensor, iterations: int, advance: Advance) -> Tensor:
     """A picture by Style-Swap (Chen and Schmidt 2016): features at relu3_1 swapped, then inverted by optimisation.
 
     Content and style are `(1, 3, H, W)` in [0, 1]. Their total variation is left out of the inversion.
     """
     with torch.no_grad():
-        target = swap_patches(*(network(picture, [SWAPPED])[0] for picture in (content, style)))
-    return optimise(content, lambda picture: content_loss(network(picture, [SWAPPED])[0], target), iterations, advance)
+        target = swap_patches(*(network.features(picture, [SWAPPED])[0] for picture in (content, style)))
+    return optimise(content, lambda picture: content_loss(network.features(picture, [SWAPPED])[0], target), iterations, advance)
 
 
 def swap_patches(content: Tensor, style: Tensor, side: int = 3) -> Tensor:
@@ -156,7 +156,7 @@ class ChosenNorm2d(ConditionalInstanceNorm2d):
 
 def train_style_network(
     style_network: StyleNetwork,
-    network: VGGEncoder,
+    network: Encoder,
     styles: Sequence[Sequence[ChannelStatistics]],
     contents: Path,
     steps: int,

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..devices import exact_float32, is_out_of_memory, resolve_device
+from ..errors import AdainError
 from ..files import replacing
 from ..training.networks import training_dtype
 from . import pipelines, plain
@@ -41,7 +42,7 @@ class BenchConfig:
 
     `encoder` and `decoder` are a VGG-19 and its mirror, names or files; empty, their weights are drawn, on which speed does
     not depend. `training` measures a step of the paper's recipe too, in float32 and in the type that a training takes by
-    itself. Raises ValueError for what cannot be.
+    itself. Raises AdainError for what cannot be.
     """
 
     sizes: tuple[int, ...] = (256, 512)
@@ -54,10 +55,10 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         if min(self.sizes, default=0) < SMALLEST or self.runs < 1:
-            raise ValueError(f"give sizes of at least {SMALLEST} pixels, and at least 1 run.")
+            raise AdainError(f"give sizes of at least {SMALLEST} pixels, and at least 1 run.")
         for dtype in self.dtypes:
             if dtype not in AGREEMENT:
-                raise ValueError(f"{dtype!r} is no number type to measure; choose from {', '.join(AGREEMENT)}.")
+                raise AdainError(f"{dtype!r} is no number type to measure; choose from {', '.join(AGREEMENT)}.")
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def bench(
 
     `others` makes further pipelines that take their turns, of a size in pixels and a device.
 
-    All pipelines take turns, after a round that does not count, in which memory is measured. Raises ValueError for networks
+    All pipelines take turns, after a round that does not count, in which memory is measured. Raises AdainError for networks
     other than VGG-19, for pictures or losses that are not the plain implementation's, and where memory runs out.
     """
     device = resolve_device(config.device)
@@ -158,7 +159,7 @@ def _measure(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise ValueError(f"at {size} pixels the memory runs out; measure smaller sizes.") from None
+        raise AdainError(f"at {size} pixels the memory runs out; measure smaller sizes.") from None
     medians = [{name: median(values) for name, values in found.items()} for found in times]
     plain_seconds = medians[0][built[0].last]
     return [
@@ -174,12 +175,12 @@ def _measure(
 
 
 def _error(pipeline: Pipeline, result: Tensor, wanted: Tensor, size: int) -> float | None:
-    """Of a pipeline that should give the plain one's result. Raises ValueError where it does not."""
+    """Of a pipeline that should give the plain one's result. Raises AdainError where it does not."""
     if pipeline.name != pipelines.VGG:
         return None
     error = plain.relative_error(result.cpu(), wanted.cpu()) if result.shape == wanted.shape else math.nan
     if not error < AGREEMENT[pipeline.dtype]:
-        raise ValueError(
+        raise AdainError(
             f"at {size} pixels {pipeline.name} in {pipeline.dtype} gives another result than the plain implementation"
             f" (relative error {error:.2g}); their speeds are not compared."
         )

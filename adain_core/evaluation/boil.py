@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import AdainError
 from ..images import resize
 
 FRAMES = 8
@@ -80,10 +81,10 @@ def boil(
 
     `still` `(1, 3, H, W)` in [0, 1] is resized so that all `frames`, of `size` x `size` pixels, lie inside; `stylise` maps
     them, `(frames, 3, size, size)`, to pictures of their size. Compared is what two frames show both, but for 48 pixels at
-    their borders. Raises ValueError where nothing is left to compare.
+    their borders. Raises AdainError where nothing is left to compare.
     """
     if frames < 2 or not motion.fits(size):
-        raise ValueError(f"{frames} frames of {size} pixels ({motion}) cannot be compared; take 2 or more that overlap.")
+        raise AdainError(f"{frames} frames of {size} pixels ({motion}) cannot be compared; take 2 or more that overlap.")
     results = stylise(motion.clip(still, frames, size))[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
     return motion.difference(results[:-1], results[1:]).abs().mean().item()
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..color import keep_colors, luma, match_colors
+from ..errors import AdainError
 from ..losses import content_loss
 from ..style import Style, mix_styles
 from . import figures
@@ -34,12 +35,12 @@ class ControlsConfig(ExperimentConfig):
 def show_controls(config: ControlsConfig, progress: Progress | None = None) -> Experiment:
     """One content under each control, and what the control does to its losses.
 
-    Raises FileNotFoundError and ValueError for what cannot be used, and for fewer than four styles.
+    Raises FileNotFoundError and AdainError for what cannot be used, and for fewer than four styles.
     """
     (model,) = load_models([config.model], config.device)
     judge = Judge(config, 1, 4)
     if len(judge.styles) < 4:
-        raise ValueError(f"there are {len(judge.styles)} styles in {config.styles}; interpolation takes 4.")
+        raise AdainError(f"there are {len(judge.styles)} styles in {config.styles}; interpolation takes 4.")
     controls = _Controls(judge, model)
     parts = [controls.strength, controls.interpolation, controls.colour, controls.place]
     counter, tables, pages = Counter(progress, len(parts)), [], []

@@ -14,11 +14,11 @@ from typing import ClassVar
 from PIL import Image
 from torch import Tensor, nn
 
-from ..decoder import Decoder
 from ..devices import resolve_device
-from ..encoder import Encoder
+from ..errors import AdainError
 from ..files import replacing
 from ..images import list_images
+from ..networks import Decoder, Encoder
 from ..statistics import channel_statistics
 from ..style import Style, encode_style
 from ..stylize import check_decoder, stylize
@@ -34,7 +34,7 @@ class ExperimentConfig:
     """Pictures drawn under `seed` from the folders `contents` and `styles`, cut to squares of `size` pixels.
 
     `loss_encoder` is the VGG-19 (a name or a file) that measures. The defaults are small; `FULL` holds the paper's sizes.
-    Raises ValueError for numbers that cannot be.
+    Raises AdainError for numbers that cannot be.
     """
 
     FULL: ClassVar[dict] = {}
@@ -51,7 +51,7 @@ class ExperimentConfig:
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), {"size": 16, "crop_size": 16, "seed": 0}.get(field.name, 1)
             if field.type == "int" and value < least:
-                raise ValueError(f"{field.name} is {value}; give at least {least}.")
+                raise AdainError(f"{field.name} is {value}; give at least {least}.")
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ class Model:
 def load_models(names: Sequence[Sequence[str]], device: str) -> list[Model]:
     """Models of the names or files of an encoder and a decoder; a name alone stands for both.
 
-    Raises ValueError where a decoder belongs to another encoder.
+    Raises AdainError where a decoder belongs to another encoder.
     """
     models: dict[str, Model] = {}
     for encoder_name, *rest in names:
         if len(rest) > 1:
-            raise ValueError(f"a model is a name, or an encoder and a decoder, not {' '.join([encoder_name, *rest])}.")
+            raise AdainError(f"a model is a name, or an encoder and a decoder, not {' '.join([encoder_name, *rest])}.")
         encoder = load_encoder(encoder_name, resolve_device(device))
         decoder = load_decoder(rest[0] if rest else encoder_name, resolve_device(device))
         check_decoder(decoder, encoder.fingerprint, encoder.name)
@@ -170,9 +170,10 @@ class Judge:
     """The drawn pictures, by their paths in their folders, and the network that measures."""
 
     def __init__(self, config: ExperimentConfig, contents: int, styles: int):
-        """Draws so many of each. Raises ValueError for a picture that cannot be read."""
+        """Draws so many of each. Raises AdainError for a picture that cannot be read."""
         self.device = resolve_device(config.device)
         self.network = load_loss_network(config.loss_encoder, self.device)
+        self.network.plain = True  # pictures are optimised through it
         self.contents = _draw(config.contents, contents, config)
         self.styles = _draw(config.styles, styles, config)
         # of a content only the deepest is compared: all of them take 125 MB at 512 pixels

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..errors import AdainError
 from ..images import to_pil
 from .losses import Losses
 
@@ -51,9 +52,9 @@ def stack(pages: Sequence[Image.Image]) -> Image.Image:
 
 
 def check_matplotlib() -> None:
-    """Raise ValueError where curves cannot be drawn."""
+    """Raise AdainError where curves cannot be drawn."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("the figure needs matplotlib; pip install '.[evaluate]', or leave out the output.")
+        raise AdainError("the figure needs matplotlib; pip install '.[evaluate]', or leave out the output.")
 
 
 def axes(rows: int, columns: int, **options: object) -> tuple[Figure, list[list[Axes]]]:

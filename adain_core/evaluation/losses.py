@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..devices import exact_float32
-from ..encoder import Encoder, VGGEncoder
-from ..losses import LAYERS, content_loss, style_loss
+from ..errors import AdainError
+from ..losses import content_loss, style_loss
+from ..networks import Encoder
 from ..statistics import ChannelStatistics, adain
 from ..weights import load_encoder
 
@@ -29,18 +30,18 @@ def mean_losses(losses: Sequence[Losses]) -> Losses:
     return Losses(fmean(each.content for each in losses), fmean(each.style for each in losses))
 
 
-def load_loss_network(name: str, device: torch.device) -> VGGEncoder:
-    """The VGG-19 that measures, in float32. Raises ValueError for another architecture."""
+def load_loss_network(name: str, device: torch.device) -> Encoder:
+    """The VGG-19 that measures, in float32. Raises AdainError for another architecture."""
     network = load_encoder(name, device, torch.float32)
-    if not isinstance(network, VGGEncoder):
-        raise ValueError(f"the loss network {name} is a {network.architecture}; give a VGG-19.")
+    if not network.perceptual:
+        raise AdainError(f"the loss network {name} is a {network.architecture}; give a VGG-19.")
     return network
 
 
 def layer_features(network: Encoder, pictures: Tensor) -> list[Tensor]:
     """Features of pictures `(B, 3, H, W)` in [0, 1] at relu1_1 to relu4_1 of a VGG, on its device, without gradients."""
     with torch.no_grad(), exact_float32():
-        return network(pictures.to(next(network.parameters()).device), LAYERS)
+        return network.features(pictures.to(next(network.parameters()).device), network.loss_layers)
 
 
 def pair_losses(

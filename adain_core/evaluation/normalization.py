@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..color import luma
 from ..devices import exact_float32
+from ..errors import AdainError
 from ..images import to_pil
 from . import figures
 from .baselines import NORMALIZATIONS, ChosenNorm2d, StyleNetwork
@@ -37,12 +38,12 @@ def compare_normalizations(config: NormalizationConfig, progress: Progress | Non
     The first style drawn is what networks of one style learn, from contents as they are, with normalised contrast (their
     luminance's histogram equalised) and with normalised style (all in the style drawn last, by `model`). The network with
     conditional layers learns all but the last, which no network learns. `progress` is called with how many training steps
-    are done, and of how many. Raises FileNotFoundError and ValueError for what cannot be used, and for fewer than 2 styles.
+    are done, and of how many. Raises FileNotFoundError and AdainError for what cannot be used, and for fewer than 2 styles.
     """
     (model,) = load_models([config.model], config.device)
     judge = Judge(config, config.content_count, config.style_count + 1)
     if len(judge.styles) < 2:
-        raise ValueError(f"there is 1 style in {config.styles}; give 2 or more, of which no network is trained on the last.")
+        raise AdainError(f"there is 1 style in {config.styles}; give 2 or more, of which no network is trained on the last.")
     *learned, unseen = judge.styles
     advance = Counter(progress, config.training_steps * (len(NORMALIZATIONS) * len(KINDS) + 1)).advance
     common = model.encode_style(judge.styles[unseen])

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..decoder import Decoder, VGGDecoder
 from ..devices import DTYPES
-from ..encoder import Encoder, VGGEncoder
+from ..errors import AdainError
+from ..networks import ARCHITECTURES, Decoder, Encoder, Network
 from ..statistics import adain
 from ..style import encode_style
 from ..stylize import check_decoder, stylize
 from ..training import TrainingConfig
-from ..training.networks import frozen_copy, initialize
 from ..training.trainer import Trainer
 from ..weights import load_decoder, load_encoder
 from . import plain
@@ -42,31 +41,31 @@ class Pipeline:
         return list(self.calls)[-1]
 
 
-def vgg_networks(encoder: str, decoder: str) -> tuple[VGGEncoder, VGGDecoder]:
+def vgg_networks(encoder: str, decoder: str) -> tuple[Encoder, Decoder]:
     """The VGG-19 and its mirror of these names or files, on the CPU; with random weights for an empty name.
 
-    Raises ValueError for other networks, and for two that do not belong together.
+    Raises AdainError for other networks, and for two that do not belong together.
     """
     networks = (
-        load_encoder(encoder, dtype="float32") if encoder else VGGEncoder({}),
-        load_decoder(decoder, dtype="float32") if decoder else VGGDecoder({}),
+        load_encoder(encoder, dtype="float32") if encoder else ARCHITECTURES[plain.ARCHITECTURE].encoder({}),
+        load_decoder(decoder, dtype="float32") if decoder else ARCHITECTURES[plain.ARCHITECTURE].decoder({}),
     )
-    for name, network, kind in zip((encoder, decoder), networks, (VGGEncoder, VGGDecoder), strict=True):
-        if not isinstance(network, kind):
-            raise ValueError(f"{name} is a {network.architecture}; give a VGG-19, which the plain one can be compared with.")
+    for name, network in zip((encoder, decoder), networks, strict=True):
+        if network.architecture != plain.ARCHITECTURE:
+            raise AdainError(f"{name} is a {network.architecture}; give a VGG-19, which the plain one can be compared with.")
         if not name:
-            initialize(network, seed=0)
+            network.initialize(seed=0)
     if not decoder:
         networks[1].encoder_fingerprint = networks[0].fingerprint
     check_decoder(networks[1], networks[0].fingerprint, networks[0].name)
     return networks
 
 
-def _plain_copy(network: VGGEncoder | VGGDecoder, device: torch.device) -> nn.Sequential:
+def _plain_copy(network: Network, device: torch.device) -> nn.Sequential:
     """The plain implementation with the same weights; what was folded into conv1_1 stays there."""
-    copied = plain.encoder() if isinstance(network, VGGEncoder) else plain.decoder()
+    copied = plain.encoder() if network.role == "encoder" else plain.decoder()
     theirs, ours = ([module for module in net.modules() if isinstance(module, nn.Conv2d)] for net in (copied, network))
-    if isinstance(network, VGGEncoder):
+    if network.role == "encoder":
         preprocess = theirs.pop(0)
         nn.init.dirac_(preprocess.weight)
         nn.init.zeros_(preprocess.bias)
@@ -76,7 +75,7 @@ def _plain_copy(network: VGGEncoder | VGGDecoder, device: torch.device) -> nn.Se
 
 
 def stylizing(
-    encoder: VGGEncoder, decoder: VGGDecoder, dtypes: Sequence[str], size: int, device: torch.device
+    encoder: Encoder, decoder: Decoder, dtypes: Sequence[str], size: int, device: torch.device
 ) -> list[Pipeline]:
     """All pipelines, on a random picture `(1, 3, size, size)`; the plain one comes first."""
     content, style = torch.rand(2, 1, 3, size, size, generator=torch.Generator().manual_seed(size)).to(device)
@@ -93,7 +92,7 @@ def stylizing(
     }
     pipelines = [Pipeline(PLAIN, "float32", calls, work)]
     for dtype in dtypes:
-        networks = [frozen_copy(network, device, DTYPES[dtype]) for network in (encoder, decoder)]
+        networks = [network.copy_for(device, DTYPES[dtype], plain=False) for network in (encoder, decoder)]
         pipelines.append(Pipeline(VGG, dtype, _own_calls(*networks, content, style), work))
         lite = load_encoder(LITE, device, dtype), load_decoder(LITE, device, dtype)
         pipelines.append(Pipeline(LITE, dtype, _own_calls(*lite, content, style), multiply_adds(lite[0], size)))
@@ -103,7 +102,7 @@ def stylizing(
 def _own_calls(encoder: Encoder, decoder: Decoder, content: Tensor, style_picture: Tensor) -> dict[str, Callable[[], object]]:
     style = encode_style(encoder, style_picture, size=0)
     statistics = style.to(content.device).components[0].levels
-    features = encoder(content)
+    features = encoder.encode(content)
 
     def transfer() -> list[Tensor]:
         return [adain(x, level) for x, level in zip(features, statistics, strict=True)]
@@ -111,7 +110,7 @@ def _own_calls(encoder: Encoder, decoder: Decoder, content: Tensor, style_pictur
     target = transfer()
     return {
         "style": lambda: encode_style(encoder, style_picture, size=0),
-        "encode": lambda: encoder(content),
+        "encode": lambda: encoder.encode(content),
         "transfer": transfer,
         "decode": lambda: decoder(target),
         "whole": lambda: stylize(encoder, decoder, content, style),
@@ -119,7 +118,7 @@ def _own_calls(encoder: Encoder, decoder: Decoder, content: Tensor, style_pictur
 
 
 def training_steps(
-    encoder: VGGEncoder, decoder: VGGDecoder, dtypes: Sequence[str], folder: str, device: torch.device
+    encoder: Encoder, decoder: Decoder, dtypes: Sequence[str], folder: str, device: torch.device
 ) -> list[Pipeline]:
     """A step of the paper's recipe on random crops, written plainly and as it is here; `folder` may be written to."""
     shape = (2, BATCH_SIZE, 3, CROP_SIZE, CROP_SIZE)
@@ -146,5 +145,8 @@ def training_steps(
 def multiply_adds(network: nn.Module, size: int) -> int:
     """Multiplications, each with an addition, that the layers of a network do for a picture of so many pixels a side."""
     with FlopCounterMode(display=False) as counter:
-        copy.deepcopy(network).to("meta")(torch.empty(1, 3, size, size, device="meta"))
+        network = call = copy.deepcopy(network).to("meta")
+        if isinstance(network, Encoder):
+            network.plain, call = True, network.encode
+        call(torch.empty(1, 3, size, size, device="meta"))
     return counter.get_total_flops() // 2

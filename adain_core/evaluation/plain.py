@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ARCHITECTURE = "vgg19"
 ENCODER = [(3, 3, 1), (3, 64), (64, 64), "pool", (64, 128), (128, 128), "pool", (128, 256)]
 ENCODER += [(256, 256)] * 3 + ["pool", (256, 512)]
 DECODER = [(512, 256), "up", *[(256, 256)] * 3, (256, 128), "up", (128, 128), (128, 64), "up", (64, 64), (64, 3)]

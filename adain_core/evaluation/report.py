@@ -14,6 +14,7 @@ from statistics import fmean
 from torch import Tensor
 
 from ..devices import resolve_device
+from ..errors import AdainError
 from ..files import replacing
 from ..images import list_images, load_image, on_white, resize
 from ..statistics import ChannelStatistics, channel_statistics, check_half_life
@@ -34,7 +35,7 @@ class EvaluationConfig:
 
     `loss_encoder` is the VGG-19 (a name or a file) that measures. Pictures are squares of `size` pixels. `pairs`: how many
     are drawn under `seed`, 0 for all; `boil_pairs`: on how many of them the boil is measured, 0 for none, with `half_life`
-    frames for running statistics. Raises ValueError for what cannot be.
+    frames for running statistics. Raises AdainError for what cannot be.
     """
 
     contents: Path
@@ -52,9 +53,9 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ValueError(f"the size is {self.size}; give the side of the squares in pixels.")
+            raise AdainError(f"the size is {self.size}; give the side of the squares in pixels.")
         if min(self.pairs, self.boil_pairs) < 0:
-            raise ValueError("a number of pairs is below 0; 0 takes all of them, and leaves the boil out.")
+            raise AdainError("a number of pairs is below 0; 0 takes all of them, and leaves the boil out.")
         check_half_life(self.half_life)
 
 
@@ -120,7 +121,7 @@ def evaluate(config: EvaluationConfig, progress: Progress | None = None) -> Repo
 
     Pictures are composited on white, resized to a smallest side of `size` and cropped to their centres; the model runs at
     alpha 1, the loss network in float32. Pictures that cannot be read are skipped with their pairs. Raises
-    FileNotFoundError for no folder, and ValueError for one without pictures and for losses that are not finite.
+    FileNotFoundError for no folder, and AdainError for one without pictures and for losses that are not finite.
     """
     evaluation = _Evaluation(config)
     pairs = draw_pairs(list_images(config.contents), list_images(config.styles), config.pairs, config.seed)
@@ -179,7 +180,7 @@ class _Evaluation:
         result = layer_features(self.loss_network, self._stylise(picture, model_style))
         model, untouched = (pair_losses(x, features, wanted) for x in (result, features))
         if not math.isfinite(model.content + model.style):
-            raise ValueError(
+            raise AdainError(
                 f"the losses of {content} in the style of {style} are not finite; the model's weights are broken, or its"
                 " number type is too small."
             )
@@ -199,7 +200,7 @@ class _Evaluation:
 
     def report(self, pairs: Sequence[PairLosses], boils: Sequence[PairBoil]) -> Report:
         if not pairs:
-            raise ValueError(f"no pair of pictures can be read: {next(iter(self.unreadable.values()))}")
+            raise AdainError(f"no pair of pictures can be read: {next(iter(self.unreadable.values()))}")
         return Report(
             self.config, self.encoder.name, self.encoder.fingerprint, self.decoder.name,
             self.loss_network.name, self.loss_network.fingerprint,

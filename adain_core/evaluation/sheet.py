@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from ..errors import AdainError
 from ..images import list_images
 from . import figures
 from .experiment import Experiment, ExperimentConfig, Judge, Table, load_models
@@ -34,7 +35,7 @@ class SheetConfig(ExperimentConfig):
 def compare_pictures(config: SheetConfig, progress: Progress | None = None) -> Experiment:
     """The mean losses of each model and folder on all pairs of the drawn pictures, and a sheet of them.
 
-    Raises FileNotFoundError and ValueError for what cannot be used, and for a folder without the picture of a pair.
+    Raises FileNotFoundError and AdainError for what cannot be used, and for a folder without the picture of a pair.
     """
     models = load_models(config.models, config.device)
     judge = Judge(config, config.content_count, config.style_count)
@@ -68,5 +69,5 @@ def _finished(folder: str, content: str, style: str) -> Path:
         if path.stem.startswith(begin) and path.stem.endswith(end) and len(path.stem) > length
     ]  # fmt: skip
     if not named:
-        raise ValueError(f"{folder} holds no picture whose name begins with {begin} and ends with {end}; name its pictures so.")
+        raise AdainError(f"{folder} holds no picture whose name begins with {begin} and ends with {end}; name its pictures so.")
     return min(named, key=lambda path: len(path.stem))  # a longer one is of a content or style whose name holds these

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..errors import AdainError
 from ..files import replacing
 
 FORMAT = "adain-training-1"
@@ -21,7 +22,7 @@ def save_checkpoint(path: Path, recipe: dict, state: dict) -> None:
 
 
 def load_checkpoint(path: Path, recipe: dict) -> dict:
-    """The state that was saved. Raises ValueError for a file that holds none or one of another recipe, and OSError."""
+    """The state that was saved. Raises AdainError for a file that holds none or one of another recipe, and OSError."""
     with open(path, "rb") as file:  # one that cannot be opened may be whole
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
@@ -29,11 +30,11 @@ def load_checkpoint(path: Path, recipe: dict) -> dict:
         except Exception:  # torch.load raises whatever a damaged file leads it to
             found = None
     if found is None:
-        raise ValueError(f"{path} is no checkpoint of a training; remove it to begin anew.")
+        raise AdainError(f"{path} is no checkpoint of a training; remove it to begin anew.")
     # what a checkpoint of an older version does not know is not compared
     changed = sorted(key for key in found if recipe.get(key) != found[key])
     if changed:
-        raise ValueError(
+        raise AdainError(
             f"{path} is of another recipe ({', '.join(changed)} differ); give the same options, or another name or"
             " output folder."
         )

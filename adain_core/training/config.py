@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..decoder import Decoder
-from ..encoder import Encoder
+from ..errors import AdainError
 from ..files import is_safe_name
+from ..networks import Decoder, Encoder
 
 # Where pictures and results lie, and how the work is done, are no part of the recipe; nor is where it ends.
 NOT_RECIPE = (
@@ -55,7 +55,7 @@ class TrainingConfig:
     shifted or zoomed crop must give the shifted or zoomed result.
     `precision` "auto" is bfloat16 where the device multiplies it fast, else float32; "float16" scales the gradients.
     The losses' means over `log_every` steps are kept; every `save_minutes` a checkpoint is written, every `report_minutes`
-    the networks and pictures. Raises ValueError for what cannot be.
+    the networks and pictures. Raises AdainError for what cannot be.
     """
 
     contents: Path | Tensor
@@ -101,25 +101,25 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.channels and self.encoder:
-            raise ValueError("channels are of an encoder that is trained, encoder names a fixed one; give one of them.")
+            raise AdainError("channels are of an encoder that is trained, encoder names a fixed one; give one of them.")
         if min(self.steps, self.batch_size, self.accumulate, self.pairings, self.crop_size, self.log_every) < 1:
-            raise ValueError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
+            raise AdainError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
         if min(self.warmup, self.consistency_every, self.seed, self.workers) < 0:
-            raise ValueError("warmup, consistency_every, seed and workers must be at least 0.")
+            raise AdainError("warmup, consistency_every, seed and workers must be at least 0.")
         if not len(self.resize_content) == len(self.resize_style) == 2:
-            raise ValueError("resize_content and resize_style each take two sizes, from what to what, which may be the same.")
+            raise AdainError("resize_content and resize_style each take two sizes, from what to what, which may be the same.")
         if not is_safe_name(self.name):
-            raise ValueError(f"{self.name!r} is no name for networks; use letters and digits, for example waves.")
+            raise AdainError(f"{self.name!r} is no name for networks; use letters and digits, for example waves.")
         if self.channels and isinstance(self.start_from, Decoder):
-            raise ValueError("start_from is a decoder alone; with channels, name networks to begin with.")
+            raise AdainError("start_from is a decoder alone; with channels, name networks to begin with.")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.")
+                raise AdainError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.")
         if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
-            raise ValueError("the learning rate must be above 0 and below 1, ema at least 0 and below 1.")
+            raise AdainError("the learning rate must be above 0 and below 1, ema at least 0 and below 1.")
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), float) and not math.isfinite(value):
-                raise ValueError(f"{field.name} is {value}; give a finite number.")
+                raise AdainError(f"{field.name} is {value}; give a finite number.")
 
     def recipe(self) -> dict:
         """What must agree for a training to go on, as JSON has it."""

@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..images import list_images, load_image, on_white, opened, to_pil
+from ..errors import AdainError
+from ..images import damage_named, list_images, load_image, on_white, opened, to_pil
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class RandomCrops(Dataset):
     Sample `i` of an endless stream depends on the pictures, the settings and `(seed, i)` alone. Every epoch shows each
     picture once, in an order of its own: the smallest side is resized to `resize` pixels (of a range, a size uniform in
     its logarithm is drawn), never below the crop; a random crop is taken, half of them are flipped, then `augment` is
-    applied to the crop as float32 in [0, 1]. Alpha is composited on white. Raises ValueError for sizes that cannot be.
+    applied to the crop as float32 in [0, 1]. Alpha is composited on white. Raises AdainError for sizes that cannot be.
     """
 
     count: int
@@ -44,7 +45,7 @@ class RandomCrops(Dataset):
         self.crop_size, self.augment, self.flip, self.seed = crop_size, augment, flip, seed
         smallest, largest = (resize, resize) if isinstance(resize, int) else resize
         if crop_size < 1 or not 1 <= smallest <= largest:
-            raise ValueError(f"a crop of {crop_size} pixels at sizes {smallest} to {largest} is none; give positive sizes.")
+            raise AdainError(f"a crop of {crop_size} pixels at sizes {smallest} to {largest} is none; give positive sizes.")
         self.sizes = max(smallest, crop_size), max(largest, crop_size)
         self._order: tuple[int, np.ndarray] = -1, np.empty(0)
 
@@ -95,7 +96,7 @@ class PictureFolder(RandomCrops):
     """Random crops of the pictures in `folder` and below.
 
     A file that cannot be read is replaced by the next one that can be, and named by `broken`. Up to `cache_bytes` of decoded
-    pictures are kept, shared out among the workers. Raises FileNotFoundError for no folder and ValueError for one without
+    pictures are kept, shared out among the workers. Raises FileNotFoundError for no folder and AdainError for one without
     a readable picture.
     """
 
@@ -125,7 +126,7 @@ class PictureFolder(RandomCrops):
             picture = self._picture(candidate)
             if picture is not None:
                 return picture
-        raise ValueError(f"none of the {len(self.files)} pictures in {self.folder} can be read; give another folder.")
+        raise AdainError(f"none of the {len(self.files)} pictures in {self.folder} can be read; give another folder.")
 
     def _picture(self, index: int) -> Image.Image | None:
         if index in self._cache or self._broken[index]:
@@ -157,7 +158,7 @@ def folder_digest(folder: Path, files: Sequence[Path]) -> str:
 
 def decode(path: str | Path, side: int) -> Image.Image:
     """An upright RGB picture on white, its smallest side reduced to `side` pixels if it is larger."""
-    with opened(path) as file:
+    with opened(path) as file, damage_named(path):
         plain = file.format == "JPEG" and file.mode == "RGB" and "icc_profile" not in file.info
         if plain:
             file.draft("RGB", (side, side))  # the codec itself halves large pictures, many times faster

@@ -10,16 +10,16 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from ..decoder import Decoder
 from ..devices import exact_float32
-from ..encoder import Encoder
-from ..images import resize
+from ..errors import AdainError
+from ..images import check_pictures, resize
 from ..losses import content_loss, style_loss
+from ..networks import Decoder, Encoder
 from ..statistics import ChannelStatistics, adain, channel_statistics
-from ..style import Component, Style, check_pictures, encode_style
+from ..style import Component, Style, encode_style
 from ..stylize import check_decoder
 from ..tiling import Report
-from .networks import frozen_copy, loss_layers, training_dtype
+from .networks import training_dtype
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def learn_style(
     """
     check_decoder(decoder, encoder.fingerprint, encoder.name)
     if steps < 1 or not 0 < learning_rate <= 1:
-        raise ValueError("steps must be at least 1, and the learning rate above 0 and at most 1.")
+        raise AdainError("steps must be at least 1, and the learning rate above 0 and at most 1.")
     style_picture, contents = check_pictures(style_picture, "style")[:1, :3], check_pictures(contents, "content")[:, :3]
     places = torch.linspace(0, len(contents) - 1, min(CONTENTS, len(contents))).round().long()
     device = next(encoder.parameters()).device
@@ -75,13 +75,13 @@ class _View:
     @torch.no_grad()
     def __init__(self, encoder: Encoder, decoder: Decoder, loss_encoder: Encoder, contents: Tensor, style: Tensor):
         device = contents.device
-        encoder, self.decoder = (frozen_copy(network, device) for network in (encoder, decoder))
-        self.loss_encoder = frozen_copy(loss_encoder, device, training_dtype("auto", device))
-        self.layers, self.size = loss_layers(loss_encoder), contents.shape[2:]
-        self.style = [channel_statistics(x) for x in self.loss_encoder(style, self.layers)]
+        encoder, self.decoder = (network.copy_for(device) for network in (encoder, decoder))
+        self.loss_encoder = loss_encoder.copy_for(device, training_dtype("auto", device))
+        self.layers, self.size = loss_encoder.loss_layers, contents.shape[2:]
+        self.style = [channel_statistics(x) for x in self.loss_encoder.features(style, self.layers)]
         pictures = [picture[None] for picture in contents]
-        self.contents = [encoder(picture) for picture in pictures]
-        self.targets = [adain(self.loss_encoder(picture, self.layers[-1:])[0], self.style[-1]) for picture in pictures]
+        self.contents = [encoder.encode(picture) for picture in pictures]
+        self.targets = [adain(self.loss_encoder.features(picture, self.layers[-1:])[0], self.style[-1]) for picture in pictures]
 
     def learn(
         self, start: Sequence[ChannelStatistics], steps: int, learning_rate: float, seed: int, progress: Report | None
@@ -124,7 +124,7 @@ class _View:
         result = self.decoder([adain(x, level) for x, level in zip(self.contents[index], levels, strict=True)])
         # as it is shown: what lies beyond black and white could be bent to lower the losses, and break the picture
         result = result[:, :, : self.size[0], : self.size[1]].clamp(0, 1)
-        seen = self.loss_encoder(result, self.layers)
+        seen = self.loss_encoder.features(result, self.layers)
         return style_loss(seen, self.style), content_loss(seen[-1], self.targets[index]), result
 
 

@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from ..decoder import Decoder
-from ..encoder import Encoder
+from ..errors import AdainError
 from ..losses import consistency_loss, content_loss, gram_loss, gram_matrix, style_loss, total_variation
+from ..networks import Decoder, Encoder
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from .config import TrainingConfig
-from .networks import loss_layers
 
 MAX_SHIFT = 7  # pixels; the coarsest level has a stride of 8
 MAX_ZOOM = 1.2
@@ -63,21 +62,21 @@ class Objective(nn.Module):
     """The paper's loss `content_weight * Lc + style_weight * Ls` of pictures, in the features of the loss network.
 
     The content target is AdaIN of the loss network's own last layer, whichever encoder is trained. On some steps the
-    consistency loss is added. `dtype` is the type of the trained networks' activations. Raises ValueError where the
+    consistency loss is added. `dtype` is the type of the trained networks' activations. Raises AdainError where the
     configuration does not weight the loss network's layers.
     """
 
     def __init__(self, config: TrainingConfig, loss_network: Encoder, encoder: Encoder, decoder: Decoder, dtype: torch.dtype):
         super().__init__()
-        self.layers, given = loss_layers(loss_network), len(config.layer_weights)
+        self.layers, given = loss_network.loss_layers, len(config.layer_weights)
         if given != len(self.layers):
-            raise ValueError(f"there are {given} layer_weights; give one for each of {', '.join(self.layers)}.")
+            raise AdainError(f"there are {given} layer_weights; give one for each of {', '.join(self.layers)}.")
         self.config, self.loss_network, self.encoder, self.decoder, self.dtype = config, loss_network, encoder, decoder, dtype
 
     @torch.no_grad()
     def look(self, content: Tensor, style: Tensor) -> Seen:
         """What the losses of contents and styles `(B, 3, S, S)` compare with."""
-        features = self.loss_network(_fast(torch.cat([content, style])), self.layers)
+        features = self.loss_network.features(_fast(torch.cat([content, style])), self.layers)
         styles = [x[len(content) :] for x in features]
         grams = [gram_matrix(x) for x in styles] if self.config.style_loss == "gram" else []
         return Seen(content, style, features[-1][: len(content)], [channel_statistics(x) for x in styles], grams)
@@ -89,7 +88,7 @@ class Objective(nn.Module):
             levels, styles = self._known(seen) or self._encode(seen.content, seen.style)
             own = [channel_statistics(x) for x in levels]
             result = self._shown(self._decode(levels, styles, own, seen.content))
-        found = self.loss_network(_fast(result), self.layers)
+        found = self.loss_network.features(_fast(result), self.layers)
         target = seen.features if config.content_target == "content" else adain(seen.features, seen.statistics[-1])
         losses, weights = {"content": content_loss(found[-1], target)}, {"content": config.content_weight}
         if config.style_loss == "gram":
@@ -127,7 +126,7 @@ class Objective(nn.Module):
             moved, offset = noised[:, :, down:, right:], (down, right)
         with self._autocast():
             # By the whole crop's statistics: what the motion alone changes is to vanish.
-            again = self._shown(self._decode(self.encoder(_fast(moved)), styles, own, moved))
+            again = self._shown(self._decode(self.encoder.encode(_fast(moved)), styles, own, moved))
             return consistency_loss(self._shown(result), again, offset)  # the zoom overshoots
 
     def _known(self, seen: Seen) -> tuple[list[Tensor], list[ChannelStatistics]] | None:
@@ -139,7 +138,7 @@ class Objective(nn.Module):
 
     def _encode(self, content: Tensor, style: Tensor) -> tuple[list[Tensor], list[ChannelStatistics]]:
         """Features of the contents, statistics of the styles."""
-        pairs = self.encoder(_fast(torch.cat([content, style])))
+        pairs = self.encoder.encode(_fast(torch.cat([content, style])))
         return [x[: len(content)] for x in pairs], [channel_statistics(x[len(content) :]) for x in pairs]
 
     def _decode(

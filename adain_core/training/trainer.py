@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ..decoder import Decoder
 from ..devices import exact_float32, rank_and_size, resolve_device
+from ..errors import AdainError, DivergedError
 from ..files import check_folder, locked, make_folder, remove_leftovers
 from ..images import save_image, write_picture
+from ..networks import Decoder
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import INVERSE, TrainingConfig
 from .data import RandomCrops, pictures_of, stream
 from .distributed import mean_over_processes, processes
-from .inverse import fit_inverse
 from .muon import Muon
-from .networks import frozen_encoder, network_file, new_networks, training_dtype, write_networks
+from .networks import frozen, new_networks, trained_file, training_dtype, write_networks
 from .objective import Objective, Seen
 from .report import loss_curve, sample_sheet
 
@@ -67,7 +67,7 @@ def train(
     `progress(step, losses)` is called after every step, `preview` with a sample sheet `(3, H, W)` of some fixed pairs at
     the start and every `preview_every` steps; what they raise, and an interrupt during a step, ends the training once its
     checkpoint and networks are written. While it runs, the networks, `samples.png` and `losses.png` are renewed in the
-    folder. Raises ValueError for folders without pictures, a checkpoint of another recipe and a folder that another
+    folder. Raises AdainError for folders without pictures, a checkpoint of another recipe and a folder that another
     training writes to, FileNotFoundError for no folder, and FloatingPointError where losses stay non-finite.
     """
     device = resolve_device(config.device)
@@ -96,13 +96,13 @@ class Trainer:
         self.config, self.output, self.device = config, Path(config.output), device
         self.rank, self.processes = rank_and_size()
         if config.batch_size % (self.processes * config.accumulate):
-            raise ValueError(
+            raise AdainError(
                 f"a batch of {config.batch_size} for {self.processes} processes with {config.accumulate} parts each cannot be"
                 " shared out evenly; give another batch size."
             )
         check_folder(self.output)
         dtype = training_dtype(config.precision, device)
-        loss_network = frozen_encoder(config.loss_encoder, device, dtype)
+        loss_network = frozen(config.loss_encoder, "encoder", device, dtype)
         self.encoder, decoder = new_networks(config, loss_network, device)
         self.decoder = vary(decoder).to(device)
         augment = augment_style if config.augment else None
@@ -119,7 +119,7 @@ class Trainer:
         self.checkpoint = self.output / "checkpoint.pt"
         if config.start_from == INVERSE and not self.checkpoint.exists():
             count = math.ceil(INVERTED / config.crop_size**2)
-            fit_inverse(self.decoder, self.encoder, torch.cat([self._pictures(folder, count) for folder in self.folders]))
+            self.decoder.fit_inverse(self.encoder, torch.cat([self._pictures(folder, count) for folder in self.folders]))
         self.objective = objective(config, loss_network, self.encoder, self.decoder, dtype)
         networks = [self.encoder, self.decoder] if config.channels else [self.decoder]
         self.parameters = [p.requires_grad_(True) for network in networks for p in network.parameters()]
@@ -141,8 +141,8 @@ class Trainer:
                 try:
                     stack.enter_context(locked(self.output / ".lock"))
                 except BlockingIOError:
-                    raise ValueError(f"another training writes to {self.output} now; wait, or give another name.") from None
-                networks = [network_file(self.config, role) for role in ("encoder", "decoder")]
+                    raise AdainError(f"another training writes to {self.output} now; wait, or give another name.") from None
+                networks = [trained_file(self.config, role) for role in ("encoder", "decoder")]
                 for file in (self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"):
                     remove_leftovers(file)
             if self.checkpoint.exists():
@@ -163,7 +163,7 @@ class Trainer:
             losses = self._update(*gradients)
             in_a_row = 0 if losses else in_a_row + 1
             if in_a_row == PERSISTENT:
-                raise FloatingPointError(
+                raise DivergedError(
                     f"the losses of {PERSISTENT} steps in a row were not finite, up to step {self.step}; lower the"
                     " learning rate or train in float32."
                 )
@@ -225,8 +225,8 @@ class Trainer:
     def result(self) -> TrainingResult:
         """Of the steps so far."""
         broken = sum(len(folder.broken) for folder in self.folders)
-        encoder = network_file(self.config, "encoder") if self.config.channels else None
-        return TrainingResult(encoder, network_file(self.config, "decoder"), self.steps, self.losses, self.skipped, broken)
+        encoder = trained_file(self.config, "encoder") if self.config.channels else None
+        return TrainingResult(encoder, trained_file(self.config, "decoder"), self.steps, self.losses, self.skipped, broken)
 
     def _batches(self) -> Iterator[list[Seen]]:
         """This process's share of each step's batch, in parts, from the current step on."""

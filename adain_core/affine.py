@@ -1,0 +1,79 @@
+"""AdaIN as an affine map of features: over the components of a style, their masks, and the windows of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .images import resize_mask
+from .statistics import ChannelStatistics, affine_pair
+from .style import Component
+from .tiling import Window
+
+
+@dataclass(frozen=True)
+class AffineMap:
+    """AdaIN on one level: for each component of a style, `scale` and `shift` `(B, C)` and a `gain` at each position."""
+
+    scales: tuple[Tensor, ...]
+    shifts: tuple[Tensor, ...]
+    gains: tuple[Tensor, ...]
+
+    def __call__(self, x: Tensor, pictures: slice, window: Window, stride: int) -> Tensor:
+        """Of the features `x` of some pictures of the batch in a window: `x + sum gain ((scale - 1) x + shift)`."""
+        rows, columns = window.positions(stride)
+
+        def part(tensor: Tensor) -> Tensor:
+            tensor = tensor if len(tensor) == 1 else tensor[pictures]
+            return (tensor if tensor.shape[2:] == (1, 1) else tensor[:, :, rows, columns]).to(x.device)
+
+        scale, shift = 1.0, 0.0
+        for component_scale, component_shift, gain in zip(self.scales, self.shifts, map(part, self.gains), strict=True):
+            scale = scale + gain * (part(component_scale[:, :, None, None]) - 1)
+            shift = shift + gain * part(component_shift[:, :, None, None])
+        return torch.addcmul(shift, x.float(), scale).to(x.dtype)
+
+
+def affine_map(
+    components: Sequence[Component],
+    level: int,
+    statistics: Sequence[ChannelStatistics],
+    positions: Sequence[int],
+    alpha: float,
+    regional: bool,
+) -> AffineMap:
+    """AdaIN on a level of so many `positions` (h, w), given the content's statistics there.
+
+    These are the whole picture's, then, where it is `regional`, those inside the mask of each component that has one.
+    """
+    whole, *regions = statistics
+    inside = iter(regions)
+    pairs = []
+    for component in components:
+        measured = _region_or_whole(next(inside), whole) if regional and component.mask is not None else whole
+        pairs.append(affine_pair(measured, component.levels[level]))
+    scales, shifts = zip(*pairs, strict=True)
+    return AffineMap(scales, shifts, tuple(alpha * gain for gain in _gains(components, positions)))
+
+
+def _gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]:
+    """`c * a_k` of each component, `(B, 1, h, w)`, or `(B, 1, 1, 1)` where no component has a mask."""
+    weights = [component.weight[:, None, None, None] for component in components]
+    masks = [
+        torch.ones_like(weight) if component.mask is None else resize_mask(component.mask, size)
+        for component, weight in zip(components, weights, strict=True)
+    ]
+    parts = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
+    # A style of weight 0 (the end of a sweep) covers nothing.
+    coverage = sum(mask * (weight > 0) for weight, mask in zip(weights, masks, strict=True)).clamp(max=1)
+    total = sum(parts)
+    return [coverage * part / total.where(total > 0, torch.ones_like(total)) for part in parts]
+
+
+def _region_or_whole(inside: ChannelStatistics, whole: ChannelStatistics) -> ChannelStatistics:
+    """A region's statistics; one that is smaller than one position has none, and takes the picture's."""
+    return inside.map(partial(torch.where, inside.count >= 1), whole)

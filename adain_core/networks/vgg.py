@@ -1,0 +1,184 @@
+"""VGG-19 up to relu4_1, the paper's encoder, and its mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Architecture, Decoder, Encoder, Level, State, check_weights, fingerprint, load_checked, shapes
+from .layers import Arithmetic, ReflectionConv2d, UpsampleConv2d, reflection_pad
+
+POSITIONS = 60_000  # that a layer of the inverse is fitted to
+RIDGE = 1e-3  # of the mean square of what such a layer reads
+
+
+class VGGEncoder(Encoder):
+    """VGG-19 (Simonyan and Zisserman 2015) up to relu4_1, reflection padding, 2x2 max pooling with ceil_mode.
+
+    A network file also holds `preprocess`, the 1x1 convolution from RGB in [0, 1] to what the network was trained on
+    (BGR around a mean for the paper's file); it is folded into conv1_1, which is exact under reflection padding.
+    """
+
+    architecture = "vgg19"
+    levels = (Level("relu4_1", 512, 8),)
+    loss_layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+    perceptual = True
+    blocks = ((64, 64), (128, 128), (256, 256, 256, 256), (512,))
+    layers = tuple(f"relu{block}_{k}" for block, widths in enumerate(blocks, 1) for k in range(1, len(widths) + 1))
+    # a 3x3 convolution sees one position beyond its own, pooling none
+    halo = sum(len(widths) * 2**block for block, widths in enumerate(blocks))
+    values_per_pixel = blocks[0][0]
+
+    def __init__(self, config: dict):
+        super().__init__(config)
+        channels = 3
+        for block, widths in enumerate(self.blocks, 1):
+            for index, width in enumerate(widths, 1):
+                setattr(self, f"conv{block}_{index}", ReflectionConv2d(channels, width))
+                channels = width
+
+    def layer_names(self) -> list[str]:
+        return ["preprocess", *super().layer_names()]
+
+    def load(self, state: State) -> None:
+        check_weights(state, shapes(self) | {"preprocess.weight": (3, 3, 1, 1), "preprocess.bias": (3,)})
+        self.fingerprint = fingerprint(state, self.layer_names())
+        kernel, bias = state["preprocess.weight"].double()[:, :, 0, 0], state["preprocess.bias"].double()
+        first = state["conv1_1.weight"].double()
+        folded = {
+            "conv1_1.weight": torch.einsum("oihw,ic->ochw", first, kernel).float(),
+            "conv1_1.bias": (state["conv1_1.bias"].double() + first.sum((2, 3)) @ bias).float(),
+        }
+        load_checked(self, {k: v for k, v in state.items() if not k.startswith("preprocess.")} | folded)
+
+    def activations(self, x: Tensor, names: Collection[str], arithmetic: Arithmetic) -> dict[str, Tensor]:
+        last, found = max(map(self.layers.index, names)), {}
+        for block, widths in enumerate(self.blocks, 1):
+            here = [name for name in self.layers[: last + 1] if name.startswith(f"relu{block}_")]
+            if not here:
+                break
+            pool = here[-1] != self.layers[last]
+            part = partial(self._block, arithmetic=arithmetic, names=here, wanted=names, found=found, pool=pool)
+            if not set(here).isdisjoint(names):
+                x = part(x)
+            else:  # up to where pooling begins a cell
+                x = self.in_bands(part, x, len(here) + len(here) % 2, 0.5, max(widths) * x.shape[3])
+        return found
+
+    def _block(
+        self,
+        x: Tensor,
+        arithmetic: Arithmetic,
+        names: Sequence[str],
+        wanted: Collection[str],
+        found: dict[str, Tensor],
+        pool: bool,
+    ) -> Tensor:
+        """The layers `names` of a block, pooled if there is more to come; those that are wanted are put into `found`."""
+        for name in names:
+            x = arithmetic.relu(getattr(self, name.replace("relu", "conv")), x)
+            if name in wanted:
+                found[name] = x
+        return F.max_pool2d(x, 2, ceil_mode=True) if pool else x
+
+    def inputs(self, image: Tensor) -> dict[str, Tensor]:
+        """What each convolution reads of a picture `(1, 3, H, W)`, by its name; float32 `(C, h, w)`."""
+        found, x = {}, image
+        for name, features in zip(self.layers, self.features(image, self.layers), strict=True):
+            if name.endswith("_1") and name != self.layers[0]:
+                x = F.max_pool2d(x, 2, ceil_mode=True)
+            found[name.replace("relu", "conv")], x = x[0].float(), features
+        return found
+
+
+class VGGDecoder(Decoder):
+    """The mirror of VGG-19 from relu4_1, as in the paper."""
+
+    architecture = "vgg19"
+    layers = (
+        ("conv4_1", 512, 256),
+        ("conv3_4", 256, 256),
+        ("conv3_3", 256, 256),
+        ("conv3_2", 256, 256),
+        ("conv3_1", 256, 128),
+        ("conv2_2", 128, 128),
+        ("conv2_1", 128, 64),
+        ("conv1_2", 64, 64),
+        ("conv1_1", 64, 3),
+    )
+    # all but the first begin with upsampling
+    blocks = (("conv4_1",), ("conv3_4", "conv3_3", "conv3_2", "conv3_1"), ("conv2_2", "conv2_1"), ("conv1_2", "conv1_1"))
+    upsampled = tuple(names[0] for names in blocks[1:])
+    channels = (layers[0][1],)
+    stride = 2 ** len(upsampled)
+    values_per_pixel = layers[-1][1]
+
+    def __init__(self, config: dict):
+        super().__init__(config)
+        for name, before, after in self.layers:
+            setattr(self, name, (UpsampleConv2d if name in self.upsampled else ReflectionConv2d)(before, after))
+        stride, self.halo = self.stride, 0
+        for name, _, _ in self.layers:
+            stride //= 2 if name in self.upsampled else 1
+            self.halo += stride  # a 3x3 convolution sees one position beyond its own
+
+    @classmethod
+    def for_encoder(cls, encoder: Encoder, blocks: Sequence[int] | None = None) -> VGGDecoder:
+        return cls({})
+
+    def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        (x,) = features
+        for names in self.blocks:
+            scale = 2 if names[0] in self.upsampled else 1
+            values_per_row = getattr(self, names[0]).out_channels * scale**2 * x.shape[3]
+            # upsampling sees one position beyond its own, two convolutions behind it one more
+            part = partial(self._block, arithmetic=arithmetic, names=names)
+            x = self.in_bands(part, x, len(names) // 2 + 1, scale, values_per_row)
+        return x
+
+    def _block(self, x: Tensor, arithmetic: Arithmetic, names: Sequence[str]) -> Tensor:
+        for name in names:
+            x = (arithmetic.whole if name == self.layers[-1][0] else arithmetic.relu)(getattr(self, name), x)
+        return x
+
+    @torch.no_grad()
+    def fit_inverse(self, encoder: VGGEncoder, images: Tensor) -> None:
+        """Each layer becomes the least-squares inverse of the encoder's layer of its name, on RGB `images`
+        `(B, 3, H, W)` in [0, 1].
+
+        From deep to shallow, each reads what those before it give, and makes up for their errors as far as a linear layer
+        can: a blurred inverse, in the time of a few hundred steps.
+        """
+        height, width = (side // self.stride * self.stride for side in images.shape[2:])
+        images = images[:, :, :height, :width]  # what the decoder gives is of the features' size
+        generator = torch.Generator().manual_seed(0)
+        count = POSITIONS // len(images)
+        inputs = [encoder.inputs(image) for image in images.split(1)]
+        x = torch.cat([encoder.features(image, encoder.layers[-1:])[0].float() for image in images.split(1)])
+        for name, _, _ in self.layers:
+            convolution = getattr(self, name)
+            moments = products = 0
+            for features, read in zip(x.split(1), inputs, strict=True):
+                target = read.pop(name)
+                if name in self.upsampled:
+                    features = F.interpolate(features, scale_factor=2)
+                places = torch.randperm(target[0].numel(), generator=generator)[:count].to(x.device)
+                seen = F.unfold(reflection_pad(features, 1, 1, 1, 1), 3)[0, :, places].T
+                seen = F.pad(seen, (0, 1), value=1.0)  # the bias
+                moments = moments + (seen.T @ seen).cpu().double()
+                products = products + (seen.T @ target.flatten(1)[:, places].T).cpu().double()
+            # a bias is not held back, but for what keeps the system solvable where a layer reads nothing
+            ridge = torch.full((len(moments),), RIDGE * moments.diagonal()[:-1].mean().item() + 1e-6)
+            ridge[-1] = 1e-6
+            weights = torch.linalg.solve(moments + ridge.double().diag(), products).T.float()
+            convolution.weight.copy_(weights[:, :-1].reshape(convolution.weight.shape))
+            convolution.bias.copy_(weights[:, -1])
+            x = torch.cat([convolution(part) for part in x.split(1)])
+            x = x if name == self.layers[-1][0] else F.relu(x, inplace=True)
+
+
+ARCHITECTURE = Architecture(VGGEncoder, VGGDecoder)
