@@ -50,7 +50,7 @@ class ToyDecoder(Decoder):
     def for_encoder(cls, encoder, blocks=None):
         return cls({})
 
-    def draw(self, features, arithmetic):
+    def draw(self, features, arithmetic, texture):
         return arithmetic.whole(self.up, features[0])
 
 
