@@ -27,7 +27,7 @@ PROGRAMS = ("EPS", "WMF")  # which Pillow has another program or the system run
 IMAGE_EXTENSIONS = frozenset({*SAVE_FORMATS, ".bmp", ".gif", ".ppm", ".pgm"})
 
 
-class TooManyPixels(ValueError):
+class TooManyPixels(AdainError):
     """A picture larger than `pixel_limit()`."""
 
 
@@ -69,8 +69,6 @@ def damage_named(path: str | Path) -> Iterator[None]:
             f"{path} has more than {pixel_limit():,.0f} pixels; if you trust it, raise the limit: --max-pixels,"
             " ADAIN_MAX_PIXELS for ComfyUI, or PIL.Image.MAX_IMAGE_PIXELS in Python."
         ) from None
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged file meets struct.error, RuntimeError and more in Pillow's decoders
         raise AdainError(f"{path} is not a whole picture that can be read ({error or type(error).__name__}).") from None
 

@@ -265,7 +265,7 @@ def test_imagenets_vgg_moves_14_of_575_mb_and_is_the_same_bit_for_bit(served, tm
     normalised = (picture - mean[:, None, None]) / std[:, None, None]
     padded = torch.nn.functional.pad(normalised, (1, 1, 1, 1), mode="reflect")
     expected = torch.conv2d(padded, tensors["features.0.weight"], tensors["features.0.bias"]).relu()
-    found = load_encoder("vgg19-imagenet", dtype="float32")(picture, ["relu1_1"])[0]
+    found = load_encoder("vgg19-imagenet", dtype="float32").features(picture, ["relu1_1"])[0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

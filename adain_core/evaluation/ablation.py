@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..devices import exact_float32, resolve_device
 from ..errors import DivergedError
 from ..networks import Decoder
+from ..networks.texture import NO_TEXTURE, Texture
 from ..training import TrainingConfig, TrainingResult
 from ..training.objective import Objective, Seen
 from ..training.trainer import Trainer
@@ -53,6 +54,7 @@ class ConcatDecoder(Decoder):
     def __init__(self, inner: Decoder, seed: int):
         super().__init__(inner.config)
         self.inner, self.stride, self.halo, self.values_per_pixel = inner, inner.stride, inner.halo, inner.values_per_pixel
+        inner.plain = self.plain = True
         self.channels = tuple(2 * width for width in inner.channels)
         self.fusion = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in inner.channels)
         generator = torch.Generator().manual_seed(seed)
@@ -60,8 +62,8 @@ class ConcatDecoder(Decoder):
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear", generator=generator)
             nn.init.zeros_(convolution.bias)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return self.inner([convolution(x) for convolution, x in zip(self.fusion, features, strict=True)])
+    def forward(self, features: Sequence[Tensor], texture: Texture = NO_TEXTURE) -> Tensor:
+        return self.inner([convolution(x) for convolution, x in zip(self.fusion, features, strict=True)], texture)
 
 
 class ConcatObjective(Objective):

@@ -55,7 +55,7 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
         encoder = frozen(config.encoder, "encoder", device) if config.encoder else loss_network
     kind = ARCHITECTURES[encoder.architecture].decoder
     if inverse and not kind.has_inverse():
-        raise AdainError(f"no decoder of {encoder.name!r} is found in closed form, as a VGG-19's is; start otherwise.")
+        raise AdainError(f"only a VGG-19 is inverted in closed form, not {encoder.name!r}; start from something else.")
     decoder = kind.for_encoder(encoder, config.blocks or (start.config.get("blocks") if start else None))
     decoder.initialize(config.seed + 1)
     decoder.plain = True
