@@ -71,6 +71,7 @@ class IdentityEncoder(Encoder):
 
     architecture = "identity"
     levels = (Level("pixels", 3, 1),)
+    layers = ("pixels",)
     halo = 0
     values_per_pixel = 3
 
@@ -81,6 +82,9 @@ class IdentityEncoder(Encoder):
 
     def encode(self, images):
         return [images]
+
+    def activations(self, x, names, arithmetic):
+        return {"pixels": x}
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ from adain_core.statistics import channel_statistics
 
 @pytest.fixture(scope="module")
 def judge(vgg):
-    return load_loss_network(str(vgg), torch.device("cpu"))
+    network = load_loss_network(str(vgg), torch.device("cpu"))
+    network.plain = True
+    return network
 
 
 def smooth(*shape):

@@ -36,7 +36,8 @@ class AdaINLoss:
     """What AdaIN's decoders are trained to minimise: the distance to the AdaIN target, and the style loss times 10.
 
     Of contents `(B, 3, H, W)` and the statistics of a style's `layer_features`. Every method here minimises this in place of
-    its own losses (Gram matrices for most), so that their results compare.
+    its own losses (Gram matrices for most), so that their results compare. The network is plain (see `Network`), as pictures
+    are optimised through it.
     """
 
     def __init__(self, network: Encoder, content: Tensor, style: Sequence[ChannelStatistics]):

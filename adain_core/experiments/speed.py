@@ -40,6 +40,7 @@ class SpeedConfig:
 def measure_speed(config: SpeedConfig, progress: Progress | None = None) -> Measurement:
     """Measure by `bench`, with a network of one style and optimisation beside its pipelines. Raises as `bench` does."""
     network, _ = pipelines.vgg_networks(config.encoder, "")
+    network.plain = True  # pictures are optimised through it
 
     def others(size: int, device: torch.device) -> list[Pipeline]:
         content, style = torch.rand(2, 1, 3, size, size, generator=torch.Generator().manual_seed(size)).to(device)
