@@ -68,7 +68,7 @@ def add_dtype(parser: argparse.ArgumentParser, default: str = "auto") -> None:
     parser.add_argument("--dtype", default=default, choices=["auto", *DTYPES], help=text)
 
 
-def add_report(parser: argparse.ArgumentParser, content: str) -> None:
+def add_json_output(parser: argparse.ArgumentParser, content: str) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"write {content} as JSON")
 
 

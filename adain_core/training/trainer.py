@@ -30,7 +30,7 @@ from .distributed import mean_over_processes, processes
 from .muon import Muon
 from .networks import frozen, new_networks, trained_file, training_dtype, write_networks
 from .objective import Objective, Seen
-from .report import loss_curve, sample_sheet
+from .pictures import loss_curve, sample_sheet
 
 log = logging.getLogger(__name__)
 

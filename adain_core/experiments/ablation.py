@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from ..devices import exact_float32, resolve_device
 from ..errors import DivergedError
+from ..evaluation.losses import Losses, load_loss_network, mean_losses
+from ..evaluation.measurement import Measurement, MeasurementConfig, Table, named
+from ..evaluation.progress import Counter, Progress
 from ..networks import Decoder
 from ..networks.texture import NO_TEXTURE, Texture
 from ..training import TrainingConfig, TrainingResult
@@ -21,15 +24,12 @@ from ..training.objective import Objective, Seen
 from ..training.trainer import Trainer
 from . import figures
 from .baselines import NORMALIZATIONS, add_normalization
-from .experiment import Experiment, ExperimentConfig, Table, named
-from .losses import Losses, load_loss_network, mean_losses
-from .progress import Counter, Progress
 
 PLAIN, CONCAT, BATCH, INSTANCE = "Enc-AdaIN-Dec", "Enc-Concat-Dec", "Enc-AdaIN-BNDec", "Enc-AdaIN-INDec"
 
 
 @dataclass(frozen=True)
-class AblationConfig(ExperimentConfig):
+class AblationConfig(MeasurementConfig):
     """Decoders for `encoder` (empty: the loss encoder), each trained on the same crops of `size` pixels for `steps` steps.
 
     The rest of the recipe is the paper's. Networks, checkpoints and samples are kept in `folder`, where a training that was
@@ -87,7 +87,7 @@ def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture
     return add_normalization(decoder, layer)
 
 
-def ablate(config: AblationConfig, progress: Progress | None = None) -> Experiment:
+def ablate(config: AblationConfig, progress: Progress | None = None) -> Measurement:
     """Train the paper's four variants, and say whether their losses come out in the paper's order.
 
     Steps without a finite gradient are skipped and counted; an IN decoder has some, on flat crops at least.
@@ -116,7 +116,7 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Experime
         {name: (mean.content, mean.style, skipped[name]) for name, mean in means.items()},
     )  # fmt: skip
     networks = named({"loss network": network, "encoder": trainer.encoder})
-    return Experiment(config, networks, (table,), lambda: _figure(curves, last), curves, tuple(verdict(means)))
+    return Measurement(config, networks, (table,), lambda: _figure(curves, last), curves, tuple(verdict(means)))
 
 
 def verdict(means: dict[str, Losses]) -> list[str]:
