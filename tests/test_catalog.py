@@ -220,7 +220,7 @@ def test_offline_names_say_what_is_missing_and_how_to_get_it(public, tmp_path):
     assert process.returncode == 0 and "fingerprint" in out
 
 
-# the two networks of the catalog that are on the Hub
+# the two networks of the catalog that are on the Hub: docs/design.md, section 5
 
 
 def timm_file(path: Path) -> dict[str, torch.Tensor]:
@@ -265,7 +265,7 @@ def test_imagenets_vgg_moves_14_of_575_mb_and_is_the_same_bit_for_bit(served, tm
     normalised = (picture - mean[:, None, None]) / std[:, None, None]
     padded = torch.nn.functional.pad(normalised, (1, 1, 1, 1), mode="reflect")
     expected = torch.conv2d(padded, tensors["features.0.weight"], tensors["features.0.bias"]).relu()
-    found = load_encoder("vgg19-imagenet", dtype="float32")(picture, ["relu1_1"])[0]
+    found = load_encoder("vgg19-imagenet", dtype="float32").features(picture, ["relu1_1"])[0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -1,3 +1,5 @@
+"""Networks from files: fingerprints, public files and folding, by docs/design.md, sections 5 and 7."""
+
 import hashlib
 import pickle
 
@@ -55,7 +57,7 @@ def test_preprocessing_is_folded_exactly_at_the_border(public):
     network = plain.encoder()
     network.load_state_dict(state)
     picture = torch.rand(1, 3, 9, 11)
-    found = load_encoder(str(public / "vgg.pth"), dtype="float32")(picture, ["relu1_1"])[0]
+    found = load_encoder(str(public / "vgg.pth"), dtype="float32").features(picture, ["relu1_1"])[0]
     torch.testing.assert_close(found, network[:4](picture), rtol=1e-4, atol=1e-6)
 
 
