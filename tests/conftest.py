@@ -83,9 +83,6 @@ class IdentityEncoder(Encoder):
     def activations(self, x, names, arithmetic):
         return {"pixels": x}
 
-    def activations(self, x, names, arithmetic):
-        return {"pixels": x}
-
 
 @pytest.fixture
 def identity(device) -> IdentityEncoder:

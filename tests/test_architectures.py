@@ -1,4 +1,6 @@
-"""A further architecture is one file and one registration: a toy one, which stylises, is tiled, loaded and trained."""
+"""A further architecture is one file and one registration (docs/design.md, section 2): a toy one, which stylises, is tiled,
+loaded and trained.
+"""
 
 from __future__ import annotations
 

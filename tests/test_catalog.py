@@ -220,7 +220,7 @@ def test_offline_names_say_what_is_missing_and_how_to_get_it(public, tmp_path):
     assert process.returncode == 0 and "fingerprint" in out
 
 
-# the two networks of the catalog that are on the Hub
+# the two networks of the catalog that are on the Hub: docs/design.md, section 5
 
 
 def timm_file(path: Path) -> dict[str, torch.Tensor]:

@@ -1,3 +1,5 @@
+"""Layers, padding and what computes them faster: equal, by docs/design.md, section 7."""
+
 import pytest
 import torch
 

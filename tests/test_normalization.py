@@ -1,3 +1,5 @@
+"""The four normalizations (docs/design.md, section 1) on numbers worked out by hand."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""Statistics and AdaIN as docs/design.md, section 1, has them, on numbers worked out by hand."""
+
 import pytest
 import torch
 

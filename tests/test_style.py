@@ -1,3 +1,5 @@
+"""Styles: mixing by docs/design.md, section 1, and their files, by section 5."""
+
 import dataclasses
 
 import pytest

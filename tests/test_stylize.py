@@ -1,3 +1,5 @@
+"""AdaIN of a content: masks, weights and alpha by the formulas of docs/design.md, section 1."""
+
 import pytest
 import torch
 

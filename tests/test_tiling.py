@@ -1,3 +1,5 @@
+"""Tiled equals untiled: docs/design.md, section 6."""
+
 import pytest
 import torch
 

@@ -432,6 +432,7 @@ def test_muon_finds_a_kernel():
 
 
 def test_the_paper_is_the_default(config):
+    """docs/design.md, section 1."""
     paper = TrainingConfig(config.contents, config.styles, config.output, config.loss_encoder, **PRESETS["paper"])
     assert (paper.batch_size, paper.crop_size, paper.style_weight, paper.steps) == (8, 256, 10.0, 160_000)
     assert paper.rate(0) == 1e-4

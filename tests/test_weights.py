@@ -1,3 +1,5 @@
+"""Networks from files: fingerprints, public files and folding, by docs/design.md, sections 5 and 7."""
+
 import hashlib
 import pickle
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -31,36 +32,39 @@ pytest.importorskip("pyvips")
 writers = pytest.importorskip("writers")
 
 
-def mounted(folder: Path, options: str) -> bool:
-    folder.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
-    return done.returncode == 0
+@contextlib.contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """`folder` as a disk of its own in memory; where none can be mounted the test is skipped."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.fixture(scope="module")
-def small_disk(tmp_path_factory) -> Iterator[Path | None]:
-    """A disk of 2 MB, or None where none can be made."""
-    folder = tmp_path_factory.mktemp("disk")
-    if os.geteuid() or not mounted(folder, "size=2m"):
-        yield None
-        return
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+def small_disk(tmp_path_factory) -> Iterator[Path]:
+    """A disk of 2 MB."""
+    with mounted(tmp_path_factory.mktemp("disk"), "2m") as folder:
+        yield folder
 
 
 # a kill, a full disk
 
 
-@pytest.fixture(scope="module")
-def outcomes(small_disk, tmp_path_factory) -> dict:
-    """What writers.py found."""
-    modes = ["killed", "limited", *(["filled"] if small_disk else [])]
-    folder = small_disk or tmp_path_factory.mktemp("written")
+@pytest.fixture(scope="module", params=["limited", pytest.param("filled", marks=pytest.mark.mounts)])
+def outcomes(request, tmp_path_factory) -> dict:
+    """What writers.py found of each file: as it was "killed", and "full", by a limit of files or on a small disk."""
+    folder, modes = tmp_path_factory.mktemp("written"), ["killed", "limited"]
+    if request.param == "filled":  # comes last: what a killed run leaves is removed by the next, which makes room
+        folder, modes = request.getfixturevalue("small_disk"), [*modes, "filled"]
     command = [sys.executable, HERE / "writers.py", folder, *modes]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return {name: found | {"full": found[request.param]} for name, found in json.loads(done.stdout).items()}
 
 
 every_writer = pytest.mark.parametrize("name", writers.WRITERS)
@@ -74,12 +78,9 @@ def test_a_kill_before_the_end_leaves_the_old_file_and_what_the_next_run_removes
     assert found["again"] == {"ended": [0, ""], "replaced": True, "left": []}
 
 
-@pytest.mark.parametrize("mode", ["limited", "filled"])
 @every_writer
-def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(outcomes, name, mode):
-    if mode not in outcomes[name]:
-        pytest.skip("no small disk can be made here")
-    found = outcomes[name][mode]
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(outcomes, name):
+    found = outcomes[name]["full"]
     assert outcomes[name]["size"] > writers.LIMIT
     assert found["signal"] == 0 and found["whole"]
     assert "the disk is full" in found["sentence"] or "make room" in found["sentence"]
@@ -88,9 +89,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(outcomes, name, mod
     assert {left for left in found["left"] if left not in killed} == set()
 
 
+@pytest.mark.mounts
 def test_a_picture_whose_pixels_fill_the_disk_ends_in_an_error_and_not_with_the_process(small_disk):
-    if not small_disk:
-        pytest.skip("no small disk can be made here")
     with pytest.raises(OSError) as caught:
         large.RawPicture(small_disk / "pixels", 1000, 1000)
     assert caught.value.errno == errno.ENOSPC
@@ -147,24 +147,23 @@ def test_a_held_file_would_be_seen(tmp_path):
 # folders that cannot be written to
 
 
-@pytest.fixture
-def read_only(tmp_path) -> Iterator[Path]:
+@pytest.fixture(params=["permissions", pytest.param("disk", marks=pytest.mark.mounts)])
+def read_only(request, tmp_path) -> Iterator[Path]:
     """A folder with a file, to neither of which can be written."""
     folder = tmp_path / "kept"
     folder.mkdir()
-    disk = os.geteuid() == 0  # permissions do not hinder root
-    if disk and not mounted(folder, "size=1m"):
-        pytest.skip("no read-only disk can be made here")
+    if request.param == "disk":
+        with mounted(folder, "1m"):
+            (folder / "old.png").write_text("old")
+            subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+            yield folder
+        return
+    if os.geteuid() == 0:
+        pytest.skip("permissions do not hinder root; `pytest -m mounts` does this on a disk of its own")
     (folder / "old.png").write_text("old")
-    if disk:
-        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-    else:
-        folder.chmod(0o555)
+    folder.chmod(0o555)
     yield folder
-    if disk:
-        subprocess.run(["umount", "-l", folder], check=True)
-    else:
-        folder.chmod(0o755)
+    folder.chmod(0o755)
 
 
 @pytest.mark.parametrize("name", ["old.png", "new.png"])

@@ -1,10 +1,12 @@
 """The texts of the nodes and of the gallery in the languages of ComfyUI.
 
-With WRITE_LOCALES set, the English ones are written anew, as the schemas have them.
+`locales/LANGUAGE/sources.json` has a hash of the English text that each translation was made from. With WRITE_LOCALES=1 the
+English texts are written anew, as the schemas have them; with WRITE_LOCALES="de fr" the hashes of these languages.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,6 +22,7 @@ SAME = {  # words that a language has in common with English
     "fr": {"alpha", "image", "latent", "style", "style 1.", "style 2.", "styles"},
     "zh": {"latent", "latent adain (adain)"},
 }
+WRITE = os.environ.get("WRITE_LOCALES", "").split()
 LITERAL = re.compile(r"[\w./-]*[\d/_][\w./-]*|(?<!\w)\.\w+|\b[A-Z]{3,}\b")  # numbers, paths, endings, abbreviations
 
 GALLERY = (ROOT / "web" / "gallery.js").read_text(encoding="utf-8")
@@ -31,12 +34,29 @@ def read(language: str, file: str = "nodeDefs") -> dict:
     return json.loads((FOLDER / language / f"{file}.json").read_text(encoding="utf-8"))
 
 
+def write(language: str, file: str, content: dict) -> None:
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    (FOLDER / language / f"{file}.json").write_text(text, encoding="utf-8")
+
+
 def flat(tree: dict, *path: str) -> dict[tuple[str, ...], str]:
     """Each text by where it is."""
     found = {}
     for key, value in tree.items():
         found |= flat(value, *path, key) if isinstance(value, dict) else {(*path, key): value}
     return found
+
+
+def hashes(texts: dict[tuple[str, ...], str]) -> dict[str, str]:
+    """What `sources.json` has of texts: by where each is, the beginning of its SHA-256."""
+    return {"/".join(place): hashlib.sha256(text.encode()).hexdigest()[:8] for place, text in texts.items()}
+
+
+def stale(now: dict[str, str], sources: dict[str, dict[str, str]]) -> list[str]:
+    """The texts whose English is not the one that translations were made from: one a line, its hash now, the languages."""
+    places = dict.fromkeys([*now, *(place for of_language in sources.values() for place in of_language)])
+    found = {place: [code for code, of in sources.items() if of.get(place) != now.get(place)] for place in places}
+    return [f"{place} ({now.get(place, 'removed')}): {', '.join(codes)}" for place, codes in found.items() if codes]
 
 
 @pytest.fixture
@@ -53,10 +73,30 @@ def english(schemas) -> dict:
 
 
 def test_english_is_as_the_schemas_have_it(english):
-    if "WRITE_LOCALES" in os.environ:
-        path = FOLDER / "en" / "nodeDefs.json"
-        path.write_text(json.dumps(english, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    if "1" in WRITE:
+        write("en", "nodeDefs", english)
     assert read("en") == english, "set WRITE_LOCALES=1 to write it anew, and translate what has changed"
+
+
+def test_no_translation_is_older_than_its_english(english):
+    now = hashes(flat({"nodeDefs": english, "main": read("en", "main"), "commands": read("en", "commands")}))
+    for language in set(LANGUAGES).intersection(WRITE):
+        write(language, "sources", now)
+    if lines := stale(now, {language: read(language, "sources") for language in LANGUAGES}):
+        pytest.fail(
+            "\n".join(["the English of these texts has changed since they were translated:", *lines])
+            + "\ntranslate them anew in locales/, then run this file with WRITE_LOCALES set to the languages that are done.",
+            pytrace=False,
+        )
+
+
+def test_a_changed_a_new_and_a_removed_text_are_stale():
+    now = hashes({("main", "Styles"): "Styles", ("main", "Close"): "Close"})
+    old = hashes({("main", "Styles"): "Style", ("main", "Close"): "Close"})
+    assert stale(now, {"de": now, "fr": now}) == []
+    assert stale(now, {"de": old, "fr": now, "ja": old}) == [f"main/Styles ({now['main/Styles']}): de, ja"]
+    new, gone = stale(now, {"de": {"main/Styles": now["main/Styles"]}, "fr": now | {"main/Gone": "00000000"}})
+    assert new == f"main/Close ({now['main/Close']}): de" and gone == "main/Gone (removed): fr"
 
 
 def test_the_gallery_has_a_command_in_every_language():

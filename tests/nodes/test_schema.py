@@ -1,44 +1,18 @@
+"""The nodes are as docs/design.md, section 4, has them in its table."""
+
 from __future__ import annotations
 
 import pytest
+from root import ROOT
 
-# design: id, class, inputs in order (a ? is optional), defaults
-NODES = {
-    "AdaINLoadEncoder": ("LoadEncoder", "name dtype=auto hub_file?="),
-    "AdaINLoadDecoder": ("LoadDecoder", "name dtype=auto hub_file?="),
-    "AdaINEncodeStyle": ("EncodeStyle", "encoder image size=512 combine=pool mask? match_colors_of?"),
-    "AdaINStyleMix": (
-        "StyleMix",
-        "style_1 weight_1=1.0 style_2 weight_2=1.0 style_3? weight_3?=1.0 style_4? weight_4?=1.0"
-        " style_5? weight_5?=1.0 style_6? weight_6?=1.0",
-    ),
-    "AdaINMaskStyle": ("MaskStyle", "style mask"),
-    "AdaINStyleSweep": ("StyleSweep", "style_from style_to frames=16 curve=linear"),
-    "AdaINSaveStyle": ("SaveStyle", "style name thumbnail?"),
-    "AdaINLoadStyle": ("LoadStyle", "name"),
-    "AdaINTransfer": ("AdaIN", "encoder content style alpha=1.0 content_statistics=image half_life=8.0 tile=-1"),
-    "AdaINDecode": ("Decode", "decoder features tile=-1 keep_colors_of?"),
-    "AdaINStyleTransfer": ("StyleTransfer", "content model style alpha=1.0 keep_colors=False style_image?"),
-    "AdaINStylizeVideo": (
-        "StylizeVideo",
-        "video encoder decoder style alpha=1.0 content_statistics=running half_life=8.0",
-    ),
-    "AdaINLatent": ("LatentAdaIN", "latent reference alpha=1.0 statistics=image"),
-    "AdaINModel": ("ModelAdaIN", "model reference alpha=0.5 start_percent=0.0 end_percent=0.6"),
-    "AdaINTrainDecoder": (
-        "TrainDecoder",
-        "encoder contents styles steps=2000 batch_size=4 crop_size=256 learning_rate=0.0001 style_weight=10.0"
-        " content_weight=1.0 seed=0 name=my-decoder preview_every=50 start_from? content_images? style_images? loss_encoder?",
-    ),
-    "AdaINLearnStyle": (
-        "LearnStyle",
-        "encoder decoder style_image content_images steps=100 learning_rate=0.02 seed=0 loss_encoder?",
-    ),
-}
+DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+ROWS = [line.strip("|").split("|") for line in DESIGN.splitlines() if line.startswith("| AdaIN")]
+# by id: class, inputs in their order (a ? is behind optional ones) with defaults, outputs
+NODES = {node_id: cells for node_id, *cells in ([cell.strip(" `") for cell in row] for row in ROWS)}
 
 
 def test_every_node_is_registered_under_its_id(schemas):
-    assert {key: node.__name__ for key, (node, _) in schemas.items()} == {key: name for key, (name, _) in NODES.items()}
+    assert {key: node.__name__ for key, (node, _) in schemas.items()} == {key: name for key, (name, *_) in NODES.items()}
 
 
 @pytest.mark.parametrize("node_id", NODES)
@@ -49,6 +23,11 @@ def test_inputs_keep_their_order_and_defaults_since_workflows_store_values_by_po
     for found, item in zip(inputs, expected, strict=True):
         if "=" in item:
             assert str(found.default) == item.split("=")[1]
+
+
+@pytest.mark.parametrize("node_id", NODES)
+def test_outputs_keep_their_order_and_types(schemas, node_id):
+    assert [item.get_io_type() for item in schemas[node_id][1].outputs] == NODES[node_id][2].split()
 
 
 @pytest.mark.parametrize("node_id", NODES)
