@@ -7,7 +7,6 @@ from PIL import Image
 
 from adain_core import encode_style, keep_colors, load_encoder, load_style, match_colors, mix_styles, stylize
 from adain_core.cli import main
-from adain_core.cli import stylize as stylize_command
 from adain_core.images import load_image, resize, save_image
 from adain_core.weights import load_decoder
 
@@ -82,7 +81,7 @@ def test_a_folder_goes_on_past_a_broken_picture(folder, capsys):
 
 
 def test_a_picture_too_long_for_its_format_is_refused_before_the_work(folder, capsys, monkeypatch):
-    monkeypatch.setattr(stylize_command, "stylize", lambda *_, **__: pytest.fail("it was stylised"))
+    monkeypatch.setattr("adain_core.cli.pictures.stylize", lambda *_, **__: pytest.fail("it was stylised"))
     save_image(torch.rand(3, 2, 16384), folder / "long.png")
     assert run("stylize", "long.png", "red.png", "-o", "long.webp", *NETWORKS) == 2
     assert "WEBP has at most 16383; write a PNG or a TIFF" in capsys.readouterr().err
@@ -100,7 +99,7 @@ def test_too_little_memory_is_one_line(folder, capsys, monkeypatch):
     def exhausted(*arguments, **options):
         torch.empty(1 << 58)
 
-    monkeypatch.setattr("adain_core.cli.stylize.stylize", exhausted)
+    monkeypatch.setattr("adain_core.cli.pictures.stylize", exhausted)
     assert run("stylize", "photo.png", "red.png", "-o", "out.png", *NETWORKS) == 2
     assert "too little memory" in (err := capsys.readouterr().err) and err.count("\n") == 1
 

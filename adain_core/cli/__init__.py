@@ -13,7 +13,7 @@ from PIL import Image
 from ..devices import is_out_of_memory, keep_freed_memory
 from ..errors import AdainError
 from ..images import limit_pixels, pixel_limit
-from . import bench, convert, evaluate, info, publish, pull, style, stylize, train
+from . import bench, convert, dataset, evaluate, info, publish, pull, style, stylize, train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0, 1 where a part of many failed, 2 for an error (one line on stderr)."""
     parser = _Parser(prog="adain", description="Arbitrary style transfer by adaptive instance normalization.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (stylize, style, train, evaluate, bench, pull, convert, publish, info):
+    for command in (stylize, dataset, style, train, evaluate, bench, pull, convert, publish, info):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     keep_freed_memory()
