@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -29,10 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     keep_freed_memory()
-    limit = pixel_limit()
-    limit_pixels(getattr(arguments, "max_pixels", None) or limit)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does, where a name has letters that it cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    limit, given = pixel_limit(), getattr(arguments, "max_pixels", None)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what is below the limit
     try:
+        if given is not None and given < 0:
+            raise AdainError(f"--max-pixels is {given}; give the most pixels that a picture may have.")
+        limit_pixels(given or limit)
         return arguments.run(arguments)
     except (AdainError, OSError) as error:
         print(f"adain: {error}", file=sys.stderr)
