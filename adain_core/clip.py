@@ -69,11 +69,12 @@ class ClipState:
         self.statistics: list[ChannelStatistics] = []
         try:
             tensors, metadata = read_safetensors(path)
-        except (FileNotFoundError, ValueError):  # there is none, or a damaged one
-            tensors, metadata = {}, {}
+            measured, done, parts = json.loads(metadata["place"])
+            statistics = levels_of(tensors)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # there is none, or a damaged one
+            return
         if metadata.get("digest") == digest:
-            self.measured, self.done, self.parts = json.loads(metadata["place"])
-            self.statistics = levels_of(tensors)
+            self.measured, self.done, self.parts, self.statistics = measured, done, parts, statistics
 
     def save(self) -> None:
         tensors = level_tensors([level.map(Tensor.contiguous) for level in self.statistics])

@@ -159,8 +159,7 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
     Bicubic with antialiasing, clamped to [0, 1]; new sides are rounded to a multiple of `multiple`. Raises AdainError for a
     negative size, and for more pixels than `pixel_limit()`.
     """
-    if smallest_side < 0:
-        raise AdainError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
+    check_size(smallest_side)
     shortest = min(images.shape[2:])
     size = [multiple * max(1, round(side * smallest_side / shortest / multiple)) for side in images.shape[2:]]
     if smallest_side == 0 or tuple(size) == images.shape[2:]:
@@ -172,6 +171,12 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
             f" {pixel_limit():,.0f}; give a smaller size, or 0 to keep it."
         )
     return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def check_size(smallest_side: int) -> None:
+    """Raise AdainError for a negative size in pixels; 0 keeps a picture's own."""
+    if smallest_side < 0:
+        raise AdainError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
 
 
 def check_pictures(images: Tensor, what: str) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from adain_core import encode_style, learn_style, load_style, stylize
 from adain_core.cli import main
+from adain_core.errors import AdainError
 from adain_core.images import resize, save_image
 from adain_core.statistics import channel_statistics
 
@@ -84,9 +85,12 @@ def test_another_encoders_decoder_and_pictures_that_are_none_are_refused(small, 
         learn_style(*small, painting, contents * float("nan"))
     with pytest.raises(ValueError, match="steps must be at least 1"):
         learn_style(*small, painting, contents, 0)
+    for seed in (-1, 2**64):
+        with pytest.raises(AdainError, match=f"the seed is {seed}; give a whole number from 0"):
+            learn_style(*small, painting, contents, seed=seed)
 
 
-def test_the_command_learns_a_style(small_files, tmp_path, painting, contents):
+def test_the_command_learns_a_style(small_files, tmp_path, painting, contents, capsys):
     (tmp_path / "contents").mkdir()
     for index, content in enumerate(contents):
         save_image(content, tmp_path / "contents" / f"{index}.png")
@@ -97,3 +101,5 @@ def test_the_command_learns_a_style(small_files, tmp_path, painting, contents):
     assert main([*command, "-o", str(tmp_path / "learned.safetensors")]) == 0
     style = load_style(tmp_path / "learned.safetensors")
     assert (style.name, style.source, style.encoder_name) == ("learned", "me", "small")
+    assert main([*command, "--seed", "-1", "-o", str(tmp_path / "other.safetensors")]) == 2
+    assert "the seed is -1" in capsys.readouterr().err

@@ -451,12 +451,16 @@ def test_the_cosine_schedule_rises_stays_and_falls(config):
     "wrong",
     [
         dict(encoder="lite"), dict(steps=0), dict(schedule="linear"), dict(optimizer="sgd"), dict(ema=1.0),
-        dict(style_weight=float("nan")),
+        dict(style_weight=float("nan")), dict(seed=2**64),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(config, wrong):
     with pytest.raises(ValueError):
         dataclasses.replace(config, **wrong)
+
+
+def test_a_seed_of_many_bits_is_taken(config):
+    assert train(dataclasses.replace(config, seed=2**63, consistency_every=1, steps=1)).skipped_steps == 0
 
 
 def test_the_command_trains_and_goes_on(config, capsys):

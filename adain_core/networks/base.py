@@ -245,7 +245,11 @@ def fingerprint(state: State, layers: Sequence[str]) -> str:
 
 
 def initialize(network: nn.Module, seed: int) -> None:
-    """He-normal kernels; residual blocks begin near the identity, a decoder's pictures around mid-grey."""
+    """He-normal kernels; residual blocks begin near the identity, a decoder's pictures around mid-grey.
+
+    Raises AdainError for a seed that `check_seed` refuses.
+    """
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     for convolution in convolutions:
@@ -258,6 +262,12 @@ def initialize(network: nn.Module, seed: int) -> None:
         if isinstance(network, Decoder):
             convolutions[-1].weight.mul_(0.1)
             convolutions[-1].bias.fill_(0.5)
+
+
+def check_seed(seed: int) -> None:
+    """Raise AdainError for a seed that is below 0 or has more than 64 bits, which no generator of random numbers takes."""
+    if not 0 <= seed < 2**64:
+        raise AdainError(f"the seed is {seed}; give a whole number from 0 to 2^64 - 1.")
 
 
 def whole_numbers(config: dict, name: str, least: int, most: int) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import AdainError
 from ..files import is_safe_name
 from ..networks import Decoder, Encoder
+from ..networks.base import check_seed
 
 # Where pictures and results lie, and how the work is done, are no part of the recipe; nor is where it ends.
 NOT_RECIPE = (
@@ -106,6 +107,7 @@ class TrainingConfig:
             raise AdainError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
         if min(self.warmup, self.consistency_every, self.seed, self.workers) < 0:
             raise AdainError("warmup, consistency_every, seed and workers must be at least 0.")
+        check_seed(self.seed)
         if not len(self.resize_content) == len(self.resize_style) == 2:
             raise AdainError("resize_content and resize_style each take two sizes, from what to what, which may be the same.")
         if not is_safe_name(self.name):

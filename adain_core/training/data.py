@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import AdainError
 from ..images import damage_named, list_images, load_image, on_white, opened, to_pil
+from ..networks.base import check_seed
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class RandomCrops(Dataset):
     Sample `i` of an endless stream depends on the pictures, the settings and `(seed, i)` alone. Every epoch shows each
     picture once, in an order of its own: the smallest side is resized to `resize` pixels (of a range, a size uniform in
     its logarithm is drawn), never below the crop; a random crop is taken, half of them are flipped, then `augment` is
-    applied to the crop as float32 in [0, 1]. Alpha is composited on white. Raises AdainError for sizes that cannot be.
+    applied to the crop as float32 in [0, 1]. Alpha is composited on white. Raises AdainError for sizes and seeds out of range.
     """
 
     count: int
@@ -43,6 +44,7 @@ class RandomCrops(Dataset):
         seed: int = 0,
     ):
         self.crop_size, self.augment, self.flip, self.seed = crop_size, augment, flip, seed
+        check_seed(seed)
         smallest, largest = (resize, resize) if isinstance(resize, int) else resize
         if crop_size < 1 or not 1 <= smallest <= largest:
             raise AdainError(f"a crop of {crop_size} pixels at sizes {smallest} to {largest} is none; give positive sizes.")
@@ -153,7 +155,7 @@ def pictures_of(source: str | Path | Tensor, *settings: object, **more: object) 
 def folder_digest(folder: Path, files: Sequence[Path]) -> str:
     """Of the names and sizes of a folder's files, wherever it lies."""
     lines = (f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n" for path in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()  # on Linux a name may be any bytes
 
 
 def decode(path: str | Path, side: int) -> Image.Image:

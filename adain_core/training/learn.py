@@ -15,6 +15,7 @@ from ..errors import AdainError
 from ..images import check_pictures, resize
 from ..losses import content_loss, style_loss
 from ..networks import Decoder, Encoder
+from ..networks.base import check_seed
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from ..style import Component, Style, encode_style
 from ..stylize import check_decoder
@@ -51,11 +52,12 @@ def learn_style(
     ends early where 30 steps gain nothing.
 
     `progress(done, steps, picture)` is called at each step, at some with a stylised content; what it raises ends it. Raises
-    ValueError for pictures that are none and for a decoder of another encoder.
+    AdainError for numbers out of range, for tensors that are not pictures and for a decoder of another encoder.
     """
     check_decoder(decoder, encoder.fingerprint, encoder.name)
     if steps < 1 or not 0 < learning_rate <= 1:
         raise AdainError("steps must be at least 1, and the learning rate above 0 and at most 1.")
+    check_seed(seed)
     style_picture, contents = check_pictures(style_picture, "style")[:1, :3], check_pictures(contents, "content")[:, :3]
     places = torch.linspace(0, len(contents) - 1, min(CONTENTS, len(contents))).round().long()
     device = next(encoder.parameters()).device

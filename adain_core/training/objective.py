@@ -114,7 +114,7 @@ class Objective(nn.Module):
     ) -> Tensor:
         """How far the result of the contents, noised, and shifted or zoomed, is from the result shifted or zoomed."""
         # drawn once for a batch, so that neither its parts nor its processes change the draw
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step) % 2**64)
         noised = content + NOISE * torch.randn(content[:1].shape, generator=generator).to(content)
         zooms, down, right = (int(torch.randint(0, top + 1, (), generator=generator)) for top in (1, MAX_SHIFT, MAX_SHIFT))
         if zooms:
