@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from adain_core import encode_style, load_decoder, load_encoder, stylize
+from adain_core.cli import main
 from adain_core.cli import train as command
 from adain_core.evaluation import plain
 from adain_core.images import load_image
@@ -262,6 +263,24 @@ def test_another_recipe_does_not_go_on(config):
     train(dataclasses.replace(config, steps=8, log_every=1))
 
 
+def test_a_checkpoint_of_an_older_version_goes_on(config):
+    train(config)
+    checkpoint = config.output / "checkpoint.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    hashes = {name: state["recipe"][name] for name in ("loss_network", "encoder", "contents", "styles")}
+    recipe = dict(
+        channels=[4, 6], blocks=[1, 1], start_from="", batch_size=2, pairings=1, crop_size=32, resize_content=[32, 40],
+        resize_style=[32, 40], augment=False, optimizer="adam", learning_rate=3e-3, schedule="published", warmup=0,
+        clip_norm=10.0, ema=0.9, content_weight=1.0, content_target="adain", style_weight=10.0, style_loss="statistics",
+        layer_weights=[1.0] * 4, variation_weight=0.0, clamp=False, consistency_weight=1.0, consistency_every=2,
+        precision="float32", seed=0,
+    )  # fmt: skip
+    torch.save(state | {"recipe": recipe | hashes}, checkpoint)
+    steps = []
+    train(dataclasses.replace(config, steps=7), lambda step, losses: steps.append(step))
+    assert steps == [7]
+
+
 def test_a_damaged_checkpoint_is_named(config):
     config.output.mkdir()
     (config.output / "checkpoint.pt").write_bytes(b"nothing")
@@ -436,6 +455,18 @@ def test_the_paper_is_the_default(config):
     assert (paper.batch_size, paper.crop_size, paper.style_weight, paper.steps) == (8, 256, 10.0, 160_000)
     assert paper.rate(0) == 1e-4
     assert paper.rate(20_000) == pytest.approx(5e-5)
+
+
+def test_each_setting_is_explained_in_python_and_on_the_command_line(config, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "1000")  # no text is broken into lines
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    listed = {line.split()[0]: line for line in TrainingConfig.__doc__.splitlines() if line}
+    for field in dataclasses.fields(TrainingConfig):
+        text = listed[field.name if field.name in config.recipe() else f"{field.name}*"].split("): ", 1)[1]
+        assert f" --{field.name.replace('_', '-')}" in words and f" {text}" in words
+    assert listed["steps*"] == "    steps* (int = 160000): of the whole training; where it has done fewer, it goes on"
 
 
 def test_the_cosine_schedule_rises_stays_and_falls(config):
