@@ -154,27 +154,27 @@ def test_crops_of_any_size_are_trained_on(config):
 @pytest.mark.parametrize(("accumulate", "style_loss"), [(1, "statistics"), (2, "gram")])
 def test_a_picture_serves_several_pairings(config, monkeypatch, accumulate, style_loss):
     config = dataclasses.replace(config, batch_size=4, accumulate=accumulate, style_loss=style_loss, consistency_every=0)
-    looks, steps = [], {}
-    look, forward = Objective.look, Objective.forward
+    prepared, steps = [], {}
+    prepare, forward = Objective.prepare, Objective.forward
 
-    def see(self, content, style):
-        looks.append((content, style))
-        return look(self, content, style)
+    def record(self, content, style):
+        prepared.append((content, style))
+        return prepare(self, content, style)
 
-    def compute(self, seen, step):
-        steps.setdefault(step, []).append((seen.content, seen.style))
-        known = look(self, seen.content, seen.style)
-        torch.testing.assert_close(seen.features, known.features)
-        for mine, wanted in zip(seen.statistics, known.statistics, strict=True):
-            torch.testing.assert_close(mine.mean, wanted.mean)
-        torch.testing.assert_close(seen.grams, known.grams)
-        return forward(self, seen, step)
+    def compare(self, batch, step):
+        steps.setdefault(step, []).append((batch.content, batch.style))
+        wanted = prepare(self, batch.content, batch.style)
+        torch.testing.assert_close(batch.content_features, wanted.content_features)
+        for found, other in zip(batch.style_statistics, wanted.style_statistics, strict=True):
+            torch.testing.assert_close(found.mean, other.mean)
+        torch.testing.assert_close(batch.style_grams, wanted.style_grams)
+        return forward(self, batch, step)
 
-    monkeypatch.setattr(Objective, "look", see)
-    monkeypatch.setattr(Objective, "forward", compute)
+    monkeypatch.setattr(Objective, "prepare", record)
+    monkeypatch.setattr(Objective, "forward", compare)
     train(dataclasses.replace(config, pairings=3, steps=6))
-    assert len(looks) == (trainer.POOL + 1) * accumulate  # one batch more for the second three steps
-    pool = [torch.cat(pictures) for pictures in zip(*looks, strict=True)]
+    assert len(prepared) == (trainer.POOL + 1) * accumulate  # one batch more for the second three steps
+    pool = [torch.cat(pictures) for pictures in zip(*prepared, strict=True)]
     drawn = []
     for parts in steps.values():
         for chosen, all_pictures in zip(map(torch.cat, zip(*parts, strict=True)), pool, strict=True):
@@ -230,11 +230,11 @@ def test_losses_of_the_pictures_as_they_are_shown(config, monkeypatch, clamp):
     objective = trainer.Trainer(config, torch.device("cpu")).objective
     generator = torch.Generator().manual_seed(0)
     content, style = torch.rand(2, 1, 3, 32, 32, generator=generator)
-    seen, picture = objective.look(content, style), 3 * torch.rand(1, 3, 32, 32, generator=generator) - 1
+    batch, picture = objective.prepare(content, style), 3 * torch.rand(1, 3, 32, 32, generator=generator) - 1
 
     def losses(result):
-        monkeypatch.setattr(objective, "_decode", lambda levels, styles, own, content: result[..., : content.shape[2], :])
-        return objective(seen, step=1)[1]
+        monkeypatch.setattr(objective, "_decode", lambda features, size: result[..., : size[0], :])
+        return objective(batch, step=1)[1]
 
     found, shown = losses(picture.requires_grad_()), losses(picture.detach().clamp(0, 1))
     assert all((found[name] == shown[name]) == clamp for name in found)
@@ -291,8 +291,8 @@ def test_a_damaged_checkpoint_is_named(config):
 def poison(monkeypatch, is_bad):
     whole = Objective.forward
 
-    def call(self, seen, step):
-        total, losses = whole(self, seen, step)
+    def call(self, batch, step):
+        total, losses = whole(self, batch, step)
         return (total * float("nan") if is_bad(step) else total), losses
 
     monkeypatch.setattr(Objective, "forward", call)

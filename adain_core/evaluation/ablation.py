@@ -16,7 +16,7 @@ from ..devices import exact_float32, resolve_device
 from ..errors import DivergedError
 from ..networks import Decoder
 from ..training import TrainingConfig, TrainingResult
-from ..training.objective import Objective, Seen
+from ..training.objective import Batch, Objective
 from ..training.trainer import Trainer
 from . import figures
 from .baselines import NORMALIZATIONS, add_normalization
@@ -67,15 +67,14 @@ class ConcatDecoder(Decoder):
 class ConcatObjective(Objective):
     """The paper's loss of a decoder that is given the features of both pictures, unchanged."""
 
-    def _known(self, seen: Seen) -> None:
+    def _already_encoded(self, batch: Batch) -> None:
         return None
 
     def _encode(self, content: Tensor, style: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         return tuple(self.encoder.encode(pictures) for pictures in (content, style))
 
-    def _decode(self, levels: list[Tensor], styles: list[Tensor], own: object, content: Tensor) -> Tensor:
-        result = self.decoder([torch.cat(pair, 1) for pair in zip(levels, styles, strict=True)])
-        return result[:, :, : content.shape[2], : content.shape[3]]
+    def _fuse(self, levels: list[Tensor], contents: object, styles: list[Tensor]) -> list[Tensor]:
+        return [torch.cat(pair, 1) for pair in zip(levels, styles, strict=True)]
 
 
 def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture: str) -> Decoder:
@@ -103,7 +102,7 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Experime
                 learning_rate=config.learning_rate, device=config.device, log_every=1,
             )  # fmt: skip
             trainer = Trainer(recipe, resolve_device(config.device), vary, objective)
-            with trainer.alone():
+            with trainer.exclusive():
                 counter.done += trainer.step
                 trainer.run(lambda *_: counter.advance(), None, 0)
             curves[name], skipped[name] = _curve(trainer.result(), config.steps), trainer.skipped
@@ -113,7 +112,7 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Experime
         f"mean of the last {last} of {config.steps} steps", ("content loss", "style loss", "skipped steps"),
         {name: (mean.content, mean.style, skipped[name]) for name, mean in means.items()},
     )  # fmt: skip
-    networks = named({"loss network": network, "encoder": trainer.encoder})
+    networks = named({"loss network": network, "encoder": trainer.networks["encoder"]})
     return Experiment(config, networks, (table,), lambda: _figure(curves, last), curves, tuple(verdict(means)))
 
 

@@ -148,6 +148,11 @@ class TrainingConfig:
             if isinstance(value := getattr(self, field.name), float) and not math.isfinite(value):
                 raise AdainError(f"{field.name} is {value}; give a finite number.")
 
+    @property
+    def trained_roles(self) -> tuple[str, ...]:
+        """Which of the networks are trained: "encoder", "decoder"."""
+        return ("encoder", "decoder") if self.channels else ("decoder",)
+
     def recipe(self) -> dict:
         """The settings that must stay the same for a training to go on, in types that JSON has."""
         names = [field.name for field in dataclasses.fields(self) if field.metadata["recipe"]]
