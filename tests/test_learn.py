@@ -78,7 +78,7 @@ def test_the_networks_are_left_alone(small, painting, contents):
     assert all(torch.equal(a, b) and a.grad is None for a, b in zip(before, after, strict=True))
 
 
-def test_another_encoders_decoder_and_pictures_that_are_none_are_refused(small, painting, contents, identity):
+def test_another_encoders_decoder_and_tensors_that_are_not_pictures_are_refused(small, painting, contents, identity):
     with pytest.raises(ValueError, match="reads the encoder 'small', the features are of 'identity'"):
         learn_style(identity, small[1], painting, contents)
     with pytest.raises(ValueError, match="the content picture holds NaN"):

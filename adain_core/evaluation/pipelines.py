@@ -136,7 +136,7 @@ def training_steps(
         trainer = Trainer(config, device)
 
         def step(trainer: Trainer = trainer) -> Tensor:
-            return torch.tensor(list(trainer.train_step([trainer.objective.look(content, style)]).values()))
+            return torch.tensor(list(trainer.train_step([trainer.objective.prepare(content, style)]).values()))
 
         pipelines.append(Pipeline(VGG, dtype, {"step": step}))
     return pipelines

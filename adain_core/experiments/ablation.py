@@ -20,7 +20,7 @@ from ..evaluation.progress import Counter, Progress
 from ..networks import Decoder
 from ..networks.texture import NO_TEXTURE, Texture
 from ..training import TrainingConfig, TrainingResult
-from ..training.objective import Objective, Seen
+from ..training.objective import Batch, Objective
 from ..training.trainer import Trainer
 from . import figures
 from .baselines import NORMALIZATIONS, add_normalization
@@ -69,15 +69,14 @@ class ConcatDecoder(Decoder):
 class ConcatObjective(Objective):
     """The paper's loss of a decoder that is given the features of both pictures, unchanged."""
 
-    def _known(self, seen: Seen) -> None:
+    def _already_encoded(self, batch: Batch) -> None:
         return None
 
     def _encode(self, content: Tensor, style: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         return tuple(self.encoder.encode(pictures) for pictures in (content, style))
 
-    def _decode(self, levels: list[Tensor], styles: list[Tensor], own: object, content: Tensor) -> Tensor:
-        result = self.decoder([torch.cat(pair, 1) for pair in zip(levels, styles, strict=True)])
-        return result[:, :, : content.shape[2], : content.shape[3]]
+    def _fuse(self, levels: list[Tensor], contents: object, styles: list[Tensor]) -> list[Tensor]:
+        return [torch.cat(pair, 1) for pair in zip(levels, styles, strict=True)]
 
 
 def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture: str) -> Decoder:
@@ -105,7 +104,7 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Measurem
                 learning_rate=config.learning_rate, device=config.device, log_every=1,
             )  # fmt: skip
             trainer = Trainer(recipe, resolve_device(config.device), vary, objective)
-            with trainer.alone():
+            with trainer.exclusive():
                 counter.done += trainer.step
                 trainer.run(lambda *_: counter.advance(), None, 0)
             curves[name], skipped[name] = _curve(trainer.result(), config.steps), trainer.skipped
@@ -115,7 +114,7 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Measurem
         f"mean of the last {last} of {config.steps} steps", ("content loss", "style loss", "skipped steps"),
         {name: (mean.content, mean.style, skipped[name]) for name, mean in means.items()},
     )  # fmt: skip
-    networks = named({"loss network": network, "encoder": trainer.encoder})
+    networks = named({"loss network": network, "encoder": trainer.networks["encoder"]})
     return Measurement(config, networks, (table,), lambda: _figure(curves, last), curves, tuple(verdict(means)))
 
 
