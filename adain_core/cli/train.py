@@ -48,5 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
 
         result = train(config, progress)
     if first:
-        print(f"{result.decoder}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
+        file = result.decoder or result.encoder
+        print(f"{file}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
     return 0

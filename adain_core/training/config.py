@@ -18,6 +18,7 @@ from ..networks.base import check_seed
 REQUIRED = dataclasses.MISSING
 INVERSE = "inverse"
 CHOICES = {
+    "stage": ("decoder", "encoder"),
     "optimizer": ("adam", "muon"),
     "schedule": ("published", "cosine"),
     "content_target": ("adain", "content"),
@@ -75,9 +76,10 @@ class TrainingConfig:
     name: str = setting("decoder", "what the networks and their files are called", recipe=False)
 
     # Networks
+    stage: str = setting("decoder", "decoder; or encoder: teach a small encoder to see as the loss encoder does")
     encoder: str | Encoder = setting("", "the fixed encoder to train a decoder for (default: the loss encoder)", recipe=False)
     channels: tuple[int, ...] = setting((), "channels of a pyramid at strides 2, 4, 8, ...; trains its encoder too")
-    blocks: tuple[int, ...] = setting((), "residual blocks of a pyramid's decoder at each stride")
+    blocks: tuple[int, ...] = setting((), "residual blocks at each stride, of a decoder, or of an encoder that is taught")
     start_from: str | Decoder = setting(
         "", "networks to begin with: a bundled name, or DIR/NAME of their files; or inverse, a VGG-19's in closed form"
     )
@@ -134,6 +136,8 @@ class TrainingConfig:
             raise AdainError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
         if min(self.warmup, self.consistency_every, self.seed, self.workers) < 0:
             raise AdainError("warmup, consistency_every, seed and workers must be at least 0.")
+        if self.stage == "encoder" and (len(self.channels) != len(self.blocks) or not self.channels or self.pairings > 1):
+            raise AdainError("to teach an encoder, give channels and blocks, a number of each for every stride, and 1 pairing.")
         check_seed(self.seed)
         if not len(self.resize_content) == len(self.resize_style) == 2:
             raise AdainError("resize_content and resize_style each take two sizes, from what to what, which may be the same.")
@@ -153,6 +157,8 @@ class TrainingConfig:
     @property
     def trained_roles(self) -> tuple[str, ...]:
         """Which of the networks are trained: "encoder", "decoder"."""
+        if self.stage == "encoder":
+            return ("encoder",)
         return ("encoder", "decoder") if self.channels else ("decoder",)
 
     def recipe(self) -> dict:
@@ -174,6 +180,20 @@ class TrainingConfig:
 
 PRESETS: dict[str, dict] = {
     "paper": {},
+    "lite-encoder": {
+        "name": "lite",
+        "stage": "encoder",
+        "channels": (32, 64, 192),
+        "blocks": (0, 1, 2),
+        "crop_size": 128,
+        "resize_content": (160, 512),
+        "resize_style": (160, 512),
+        "optimizer": "muon",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "warmup": 50,
+        "ema": 0.99,
+    },
     "lite": {
         "name": "lite",
         "channels": (32, 64, 128),

@@ -19,7 +19,7 @@ from .config import INVERSE, TrainingConfig
 
 Network = TypeVar("Network", Encoder, Decoder)
 
-TRAINED_ARCHITECTURE = "pyramid"  # of an encoder that is trained
+TAUGHT, TRAINED = "student", "pyramid"  # architectures of an encoder that is taught, and of one trained with its decoder
 
 
 def training_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -40,15 +40,24 @@ def frozen(network: str | Network, role: str, device: torch.device, dtype: torch
     return network.copy_for(device, dtype)
 
 
-def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.device) -> tuple[Encoder, Decoder]:
+def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.device) -> tuple[Encoder, Decoder | None]:
     """The encoder, fixed or to be trained, and the decoder, in float32; weights are those of `start_from`, or drawn.
+
+    There is no decoder where an encoder is taught.
 
     Raises AdainError for a `start_from` that does not fit the encoder.
     """
+    if config.stage == "encoder":
+        encoder = ARCHITECTURES[TAUGHT].encoder({"channels": list(config.channels), "blocks": list(config.blocks)})
+        encoder.initialize(config.seed)
+        encoder.plain = True
+        if config.start_from:
+            load_checked(encoder, frozen(config.start_from, "encoder", device).state_dict())
+        return encoder.to(device, memory_format=torch.channels_last), None
     inverse = config.start_from == INVERSE
     start = frozen(config.start_from, "decoder", device) if config.start_from and not inverse else None
     if config.channels:
-        encoder = ARCHITECTURES[TRAINED_ARCHITECTURE].encoder({"channels": list(config.channels)})
+        encoder = ARCHITECTURES[TRAINED].encoder({"channels": list(config.channels)})
         encoder.initialize(config.seed)
         encoder.plain = True
     else:

@@ -13,12 +13,14 @@ from torch.autograd.function import FunctionCtx
 from ..errors import AdainError
 from ..losses import consistency_loss, content_loss, gram_loss, gram_matrix, style_loss, total_variation
 from ..networks import Decoder, Encoder
+from ..networks.texture import NO_TEXTURE, Texture
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from .config import TrainingConfig
 
 MAX_SHIFT = 7  # pixels; the coarsest level has a stride of 8
 MAX_ZOOM = 1.2
 NOISE = 0.01
+UNTEXTURED = 4  # every so many steps the decoder reads no texture
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Objective(nn.Module):
         if given != len(self.layers):
             raise AdainError(f"there are {given} layer_weights; give one for each of {', '.join(self.layers)}.")
         self.config, self.loss_network, self.encoder, self.decoder, self.dtype = config, loss_network, encoder, decoder, dtype
+        self.running: list = []  # nothing is kept from step to step
 
     @torch.no_grad()
     def prepare(self, content: Tensor, style: Tensor) -> Batch:
@@ -85,10 +88,13 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss, and the losses it is the weighted sum of, by name."""
         config = self.config
+        consistent = bool(config.consistency_every) and step % config.consistency_every == 0
         with self._autocast():
             levels, styles = self._already_encoded(batch) or self._encode(batch.content, batch.style)
             contents = [channel_statistics(x) for x in levels]
-            result = self._clamped(self._decode(self._fuse(levels, contents, styles), batch.content.shape[2:]))
+            # some steps have no texture, as the frames of clips; it would stay behind when a content moves
+            texture = NO_TEXTURE if consistent or step % UNTEXTURED == 0 else Texture(seed=step)
+            result = self._clamped(self._decode(self._fuse(levels, contents, styles), batch.content.shape[2:], texture))
         found = self.loss_network.features(_channels_last(result), self.layers)
         target = batch.content_features
         if config.content_target == "adain":
@@ -100,7 +106,7 @@ class Objective(nn.Module):
             losses["style"] = style_loss(found, batch.style_statistics, config.layer_weights)
         if config.variation_weight:
             losses["variation"] = total_variation(result)
-        if config.consistency_every and step % config.consistency_every == 0:
+        if consistent:
             losses["consistency"] = self._consistency(batch.content, result, contents, styles, step)
         # the weight of a loss is the setting of its name
         return sum(getattr(config, f"{name}_weight") * loss for name, loss in losses.items()), losses
@@ -110,7 +116,7 @@ class Objective(nn.Module):
         with self._autocast():
             levels, styles = self._encode(content, style)
             contents = [channel_statistics(x) for x in levels]
-            return self._decode(self._fuse(levels, contents, styles), content.shape[2:])
+            return self._decode(self._fuse(levels, contents, styles), content.shape[2:], Texture())
 
     def _consistency(
         self, content: Tensor, result: Tensor, contents: list[ChannelStatistics], styles: list[ChannelStatistics], step: int
@@ -130,7 +136,7 @@ class Objective(nn.Module):
         with self._autocast():
             # with the statistics of the whole crop, so that the loss is of the motion and not of other statistics
             features = self._fuse(self.encoder.encode(_channels_last(moved)), contents, styles)
-            again = self._clamped(self._decode(features, moved.shape[2:]))
+            again = self._clamped(self._decode(features, moved.shape[2:], NO_TEXTURE))
             return consistency_loss(self._clamped(result), again, offset)  # the zoom overshoots
 
     def _already_encoded(self, batch: Batch) -> tuple[list[Tensor], list[ChannelStatistics]] | None:
@@ -149,9 +155,9 @@ class Objective(nn.Module):
         """The decoder's input: AdaIN of each level, from the contents' statistics to the styles'."""
         return [adain(x, style, content=content) for x, content, style in zip(levels, contents, styles, strict=True)]
 
-    def _decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
+    def _decode(self, features: list[Tensor], size: Sequence[int], texture: Texture) -> Tensor:
         """The pictures, of `size` (height, width)."""
-        return self.decoder(features)[:, :, : size[0], : size[1]]
+        return self.decoder(features, texture)[:, :, : size[0], : size[1]]
 
     def _clamped(self, images: Tensor) -> Tensor:
         """The pictures clamped to [0, 1], if the setting `clamp` is on."""

@@ -31,6 +31,7 @@ from .muon import Muon
 from .networks import frozen, new_networks, trained_file, training_dtype, write_networks
 from .objective import Batch, Objective
 from .pictures import loss_curve, sample_sheet
+from .teaching import EncoderObjective
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ MAX_SKIPPED = 20  # steps in a row without a finite loss, after which the traini
 SAMPLE_PAIRS, PREVIEW_PAIRS = 8, 4  # pairs in the sample sheet, and in a preview
 POOL = 16  # batches from which each step draws its own, where pictures serve several steps
 INVERSE_PIXELS = 48 * 128**2  # of the contents, and of the styles, that a decoder is fitted to in closed form
+OBJECTIVES = {"decoder": Objective, "encoder": EncoderObjective}
 OPTIMIZERS = {"adam": torch.optim.Adam, "muon": Muon}
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -46,14 +48,14 @@ Preview = Callable[[Tensor], None]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Files of the networks (`encoder` is None for a fixed one), mean losses up to each of the logged `steps`, and the
+    """Files of the networks (None for one that is not trained), mean losses up to each of the logged `steps`, and the
     numbers of steps skipped and of files that could not be read.
 
     A mean is None where no step since the last logged one had that loss.
     """
 
     encoder: Path | None
-    decoder: Path
+    decoder: Path | None
     steps: list[int]
     losses: dict[str, list[float | None]]
     skipped_steps: int
@@ -85,7 +87,7 @@ class Trainer:
     """A training's state. Everything random is a function of the seed and the step, so a checkpoint keeps no generator.
 
     Of several processes each trains on its share of every batch; only the first writes files. For experiments, `vary` turns
-    the usual decoder into another one, and `objective` is what is minimised.
+    the usual decoder into another one, and `objective` takes the place of what is minimised.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Trainer:
         config: TrainingConfig,
         device: torch.device,
         vary: Callable[[Decoder], Decoder] = lambda decoder: decoder,
-        objective: type[Objective] = Objective,
+        objective: type[Objective] | None = None,
     ):
         self.config, self.output, self.device = config, Path(config.output), device
         self.rank, self.processes = rank_and_size()
@@ -106,7 +108,7 @@ class Trainer:
         dtype = training_dtype(config.precision, device)
         loss_network = frozen(config.loss_encoder, "encoder", device, dtype)
         encoder, decoder = new_networks(config, loss_network, device)
-        decoder = vary(decoder).to(device)
+        decoder = decoder and vary(decoder).to(device)
         self.networks = {"encoder": encoder, "decoder": decoder}
         augment = augment_style if config.augment else None
         self.folders = (
@@ -123,7 +125,7 @@ class Trainer:
         if config.start_from == INVERSE and not self.checkpoint.exists():
             count = math.ceil(INVERSE_PIXELS / config.crop_size**2)
             decoder.fit_inverse(encoder, torch.cat([self._first_crops(folder, count) for folder in self.folders]))
-        self.objective = objective(config, loss_network, encoder, decoder, dtype)
+        self.objective = (objective or OBJECTIVES[config.stage])(config, loss_network, encoder, decoder, dtype)
         trained = [self.networks[role] for role in config.trained_roles]
         self.parameters = [p.requires_grad_(True) for network in trained for p in network.parameters()]
         self.model = self.objective if self.processes == 1 else DistributedDataParallel(self.objective)
@@ -229,7 +231,7 @@ class Trainer:
         """The result of the steps so far."""
         files = {role: trained_file(self.config, role) for role in self.config.trained_roles}
         broken = sum(len(folder.broken) for folder in self.folders)
-        return TrainingResult(files.get("encoder"), files["decoder"], self.steps, self.losses, self.skipped, broken)
+        return TrainingResult(files.get("encoder"), files.get("decoder"), self.steps, self.losses, self.skipped, broken)
 
     def _batches(self) -> Iterator[list[Batch]]:
         """This process's share of each step's batch, in parts, from the current step on."""
@@ -295,7 +297,7 @@ class Trainer:
         state = {"step": self.step, "skipped": self.skipped, "optimizer": self.optimizer.state_dict()}
         state["scaler"] = self.scaler.state_dict()
         state |= {"parameters": [p.detach() for p in self.parameters], "average": [p.detach() for p in self.average]}
-        state |= {"steps": self.steps, "losses": self.losses, "recent": self.recent}
+        state |= {"steps": self.steps, "losses": self.losses, "recent": self.recent, "running": self.objective.running}
         save_checkpoint(self.checkpoint, self.recipe, state)
 
     def _load_checkpoint(self) -> None:
@@ -307,6 +309,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         for name in ("step", "skipped", "steps", "losses", "recent"):
             setattr(self, name, state[name])
+        self.objective.running = state.get("running", self.objective.running)
         log.info("going on from step %d of %s", self.step, self.checkpoint)
 
     def _write_results(self) -> None:
@@ -314,7 +317,8 @@ class Trainer:
         with self._averaged_weights():
             recipe = self.recipe | {"steps": self.step, "skipped_steps": self.skipped}
             write_networks(self.config, self.networks, recipe)
-        save_image(self.sample_sheet(SAMPLE_PAIRS), self.output / "samples.png")
+        if "decoder" in self.config.trained_roles:
+            save_image(self.sample_sheet(SAMPLE_PAIRS), self.output / "samples.png")
         write_picture(loss_curve(self.steps, self.losses), self.output / "losses.png", "PNG")
 
     def sample_sheet(self, count: int) -> Tensor:
