@@ -24,7 +24,7 @@ from .images import load_image, opened, resize, save_image
 from .networks import Decoder, Encoder
 from .statistics import ChannelStatistics, level_tensors, levels_of
 from .style import Style, mix_styles
-from .stylize import check_decoder, check_options, decode, transfer_part
+from .stylize import check_decoder, check_options, check_texture, decode, transfer_part
 from .tiling import measure_in_memory, report, reporting_as
 from .video import PART, Frame, Video, VideoWriter, join, save_format
 
@@ -69,11 +69,12 @@ class ClipState:
         self.statistics: list[ChannelStatistics] = []
         try:
             tensors, metadata = read_safetensors(path)
-        except (FileNotFoundError, ValueError):  # there is none, or a damaged one
-            tensors, metadata = {}, {}
+            measured, done, parts = json.loads(metadata["place"])
+            statistics = levels_of(tensors)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # there is none, or a damaged one
+            return
         if metadata.get("digest") == digest:
-            self.measured, self.done, self.parts = json.loads(metadata["place"])
-            self.statistics = levels_of(tensors)
+            self.measured, self.done, self.parts, self.statistics = measured, done, parts, statistics
 
     def save(self) -> None:
         tensors = level_tensors([level.map(Tensor.contiguous) for level in self.statistics])
@@ -89,7 +90,7 @@ class ClipStylizer:
     `content_statistics` is as in `transfer`: "batch" reads the clip twice, first to measure it. A `style` with a batch is
     spread along the clip: one style a frame where there are as many, else each frame has the mix of the two that it lies
     between. `size` is the smallest side that frames are resized to, 0 keeps theirs; with `keep_colors` each frame has its
-    content's colours. Raises AdainError for what `transfer` and `decode` refuse.
+    content's colours. `texture` is as in `decode`. Raises AdainError for what `transfer` and `decode` refuse.
     """
 
     encoder: Encoder
@@ -101,8 +102,10 @@ class ClipStylizer:
     tile: int | None = None
     keep_colors: bool = False
     size: int = 0
+    texture: float = 0.0
 
     def __post_init__(self) -> None:
+        check_texture(self.texture)
         check_options(self.encoder, self.style, self.alpha, self.content_statistics, self.half_life)
         check_decoder(self.decoder, self.encoder.fingerprint, self.encoder.name)
 
@@ -164,7 +167,7 @@ class ClipStylizer:
         """Of everything that the result depends on."""
         settings = (
             clip.version, str(self.encoder.dtype), str(self.decoder.dtype), self.alpha, self.content_statistics, self.half_life,
-            self.keep_colors, self.size,
+            self.keep_colors, self.size, self.texture,
         )  # fmt: skip
         digest = hashlib.sha256(repr(settings).encode())
         for tensors in (self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors()):
@@ -187,7 +190,7 @@ class ClipStylizer:
                     self.encoder, pictures, self._styles(state.done, len(chunk), len(clip)), self.alpha,
                     self.content_statistics, self.half_life, self.tile, known,
                 )  # fmt: skip
-                result = decode(self.decoder, features, self.tile)
+                result = decode(self.decoder, features, self.tile, self.texture)
             if self.keep_colors:
                 result = keep_colors(result, pictures)
             if self.content_statistics == "running":

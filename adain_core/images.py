@@ -27,7 +27,7 @@ PROGRAMS = ("EPS", "WMF")  # which Pillow has another program or the system run
 IMAGE_EXTENSIONS = frozenset({*SAVE_FORMATS, ".bmp", ".gif", ".ppm", ".pgm"})
 
 
-class TooManyPixels(ValueError):
+class TooManyPixels(AdainError):
     """A picture larger than `pixel_limit()`."""
 
 
@@ -69,8 +69,6 @@ def damage_named(path: str | Path) -> Iterator[None]:
             f"{path} has more than {pixel_limit():,.0f} pixels; if you trust it, raise the limit: --max-pixels,"
             " ADAIN_MAX_PIXELS for ComfyUI, or PIL.Image.MAX_IMAGE_PIXELS in Python."
         ) from None
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged file meets struct.error, RuntimeError and more in Pillow's decoders
         raise AdainError(f"{path} is not a whole picture that can be read ({error or type(error).__name__}).") from None
 
@@ -161,8 +159,7 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
     Bicubic with antialiasing, clamped to [0, 1]; new sides are rounded to a multiple of `multiple`. Raises AdainError for a
     negative size, and for more pixels than `pixel_limit()`.
     """
-    if smallest_side < 0:
-        raise AdainError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
+    check_size(smallest_side)
     shortest = min(images.shape[2:])
     size = [multiple * max(1, round(side * smallest_side / shortest / multiple)) for side in images.shape[2:]]
     if smallest_side == 0 or tuple(size) == images.shape[2:]:
@@ -174,6 +171,12 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
             f" {pixel_limit():,.0f}; give a smaller size, or 0 to keep it."
         )
     return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def check_size(smallest_side: int) -> None:
+    """Raise AdainError for a negative size in pixels; 0 keeps a picture's own."""
+    if smallest_side < 0:
+        raise AdainError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
 
 
 def check_pictures(images: Tensor, what: str) -> Tensor:

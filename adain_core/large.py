@@ -74,7 +74,7 @@ def needs_streaming(path: str | Path) -> bool:
             return file.width * file.height * BYTES_PER_PIXEL > free_memory(torch.device("cpu")) / 2
     except TooManyPixels:
         return True
-    except (ValueError, OSError):  # what is wrong with a file is told where it is read
+    except (AdainError, OSError):  # what is wrong with a file is told where it is read
         return False
 
 

@@ -103,6 +103,8 @@ class Style:
             "source": self.source,
             "licence": self.licence,
         }
+        # on Linux the name of a file, and so of a style, may be any bytes
+        metadata = {key: text.encode(errors="replace").decode() for key, text in metadata.items()}
         with replacing(path) as temporary:
             temporary.write_bytes(save(self.tensors(), metadata))
 

@@ -14,6 +14,7 @@ from .devices import exact_float32, free_memory
 from .errors import AdainError
 from .images import check_pictures
 from .networks import Decoder, Encoder
+from .networks.texture import Texture
 from .statistics import ChannelStatistics, check_alpha, check_half_life
 from .style import Style, check_levels, check_same_encoder
 from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, report, run_in_memory
@@ -155,23 +156,29 @@ def transfer_part(
         return run_in_memory(work, plan(tile, len(rgb), size, encoder.halo, encoder.values_per_pixel, sample))
 
 
-def decode(decoder: Decoder, features: Features, tile: int | None = None) -> Tensor:
+def decode(
+    decoder: Decoder, features: Features, tile: int | None = None, texture: float = 1.0, seed: int = 0
+) -> Tensor:
     """The picture of `features`, `(B, 3, H, W)` in [0, 1], or `(B, 4, H, W)` if the content had alpha; float32.
 
-    H and W are exactly the content's, and it lies on the content's device. `tile` is as in `transfer`. Raises AdainError if
-    the decoder belongs to another encoder.
+    H and W are exactly the content's, and it lies on the content's device. `tile` is as in `transfer`. `texture` in [0, 1]
+    is the strength of what a decoder paints flat areas with, drawn under `seed`; with 0, as clips want it, nothing stays
+    behind on the screen while the picture moves. Raises AdainError if the decoder belongs to another encoder.
     """
     shape = (features.count, 3, *features.size)
     images = torch.empty(shape, dtype=torch.float32, device=features.device, memory_format=torch.channels_last)
-    decode_into(images, decoder, features, tile)
+    decode_into(images, decoder, features, tile, texture, seed)
     if features.alpha_channel is None:
         return images
     return torch.cat([images, features.alpha_channel.to(images)], dim=1)
 
 
-def decode_into(images: Pictures, decoder: Decoder, features: Features, tile: int | None) -> None:
+def decode_into(
+    images: Pictures, decoder: Decoder, features: Features, tile: int | None, texture: float = 1.0, seed: int = 0
+) -> None:
     """`decode` without alpha into what takes the pictures `(B, 3, H, W)` tile by tile; errors are the same."""
     check_decoder(decoder, features.encoder_fingerprint, features.encoder_name)
+    check_texture(texture)
     sample, size = next(decoder.parameters()), features.size
 
     def work(attempt: Plan) -> None:
@@ -179,7 +186,8 @@ def decode_into(images: Pictures, decoder: Decoder, features: Features, tile: in
         report(0, len(steps))
         for step, (pictures, window) in enumerate(steps, 1):
             outer = window.grow(decoder.halo, decoder.stride, size)
-            part = decoder([level.to(sample.device) for level in features.window(pictures, outer)])
+            levels = [level.to(sample.device) for level in features.window(pictures, outer)]
+            part = decoder(levels, Texture(texture, seed, outer.top, outer.left))
             part = part[(..., *window.inside(outer, 1))].float().clamp(0, 1)
             images[(pictures, slice(None), *window.positions(1))] = part
             report(step, len(steps), part)
@@ -200,12 +208,14 @@ def stylize(
     content_statistics: str = "image",
     half_life: float = 8.0,
     tile: int | None = None,
+    texture: float = 1.0,
+    seed: int = 0,
 ) -> Tensor:
     """`decode(decoder, transfer(encoder, ...))`, whose arguments and errors it has: the content's pictures in the style.
 
     They are float32 `(N, 3, H, W)` in [0, 1], `(N, 4, H, W)` if the content has alpha, of exactly its H and W.
     """
-    return decode(decoder, transfer(encoder, content, style, alpha, content_statistics, half_life, tile), tile)
+    return decode(decoder, transfer(encoder, content, style, alpha, content_statistics, half_life, tile), tile, texture, seed)
 
 
 def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str, half_life: float) -> None:
@@ -218,6 +228,12 @@ def check_options(encoder: Encoder, style: Style, alpha: float, content_statisti
         raise AdainError(f"content_statistics is {content_statistics!r}; choose one of {', '.join(CONTENT_STATISTICS)}.")
     if content_statistics == "region" and all(component.mask is None for component in style.components):
         raise AdainError('content_statistics "region" needs a style with a mask; mask the style or choose "image".')
+
+
+def check_texture(texture: float) -> None:
+    """Raise AdainError for a strength that is not in [0, 1]."""
+    if not 0 <= texture <= 1:
+        raise AdainError(f"texture is {texture}; it must be from 0 (none) to 1 (as the decoder was trained).")
 
 
 def check_decoder(decoder: Decoder, fingerprint: str, name: str) -> None:

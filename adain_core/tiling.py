@@ -103,8 +103,7 @@ def plan(tile: int | None, count: int, size: tuple[int, int], halo: int, values_
     `tile`: None takes the largest that half of the free memory has room for, 0 the whole picture, else a side in pixels.
     `values_per_pixel` are the network's at its widest. Raises AdainError for a tile that is too small.
     """
-    if tile is not None and tile != 0 and tile < SMALLEST_TILE:
-        raise AdainError(f"tile is {tile}; give at least {SMALLEST_TILE} pixels, or 0 for the whole picture.")
+    check_tile(tile)
     room = free_memory(sample.device) / 2 / (values_per_pixel * COPIES * sample.element_size())
     side = tile or max(size)
     if tile is None and size[0] * size[1] > room:
@@ -113,6 +112,12 @@ def plan(tile: int | None, count: int, size: tuple[int, int], halo: int, values_
         return Plan(1, side)  # several pictures at once are no faster there
     height, width = (min(length, side + 2 * halo) for length in size)
     return Plan(max(1, min(count, int(room // (height * width)))), side)
+
+
+def check_tile(tile: int | None) -> None:
+    """Raise AdainError for a tile that is too small; None and 0 leave the choice to `plan`."""
+    if tile is not None and tile != 0 and tile < SMALLEST_TILE:
+        raise AdainError(f"tile is {tile}; give at least {SMALLEST_TILE} pixels, or 0 for the whole picture.")
 
 
 def run_in_memory(work: Callable[[Plan], Result], attempt: Plan) -> Result:

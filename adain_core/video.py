@@ -134,7 +134,13 @@ class Video:
                             frame.pts -= round(self.offset / frame.time_base)
                     # the packet at the end of a stream is empty, and so ends the encoding
                     end = [] if packet.size or packet.dts is not None else [None]
-                    packets = [p for frame in [*kept, *end] for p in target.encode(frame)]
+                    try:
+                        packets = [p for frame in [*kept, *end] for p in target.encode(frame)]
+                    except _av().FFmpegError as error:
+                        raise AdainError(
+                            f"the sound of {self.name} cannot be encoded by {target.codec_context.name} ({error.strerror});"
+                            " write another format, or take the sound out."
+                        ) from None
                 elif packet.dts is not None and self._within(packet.pts, packet.time_base):
                     _shift(packet, -self.offset)
                     packet.stream = target
@@ -184,7 +190,8 @@ class VideoWriter:
     """Writes frames in the time of `video`, without its sound, to `path`; use it in a `with` statement.
 
     `size` is their H and W; where one is odd, colours are kept in full (4:4:4), since they cannot be halved. The encoder is
-    the one for the file ending `ending`. Raises AdainError for another, and where PyAV lacks the encoder.
+    the one for the file ending `ending`. Raises AdainError for another, where PyAV lacks the encoder, and at the first frame
+    for a size that the encoder does not take.
     """
 
     def __init__(self, path: Path, size: Sequence[int], video: Video, ending: str):
@@ -215,7 +222,15 @@ class VideoWriter:
         self._encode(picture)
 
     def _encode(self, picture: av.VideoFrame | None) -> None:
-        for packet in self.stream.encode(picture):
+        try:
+            packets = self.stream.encode(picture)
+        except _av().FFmpegError as error:
+            context = self.stream.codec_context
+            raise AdainError(
+                f"frames of {context.width}x{context.height} pixels cannot be encoded by {context.name} ({error.strerror});"
+                " make them smaller, or write another format."
+            ) from None
+        for packet in packets:
             packet.duration = self.step  # of the last frame; others last until the next
             self.container.mux(packet)
 

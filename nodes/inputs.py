@@ -34,6 +34,31 @@ def tile_input() -> io.Int.Input:
     )
 
 
+def texture_input() -> io.Float.Input:
+    return io.Float.Input(
+        "texture",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        optional=True,
+        tooltip="How much texture flat areas get, from decoders that paint one (lite). 0 for clips, where it would stay in its"
+        " place while the picture moves.",
+    )
+
+
+def texture_seed_input() -> io.Int.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=2**32 - 1,
+        control_after_generate=False,
+        optional=True,
+        tooltip="Which texture it is; another number gives other strokes in flat areas.",
+    )
+
+
 def names_input(identifier: str, names: list[str], tooltip: str, default: str | None = None) -> io.Combo.Input:
     """A list of names found in folders, which may be empty."""
     names = names or [NOTHING_THERE]

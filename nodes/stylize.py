@@ -13,7 +13,7 @@ from ..adain_core import keep_colors as keep_content_colors
 from ..adain_core.color import check_keepable
 from ..adain_core.stylize import CONTENT_STATISTICS, ComputedFeatures, DeferredFeatures
 from . import host
-from .inputs import alpha_input, half_life_input, names_input, tile_input
+from .inputs import alpha_input, half_life_input, names_input, texture_input, texture_seed_input, tile_input
 from .networks import WHERE, load_network, model_names, network_version
 from .sockets import DecoderSocket, EncoderSocket, FeaturesSocket, ManagedFeatures, StyleSocket, schema, to_image, to_pictures
 from .styles import STYLE_LIST, encode_pictures, read_style, style_names, style_version
@@ -88,20 +88,28 @@ class Decode(io.ComfyNode):
                     optional=True,
                     tooltip="Takes the colours from this picture (usually the content) and only the brightness from the style.",
                 ),
+                texture_input(),
+                texture_seed_input(),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The stylised picture or frames.")],
         )
 
     @classmethod
     def execute(
-        cls, decoder: ModelPatcher, features: ManagedFeatures, tile: int = -1, keep_colors_of: Tensor | None = None
+        cls,
+        decoder: ModelPatcher,
+        features: ManagedFeatures,
+        tile: int = -1,
+        keep_colors_of: Tensor | None = None,
+        texture: float = 1.0,
+        seed: int = 0,
     ) -> io.NodeOutput:
         deferred, encoder = features.features, features.encoder
         colors = None if keep_colors_of is None else to_pictures(keep_colors_of, "keep_colors_of")
         if colors is not None:
             check_keepable(deferred.count, deferred.size, colors)
         with host.working([encoder, decoder] if isinstance(deferred, DeferredFeatures) else [decoder], deferred.size):
-            pictures = decode(decoder.model, deferred, _side(tile))
+            pictures = decode(decoder.model, deferred, _side(tile), texture, seed)
         return io.NodeOutput(to_image(pictures if colors is None else keep_content_colors(pictures, colors)))
 
 

@@ -22,9 +22,10 @@ def noise(count: int, height: int = 32, width: int = 48) -> np.ndarray:
 
 def write_clip(
     path: Path, frames: np.ndarray, times: Sequence[int] | None = None, sound: str | None = "aac", rotation: int = 0,
-    lossless: bool = False,
+    lossless: bool = False, layout: str = "mono",
 ) -> Path:  # fmt: skip
-    """Frames `(N, H, W, 3)`, at `times` in ticks or 10 a second, with a tone as long as they are, by the codec `sound`.
+    """Frames `(N, H, W, 3)`, at `times` in ticks or 10 a second, with a tone as long as they are, by the codec `sound`, in
+    channels of that layout.
 
     Odd sides are 4:4:4.
     """
@@ -36,7 +37,7 @@ def write_clip(
         stream.codec_context.time_base = Fraction(1, TICKS)
         if rotation:
             stream.set_display_rotation(rotation)
-        audio = container.add_stream(sound, rate=SOUND_RATE, layout="mono") if sound else None
+        audio = container.add_stream(sound, rate=SOUND_RATE, layout=layout) if sound else None
         if audio:
             audio.bit_rate = 64000
         for pixels, time in zip(frames, times, strict=True):
@@ -47,7 +48,8 @@ def write_clip(
         if audio:
             seconds = (times[-1] + 120) / TICKS
             tone = np.sin(np.arange(int(SOUND_RATE * seconds)) * 0.06, dtype=np.float32)[None]
-            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            tone = tone.repeat(av.AudioLayout(layout).nb_channels, 0)
+            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout=layout)
             frame.sample_rate, frame.pts = SOUND_RATE, 0
             container.mux(audio.encode(frame))
             container.mux(audio.encode(None))

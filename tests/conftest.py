@@ -7,9 +7,12 @@ import hub_server
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from PIL import Image
 
 from adain_core import catalog, download, hub
+from adain_core.cli import main
 from adain_core.devices import available_devices
+from adain_core.images import save_image
 from adain_core.networks import Encoder, Level
 from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
 from adain_core.networks.vgg import VGGEncoder
@@ -68,6 +71,7 @@ class IdentityEncoder(Encoder):
 
     architecture = "identity"
     levels = (Level("pixels", 3, 1),)
+    layers = ("pixels",)
     halo = 0
     values_per_pixel = 3
 
@@ -76,8 +80,8 @@ class IdentityEncoder(Encoder):
         self.anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
         self.fingerprint = "identity"
 
-    def encode(self, images):
-        return [images]
+    def activations(self, x, names, arithmetic):
+        return {"pixels": x}
 
 
 @pytest.fixture
@@ -121,3 +125,33 @@ def small(small_files, device):
 def networks(small_files):
     """The small networks on the CPU."""
     return load_encoder(str(small_files[0]), dtype="float32"), load_decoder(str(small_files[1]), dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def picture_folders(tmp_path_factory) -> Path:
+    """A folder with three contents and five styles."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = torch.Generator().manual_seed(3)
+    for kind, count in (("contents", 3), ("styles", 5)):
+        (folder / kind).mkdir()
+        for index in range(count):
+            picture = torch.nn.functional.interpolate(torch.rand(1, 3, 5, 6, generator=generator), (40, 48), mode="bilinear")
+            save_image(picture, folder / kind / f"{kind[0]}{index}.png")
+    return folder
+
+
+@pytest.fixture
+def measure(picture_folders, vgg, small_files, tmp_path):
+    """Runs `adain evaluate MEASUREMENT` on the small networks; its status, JSON and figure."""
+    folders = ["--contents", picture_folders / "contents", "--styles", picture_folders / "styles"]
+
+    def run(name, *more, models=True, file="found"):
+        out = tmp_path / f"{file}.json"
+        model = ["--model", *small_files] if models else []
+        arguments = [*folders, "--loss-encoder", vgg, "--size", 32, *model, "--device", "cpu", "-o", out, *more]
+        status = main(["evaluate", name, *map(str, arguments)])
+        if status:
+            return status, None, None
+        return status, json.loads(out.read_text()), Image.open(out.with_suffix(".png"))
+
+    return run

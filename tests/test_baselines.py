@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from adain_core.evaluation.baselines import (
+from adain_core.evaluation.losses import layer_features, load_loss_network
+from adain_core.experiments.baselines import (
     ChosenNorm2d,
     StyleNetwork,
     gatys,
@@ -10,7 +11,6 @@ from adain_core.evaluation.baselines import (
     swap_patches,
     train_style_network,
 )
-from adain_core.evaluation.losses import layer_features, load_loss_network
 from adain_core.images import save_image
 from adain_core.normalization import BatchNorm2d, InstanceNorm2d
 from adain_core.statistics import channel_statistics
@@ -18,7 +18,9 @@ from adain_core.statistics import channel_statistics
 
 @pytest.fixture(scope="module")
 def judge(vgg):
-    return load_loss_network(str(vgg), torch.device("cpu"))
+    network = load_loss_network(str(vgg), torch.device("cpu"))
+    network.plain = True
+    return network
 
 
 def smooth(*shape):

@@ -17,8 +17,8 @@ def bench(device, *arguments: object) -> int:
 def test_table_and_json_hold_every_row(tmp_path, device, capsys):
     arguments = ["--sizes", 64, 44, "--dtypes", "float32", "bfloat16", "-o", tmp_path / "speed.json"]
     assert bench(device, *arguments) == 0
-    report = json.loads((tmp_path / "speed.json").read_text())
-    rows = report["rows"]
+    found = json.loads((tmp_path / "speed.json").read_text())
+    rows = found["rows"]
     assert [(row["size"], row["pipeline"], row["dtype"]) for row in rows] == [(s, *p) for s in (64, 44) for p in PIPELINES]
     for row in rows:
         assert list(row["seconds"]) == ["style", "encode", "transfer", "decode", "whole"] and min(row["seconds"].values()) > 0
@@ -27,7 +27,7 @@ def test_table_and_json_hold_every_row(tmp_path, device, capsys):
         assert row["memory"] >= 0 and row["multiply_adds"] > 0
         assert (row["error"] is None) == (row["pipeline"] != "vgg19")
         assert row["error"] is None or row["error"] < (1e-4 if row["dtype"] == "float32" else 0.05)
-    assert report["machine"]["torch"] == torch.__version__ and report["machine"]["multiply_adds"] > 0
+    assert found["machine"]["torch"] == torch.__version__ and found["machine"]["multiply_adds"] > 0
     table = capsys.readouterr().out
     assert "64x64" in table and "44x44" in table
     assert [(line[2:14].rstrip(), line[14:24].rstrip()) for line in table.splitlines() if line[:2] == "  "] == 2 * PIPELINES

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ from PIL import Image
 
 from adain_core import encode_style, keep_colors, load_encoder, load_style, match_colors, mix_styles, stylize
 from adain_core.cli import main
-from adain_core.cli import stylize as stylize_command
+from adain_core.errors import AdainError
 from adain_core.images import load_image, resize, save_image
 from adain_core.weights import load_decoder
 
@@ -82,7 +83,7 @@ def test_a_folder_goes_on_past_a_broken_picture(folder, capsys):
 
 
 def test_a_picture_too_long_for_its_format_is_refused_before_the_work(folder, capsys, monkeypatch):
-    monkeypatch.setattr(stylize_command, "stylize", lambda *_, **__: pytest.fail("it was stylised"))
+    monkeypatch.setattr("adain_core.cli.pictures.stylize", lambda *_, **__: pytest.fail("it was stylised"))
     save_image(torch.rand(3, 2, 16384), folder / "long.png")
     assert run("stylize", "long.png", "red.png", "-o", "long.webp", *NETWORKS) == 2
     assert "WEBP has at most 16383; write a PNG or a TIFF" in capsys.readouterr().err
@@ -100,7 +101,7 @@ def test_too_little_memory_is_one_line(folder, capsys, monkeypatch):
     def exhausted(*arguments, **options):
         torch.empty(1 << 58)
 
-    monkeypatch.setattr("adain_core.cli.stylize.stylize", exhausted)
+    monkeypatch.setattr("adain_core.cli.pictures.stylize", exhausted)
     assert run("stylize", "photo.png", "red.png", "-o", "out.png", *NETWORKS) == 2
     assert "too little memory" in (err := capsys.readouterr().err) and err.count("\n") == 1
 
@@ -119,6 +120,21 @@ def test_style_files_are_made_mixed_and_shown(folder, capsys):
     assert "both + red" in shown and "0.75" in shown and "CC0" in shown and "small" in shown
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+def test_a_style_whose_name_is_not_unicode_is_saved_and_shown(folder, capsys):
+    make = ["style", "make", "red.png", "--encoder", "encoder.safetensors", "-o", "red.safetensors"]
+    assert run(*make, "--name", "gr\udcfcn", "--licence", "\udcff") == 0
+    assert run("style", "show", "red.safetensors") == 0
+    assert "gr?n" in capsys.readouterr().out
+
+
+def test_a_style_is_shown_where_the_screen_lacks_the_letters_of_its_name(folder):
+    assert run("style", "make", "red.png", "--encoder", "encoder.safetensors", "-o", "red.safetensors", "--name", "波") == 0
+    command = [sys.executable, "-m", "adain_core", "style", "show", "red.safetensors"]
+    shown = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert shown.returncode == 0 and "\\u6ce2" in shown.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -128,9 +144,17 @@ def test_style_files_are_made_mixed_and_shown(folder, capsys):
         (["photo.png", "red.png", "-o", "none/o.png"], "create it first"),
         (["photo.png", "red.png", "-o", "photo.png"], "content itself"),
         (["photo.png", "red.png", "-o", "o.png", "--weights", "1", "2"], "2 weights"),
+        (["photo.png", "red.png", "-o", "o.png", "--weights", "nan"], "the weights of a mix must be finite"),
         (["photo.png", "red.png", "-o", "o.png", "--mask", "mask.png", "mask.png"], "2 masks"),
         (["photo.png", "red.png", "-o", "o.png", "--alpha", "2"], "alpha"),
+        (["photo.png", "red.png", "-o", "o.png", "--alpha", "nan"], "alpha"),
+        (["photo.png", "red.png", "-o", "o.png", "--size", "-1"], "size is -1"),
+        (["photo.png", "red.png", "-o", "o.png", "--style-size", "-1"], "size is -1"),
+        (["photo.png", "red.png", "-o", "o.png", "--tile", "3"], "tile is 3"),
+        (["photo.png", "red.png", "-o", "o.png", "--max-pixels", "-1"], "--max-pixels is -1"),
+        (["photo.png", "red.png", "-o", "o.png", "--max-pixels", "99"], "red.png has more than 99 pixels"),
         (["photo.png", "red.png", "-o", "o.png", "--device", "abacus"], "abacus"),
+        (["photo.png", "red.png", "-o", "o.png", "--device", "cpu:9"], "cpu:9"),
         (["photo.png", "red.png", "-o", "o.png", "--encoder", "decoder.safetensors"], "holds a decoder"),
         (["photo.png", "encoder.safetensors", "-o", "o.png"], "no style file"),
         (["photo.png", "s.safetensors", "-o", "o.png", "--match-colors"], "--keep-colors"),
@@ -147,6 +171,83 @@ def test_errors_are_one_line_and_status_2(folder, capsys, arguments, reason):
     err = capsys.readouterr().err
     assert status == 2 and reason in err and err.count("\n") == 1
     assert not (folder / "o.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["none.png", "red.png", "-o", "o.png"], "none.png"),
+        (["photo.png", "none.png", "-o", "o.png"], "none.png"),
+        (["photo.png", "red.png", "-o", "o.gif"], "extension"),
+        (["photo.png", "red.png", "-o", "photo.png"], "content itself"),
+        (["photo.png", "red.png", "-o", "o.png", "--mask", "mask.png", "mask.png"], "2 masks"),
+        (["photo.png", "red.png", "-o", "o.png", "--mask", "none.png"], "none.png"),
+        (["photo.png", "red.png", "-o", "o.png", "--alpha", "2"], "alpha"),
+        (["photo.png", "red.png", "-o", "o.png", "--size", "-1"], "size is -1"),
+        (["photo.png", "red.png", "-o", "o.png", "--tile", "3"], "tile is 3"),
+        (["photo.png", "red.png", "-o", "o.png", "--device", "abacus"], "abacus"),
+        (["photo.png", "red.png", "-o", "o.png", "--style-to", "blue.png"], "needs a clip"),
+        (["photo.png", "red.png", "-o", "o.png", "--content-statistics", "running"], "is one picture"),
+        (["in", "red.png", "-o", "o", "--content-statistics", "running", "--half-life", "0"], "half_life"),
+        (["in", "red.png", "-o", "o", "--content-statistics", "running", "--match-colors"], "does not go with a clip"),
+        (["in", "red.png", "-o", "o", "--content-statistics", "running", "--style-to", "none.png"], "none.png"),
+        (["in", "red.png", "-o", "in/o"], "outside of in"),
+    ],
+)
+def test_bad_input_is_refused_before_networks_are_loaded(folder, capsys, monkeypatch, arguments, reason):
+    monkeypatch.setattr("adain_core.cli.options.load_encoder", lambda *_: pytest.fail("the networks were loaded"))
+    (folder / "in").mkdir()
+    save_image(torch.rand(3, 9, 9), "in/a.png")
+    before = set(folder.rglob("*"))
+    assert run("stylize", *arguments, *NETWORKS) == 2
+    err = capsys.readouterr().err
+    assert reason in err and err.count("\n") == 1 and set(folder.rglob("*")) == before
+
+
+def raising(error: BaseException):
+    def function(*arguments, **options):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize("error", [AdainError("give another."), FileNotFoundError("it is not there."), OSError(5, "no answer")])
+def test_errors_of_what_was_given_and_of_the_system_are_one_line(capsys, monkeypatch, error):
+    monkeypatch.setattr("adain_core.cli.info.catalog", raising(error))
+    assert run("info") == 2
+    assert capsys.readouterr().err == f"adain: {error}\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("wires crossed"), ValueError("a number"), KeyError("a name")])
+def test_faults_of_the_program_pass_behind_a_line_that_asks_to_report_them(capsys, monkeypatch, error):
+    monkeypatch.setattr("adain_core.cli.info.catalog", raising(error))
+    with pytest.raises(type(error)):
+        run("info")
+    err = capsys.readouterr().err
+    assert err.startswith("adain: this is a fault of the program; please report it") and err.count("\n") == 1
+
+
+def test_a_fault_of_the_program_is_a_traceback():
+    program = """
+import sys
+from adain_core.cli import info, main
+
+def broken():
+    raise RuntimeError("wires crossed")
+
+info.catalog = broken
+sys.exit(main(["info"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    first, *rest = done.stderr.splitlines()
+    assert done.returncode == 1 and first.startswith("adain: this is a fault of the program; please report it")
+    assert rest[0].startswith("Traceback") and rest[-1] == "RuntimeError: wires crossed"
+
+
+def test_an_interrupt_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("adain_core.cli.info.catalog", raising(KeyboardInterrupt()))
+    assert run("info") == 130
+    assert capsys.readouterr().err == "adain: stopped.\n"
 
 
 def test_info_and_the_module_run(small_files):

@@ -12,6 +12,7 @@ import clips
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from adain_core import clip as clip_module
 from adain_core import encode_style, keep_colors, mix_styles, stylize, transfer
@@ -277,6 +278,11 @@ def test_a_damaged_state_begins_anew(tmp_path):
     state.save()
     assert ClipState(tmp_path / "state", "settings").done == 3
     (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:-5])
+    assert ClipState(tmp_path / "state", "settings").done == 0
+    for place in ("[3", "3", "[3, 3]"):
+        (tmp_path / "state").write_bytes(save({}, {"digest": "settings", "place": place}))
+        assert ClipState(tmp_path / "state", "settings").done == 0
+    (tmp_path / "state").write_bytes(save({}, {"digest": "settings"}))
     assert ClipState(tmp_path / "state", "settings").done == 0
 
 

@@ -1,4 +1,4 @@
-"""`adain stylize DIR --styles DIR`: every picture of a data set in styles drawn at random."""
+"""`adain dataset`: every picture of a data set in styles drawn at random."""
 
 import multiprocessing
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adain_core import encode_style, load_decoder, load_encoder, stylize
+from adain_core import encode_style, keep_colors, load_decoder, load_encoder, stylize
 from adain_core.cli import main
 from adain_core.images import load_image, save_image
 
@@ -28,7 +28,14 @@ def command(tmp_path, small_files):
         (tmp_path / "styles" / name).parent.mkdir(parents=True, exist_ok=True)
         save_image(torch.rand(3, 8, 8), tmp_path / "styles" / name)
     networks = ["--encoder", str(small_files[0]), "--decoder", str(small_files[1])]
-    return ["stylize", str(tmp_path / "contents"), "--styles", str(tmp_path / "styles"), *networks, *OPTIONS]
+    return ["dataset", str(tmp_path / "contents"), str(tmp_path / "styles"), *networks, *OPTIONS]
+
+
+@pytest.fixture
+def stylize_command(command):
+    """The same by its older spelling."""
+    _, contents, styles, *rest = command
+    return ["stylize", contents, "--styles", styles, *rest]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -42,17 +49,25 @@ def whole(command, tmp_path):
     return files(tmp_path / "whole")
 
 
-def test_every_picture_gets_different_styles_and_keeps_its_place(command, whole, tmp_path, small_files):
-    assert len(whole) == 18
-    name = next(name for name in whole if name.startswith("dogs/small/7-stylized-"))
+@pytest.mark.parametrize("options, finish", [([], lambda result, content: result), (["--keep-colors"], keep_colors)])
+def test_every_picture_gets_different_styles_and_keeps_its_place(command, tmp_path, small_files, options, finish):
+    assert main([*command, *options, "-o", str(tmp_path / "out")]) == 0
+    names = files(tmp_path / "out")
+    assert len(names) == 18
+    name = next(name for name in names if name.startswith("dogs/small/7-stylized-"))
     style = name.removeprefix("dogs/small/7-stylized-").removesuffix(".png")
     path = tmp_path / "styles" / style.replace("_", "/")  # with its ending, since names without are not unique
     encoder, decoder = (load(str(file)) for load, file in zip((load_encoder, load_decoder), small_files, strict=True))
     content = torch.nn.functional.interpolate(
         load_image(tmp_path / "contents/dogs/small/7.png"), (8, 13), mode="bicubic", antialias=True
-    )
-    expected = stylize(encoder, decoder, content.clamp(0, 1), encode_style(encoder, load_image(path), size=0))
-    assert (load_image(tmp_path / "whole" / name) - expected).abs().max() < 0.6 / 255
+    ).clamp(0, 1)
+    expected = finish(stylize(encoder, decoder, content, encode_style(encoder, load_image(path), size=0)), content)
+    assert (load_image(tmp_path / "out" / name) - expected).abs().max() < 0.6 / 255
+
+
+def test_stylize_with_styles_does_the_same(stylize_command, whole, tmp_path):
+    assert main([*stylize_command, "-o", str(tmp_path / "stylized")]) == 0
+    assert files(tmp_path / "stylized") == whole
 
 
 def test_the_seed_decides(command, whole, tmp_path):
@@ -118,13 +133,58 @@ def test_broken_pictures_are_counted_and_the_others_done(command, tmp_path, caps
     assert "1 of 9 pictures could not be stylised" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+def test_names_may_be_any_bytes(command, tmp_path):
+    os.rename(tmp_path / "contents/cats/2.png", os.fsencode(tmp_path / "contents/cats") + b"/\xe9t\xe9.png")
+    os.rename(tmp_path / "styles/z.png", os.fsencode(tmp_path / "styles") + b"/\xfc.png")
+    assert main([*command, "-o", str(tmp_path / "out")]) == 0
+    assert sum(name.startswith("cats/\udce9t\udce9-stylized-") for name in files(tmp_path / "out")) == 2
+
+
+@pytest.fixture
+def no_networks(monkeypatch):
+    """Fails where the networks are loaded."""
+    monkeypatch.setattr("adain_core.cli.options.load_encoder", lambda *_: pytest.fail("the networks were loaded"))
+
+
+@pytest.mark.parametrize("change, sentence", [
+    (["--per-picture", "7"], "there are 6 styles to draw from"),
+    (["--per-picture", "0"], "there are 6 styles to draw from"),
+    (["--alpha", "2"], "alpha is 2.0; it must be"),
+    (["--size", "-1"], "the size is -1; give"),
+    (["--tile", "3"], "tile is 3; give at least 64"),
+    (["--device", "abacus"], "there is no device 'abacus'"),
+])  # fmt: skip
+def test_bad_options_are_refused_before_networks_are_loaded(command, tmp_path, no_networks, change, sentence, capsys):
+    assert main([*command, *change, "-o", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("contents, styles, sentence", [
+    ("nowhere", "styles", "nowhere is no folder"),
+    ("contents/cats/0.png", "styles", "0.png is no folder"),
+    ("contents", "nowhere", "there is no folder"),
+    ("contents", "styles/z.png", "there is no folder"),
+    ("contents", "empty", "holds no pictures"),
+])  # fmt: skip
+def test_folders_without_pictures_are_refused(command, tmp_path, no_networks, contents, styles, sentence, capsys):
+    (tmp_path / "empty").mkdir()
+    command[1:3] = str(tmp_path / contents), str(tmp_path / styles)
+    assert main([*command, "-o", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("change, sentence", [
     (["a.png"], "either one or more STYLE, or a folder"),
     (["--match-colors"], "do not go with --styles"),
+    (["--content-statistics", "running"], "does not go with --styles"),
     (["--per-picture", "7"], "there are 6 styles to draw from"),
     (["--alpha", "2"], "alpha is 2.0; it must be"),
 ])  # fmt: skip
-def test_what_cannot_be_is_refused(command, tmp_path, change, sentence, capsys):
-    command[2:2] = change if change[0] == "a.png" else []
-    assert main([*command, *(change if change[0] != "a.png" else []), "-o", str(tmp_path / "out")]) == 2
+def test_stylize_refuses_what_does_not_go_with_styles(stylize_command, tmp_path, no_networks, change, sentence, capsys):
+    place = 2 if change == ["a.png"] else len(stylize_command)
+    stylize_command[place:place] = change
+    assert main([*stylize_command, "-o", str(tmp_path / "out")]) == 2
     assert sentence in capsys.readouterr().err

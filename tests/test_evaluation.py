@@ -1,8 +1,13 @@
 import json
 import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from root import ROOT
 
 from adain_core import EvaluationConfig, channel_statistics, encode_style, evaluate, load_decoder, load_encoder, stylize
 from adain_core.cli import main
@@ -225,7 +230,38 @@ def test_a_model_that_gives_no_numbers_is_refused(config, tmp_path):
         evaluate(EvaluationConfig(**config | {"decoder": str(tmp_path / "broken-decoder.safetensors")}))
 
 
-def command(config, *more) -> int:
+def test_the_bare_command_says_what_is_missing(capsys):
+    assert main(["evaluate", "--contents", "somewhere"]) == 2
+    assert "--styles is missing" in (err := capsys.readouterr().err) and err.count("\n") == 1
+
+
+def test_without_the_experiments_the_rest_works(config, tmp_path):
+    """As ComfyUI's registry gives it."""
+    left_out = {ROOT / line.rstrip("/") for line in (ROOT / ".comfyignore").read_text().splitlines()}
+    shutil.copytree(
+        ROOT / "adain_core", tmp_path / "adain_core",
+        ignore=lambda folder, names: {name for name in names if name == "__pycache__" or Path(folder, name) in left_out},
+    )  # fmt: skip
+    (tmp_path / "weights").mkdir()
+    shutil.copy(ROOT / "weights" / "catalog.json", tmp_path / "weights")
+    assert (ROOT / "adain_core" / "experiments").is_dir() and not (tmp_path / "adain_core" / "experiments").exists()
+
+    def adain(*words):
+        return subprocess.run([sys.executable, "-m", "adain_core", *words], cwd=tmp_path, capture_output=True, text=True)
+
+    report = adain(*arguments(config), "-o", "report.json")
+    assert report.returncode == 0 and "4 pairs, 16x16" in report.stdout and (tmp_path / "report.json").is_file()
+    refused = adain("evaluate", "comparison")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    offered = refused.stderr.partition("choose from")[2]
+    assert "sheet" in offered and "ablation" not in offered
+
+
+def arguments(config) -> list[str]:
     names = {"boil_pairs": "boil"}
     options = [text for key, value in config.items() for text in ("--" + names.get(key, key).replace("_", "-"), str(value))]
-    return main(["evaluate", *options, *map(str, more)])
+    return ["evaluate", *options]
+
+
+def command(config, *more) -> int:
+    return main([*arguments(config), *map(str, more)])

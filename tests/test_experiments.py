@@ -5,44 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from adain_core.cli import main
-from adain_core.evaluation import ablation, comparison, figures
+from adain_core.cli import main, measurements
 from adain_core.evaluation.losses import Losses
-from adain_core.evaluation.normalization import equalized
-from adain_core.images import load_image, save_image
+from adain_core.experiments import ablation, comparison
+from adain_core.experiments.normalization import equalized
 from adain_core.networks import fast
 from adain_core.networks.vgg import VGGDecoder
 from adain_core.normalization import InstanceNorm2d
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Three contents and five styles."""
-    folder = tmp_path_factory.mktemp("pictures")
-    generator = torch.Generator().manual_seed(3)
-    for kind, count in (("contents", 3), ("styles", 5)):
-        (folder / kind).mkdir()
-        for index in range(count):
-            picture = torch.nn.functional.interpolate(torch.rand(1, 3, 5, 6, generator=generator), (40, 48), mode="bilinear")
-            save_image(picture, folder / kind / f"{kind[0]}{index}.png")
-    return folder
-
-
-@pytest.fixture
-def evaluate(folders, vgg, small_files, tmp_path):
-    """Runs a report on the small networks; its status, JSON and figure."""
-    pictures = ["--contents", folders / "contents", "--styles", folders / "styles", "--loss-encoder", vgg, "--size", 32]
-    model = ["--model", *small_files]
-
-    def run(report, *more, models=True, name="report"):
-        out = tmp_path / f"{name}.json"
-        extra = model if models else []
-        status = main(["evaluate", report, *map(str, [*pictures, *extra, "--device", "cpu", "-o", out, *more])])
-        if status:
-            return status, None, None
-        return status, json.loads(out.read_text()), Image.open(out.with_suffix(".png"))
-
-    return run
 
 
 def only(tables):
@@ -50,21 +19,21 @@ def only(tables):
     return table
 
 
-def test_the_comparison_places_every_method_on_the_curve(evaluate, capsys):
+def test_the_comparison_places_every_method_on_the_curve(measure, capsys):
     arguments = ["--iterations", 6, "--training-steps", 3, "--crop-size", 16, "--batch-size", 2, "--content-count", 1]
-    status, report, figure = evaluate("comparison", *arguments)
+    status, found, figure = measure("comparison", *arguments)
     assert status == 0 and figure.size[0] > 500
-    table = only(report["tables"])
+    table = only(found["tables"])
     shown = capsys.readouterr().out
     for name in ("the untouched content", "small", "Style-Swap", "one style, instance normalization",
                  "one style, batch normalization", "optimisation, 6 iterations"):  # fmt: skip
         row = table[name]
         assert name in shown and all(math.isfinite(row[part]) for part in ("content loss", "style loss"))
         assert row["content + 10 style"] == pytest.approx(row["content loss"] + 10 * row["style loss"])
-    curve = report["curves"]["optimisation"]
+    curve = found["curves"]["optimisation"]
     assert len(curve["style"]) == 7 and table["the untouched content"]["as iteration, sum"] == 0
     assert curve["style"][0] == pytest.approx(table["the untouched content"]["style loss"], rel=1e-4)
-    assert evaluate("comparison", *arguments, name="again")[1] == report
+    assert measure("comparison", *arguments, file="again")[1] == found
 
 
 def test_a_method_is_as_good_as_the_first_iteration_that_is_as_low():
@@ -73,28 +42,28 @@ def test_a_method_is_as_good_as_the_first_iteration_that_is_as_low():
     assert comparison.reached(curve, lambda each: each.style <= 1.0) is None
 
 
-def test_the_ablation_trains_four_variants_and_judges_their_order(evaluate, small_files, tmp_path):
+def test_the_ablation_trains_four_variants_and_judges_their_order(measure, small_files, tmp_path):
     arguments = ["--steps", 3, "--batch-size", 2, "--encoder", small_files[0], "--size", 16, "--learning-rate", 0.01]
-    status, report, _ = evaluate("ablation", *arguments, "--folder", tmp_path / "kept", models=False)
+    status, found, _ = measure("ablation", *arguments, "--folder", tmp_path / "kept", models=False)
     assert status == 0
     names = ["Enc-AdaIN-Dec", "Enc-Concat-Dec", "Enc-AdaIN-BNDec", "Enc-AdaIN-INDec"]
-    assert list(report["curves"]) == names == list(only(report["tables"]))
-    assert all(len(curve["content"]) == len(curve["style"]) == 3 for curve in report["curves"].values())
-    assert len({curve["style"][0] for curve in report["curves"].values()}) == 4
-    assert len(report["findings"]) == 8 and report["findings"][-1].startswith("the paper's order")
+    assert list(found["curves"]) == names == list(only(found["tables"]))
+    assert all(len(curve["content"]) == len(curve["style"]) == 3 for curve in found["curves"].values())
+    assert len({curve["style"][0] for curve in found["curves"].values()}) == 4
+    assert len(found["findings"]) == 8 and found["findings"][-1].startswith("the paper's order")
     for name in names:
         Image.open(tmp_path / "kept" / name / "samples.png").load()
-    anew = evaluate("ablation", *arguments, models=False, name="anew")[1]
-    assert anew["curves"] == report["curves"] and anew["findings"] == report["findings"]
+    anew = measure("ablation", *arguments, models=False, file="anew")[1]
+    assert anew["curves"] == found["curves"] and anew["findings"] == found["findings"]
     longer = ["--steps", 4, *arguments[2:], "--folder", tmp_path / "kept"]
-    went_on = evaluate("ablation", *longer, models=False, name="longer")[1]
-    assert all(went_on["curves"][name]["style"][:3] == report["curves"][name]["style"] for name in names)
+    went_on = measure("ablation", *longer, models=False, file="longer")[1]
+    assert all(went_on["curves"][name]["style"][:3] == found["curves"][name]["style"] for name in names)
 
 
-def test_the_ablation_takes_the_papers_encoder(evaluate):
+def test_the_ablation_takes_the_papers_encoder(measure):
     arguments = ["--steps", 1, "--batch-size", 2, "--encoder", "", "--size", 16]
-    status, report, _ = evaluate("ablation", *arguments, models=False)
-    assert status == 0 and report["networks"]["encoder"] == report["networks"]["loss network"]
+    status, found, _ = measure("ablation", *arguments, models=False)
+    assert status == 0 and found["networks"]["encoder"] == found["networks"]["loss network"]
 
 
 def test_the_verdict_says_which_claims_hold():
@@ -108,6 +77,7 @@ def test_the_verdict_says_which_claims_hold():
 
 def test_the_concatenating_decoder_takes_twice_the_channels(small):
     encoder, decoder = small
+    decoder.plain = True
     concat = ablation.ConcatDecoder(decoder, seed=0).to(next(decoder.parameters()).device)
     features = encoder.encode(torch.rand(1, 3, 16, 16).to(next(encoder.parameters())))
     assert concat([torch.cat([x, x], 1) for x in features]).shape == (1, 3, 16, 16)
@@ -128,9 +98,9 @@ def test_a_normalised_decoder_sees_the_whole_picture(monkeypatch):
         torch.testing.assert_close(decoder(features), wanted)
 
 
-def test_controls_are_pictures_and_numbers(evaluate):
-    status, report, figure = evaluate("controls")
-    tables = report["tables"]
+def test_controls_are_pictures_and_numbers(measure):
+    status, found, figure = measure("controls")
+    tables = found["tables"]
     assert status == 0 and figure.size[0] >= 7 * 32 and figure.size[1] >= 8 * 32
     strength = [row["distance to the content"] for row in tables["content-style trade-off"].values()]
     assert len(set(strength)) == 5
@@ -141,11 +111,11 @@ def test_controls_are_pictures_and_numbers(evaluate):
     assert len(tables["interpolation"]) == 3
 
 
-def test_the_four_normalizations_on_one_task(evaluate):
+def test_the_four_normalizations_on_one_task(measure):
     arguments = ["--training-steps", 3, "--crop-size", 16, "--batch-size", 2, "--content-count", 2]
-    status, report, _ = evaluate("normalization", *arguments)
-    assert status == 0 and len(report["curves"]) == 6
-    abilities = report["tables"]["2 contents, 32x32"]
+    status, found, _ = measure("normalization", *arguments)
+    assert status == 0 and len(found["curves"]) == 6
+    abilities = found["tables"]["2 contents, 32x32"]
     assert [row["styles"] for row in abilities.values()] == ["1", "1", "2", "any"]
     numbers = [row["learned for each"] for row in abilities.values()]
     assert numbers[0] == numbers[1] == numbers[2] != numbers[3] == "0 numbers"
@@ -173,42 +143,6 @@ def test_speeds_stand_with_and_without_the_style(tmp_path, capsys):
     Image.open(out.with_suffix(".png")).load()
 
 
-def test_finished_pictures_are_judged_as_the_models_own(evaluate, folders, small_files, tmp_path):
-    networks = ["--encoder", str(small_files[0]), "--decoder", str(small_files[1])]
-    contents, styles = tmp_path / "squares" / "contents", tmp_path / "squares" / "styles"
-    for kind, folder in (("contents", contents), ("styles", styles)):
-        folder.mkdir(parents=True)
-        for path in (folders / kind).iterdir():
-            save_image(load_image(path)[..., 4:44], folder / path.name)
-    finished = tmp_path / "other program"
-    command = ["stylize", str(contents), "--styles", str(styles), "--per-picture", "5", "--style-size", "0", *networks]
-    assert main([*command, "--device", "cpu", "-o", str(finished)]) == 0
-    pictures = ["--contents", contents, "--styles", styles, "--size", 40, "--results", finished]
-    status, report, figure = evaluate("sheet", *pictures)
-    assert status == 0 and figure.size[0] >= 4 * 40 and figure.size[1] >= 6 * 40
-    table = only(report["tables"])
-    assert table[str(finished)] == pytest.approx(table["small"], rel=0.02)
-    assert table["the untouched content"]["style loss"] != pytest.approx(table["small"]["style loss"], rel=0.02)
-
-
-def test_a_folder_without_a_pair_is_named(evaluate, folders, capsys):
-    assert evaluate("sheet", "--results", folders / "styles")[0] == 2
-    err = capsys.readouterr().err
-    assert "no picture whose name begins with" in err and err.count("\n") == 1
-
-
-def test_a_sheet_shows_the_pixels():
-    pictures = torch.rand(2, 3, 20, 20)
-    captions = [["a", ""], ["b\nlonger than there is room", "c"]]
-    page = figures.sheet([[pictures[:1], None], [pictures[1:], pictures[:1]]], captions)
-    box = (6, 6 + 16, 26, 6 + 16 + 20)
-    torch.testing.assert_close(load_pixels(page.crop(box)), pictures[0], rtol=0, atol=0.003)
-
-
-def load_pixels(picture):
-    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(20, 20, 3).permute(2, 0, 1) / 255
-
-
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -218,22 +152,16 @@ def load_pixels(picture):
         (["controls", "--styles", "CONTENTS"], "interpolation takes 4"),
         (["comparison", "--loss-encoder", "lite"], "give a VGG-19"),
         (["ablation", "--contents", "nowhere"], "nowhere"),
-        (["sheet", "-o", "sheet.png"], "is a picture"),
     ],
 )
-def test_errors_are_one_line(evaluate, folders, capsys, arguments, reason):
-    report, *more = [str(folders / "contents") if argument == "CONTENTS" else argument for argument in arguments]
-    assert evaluate(report, *more, models=report != "ablation")[0] == 2
+def test_errors_are_one_line(measure, picture_folders, capsys, arguments, reason):
+    name, *more = [str(picture_folders / "contents") if argument == "CONTENTS" else argument for argument in arguments]
+    assert measure(name, *more, models=name != "ablation")[0] == 2
     err = capsys.readouterr().err
     assert reason in err and err.count("\n") == 1
 
 
-def test_curves_without_matplotlib_stop_before_the_work(evaluate, capsys, monkeypatch):
-    monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None)
-    assert evaluate("comparison", "--contents", "nowhere")[0] == 2
+def test_curves_without_matplotlib_stop_before_the_work(measure, capsys, monkeypatch):
+    monkeypatch.setattr(measurements.importlib.util, "find_spec", lambda name: None)
+    assert measure("comparison", "--contents", "nowhere")[0] == 2
     assert "pip install '.[evaluate]'" in capsys.readouterr().err
-
-
-def test_the_bare_command_says_what_is_missing(capsys):
-    assert main(["evaluate", "--contents", "somewhere"]) == 2
-    assert "--styles is missing" in (err := capsys.readouterr().err) and err.count("\n") == 1

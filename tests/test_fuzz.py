@@ -28,6 +28,7 @@ from safetensors.torch import load, save
 from adain_core import catalog, encode_style, hub, legacy, load_encoder, load_style, mix_styles, transfer
 from adain_core.catalog import Entry, find_entry
 from adain_core.download import Download
+from adain_core.errors import AdainError
 from adain_core.files import read_safetensors
 from adain_core.images import limit_pixels, load_image, load_mask, pixel_limit
 from adain_core.large import check_large, needs_streaming
@@ -122,7 +123,7 @@ def read_or_refuse(read: Callable[[Path], object], path: Path, content: bytes | 
     begun = time.monotonic()
     try:
         return read(path)
-    except (ValueError, OSError) as error:
+    except (AdainError, OSError) as error:
         text = str(error)
         assert path.name in text and "\n" not in text and text.endswith(".") and len(text) < 1000, text
         return None

@@ -8,7 +8,6 @@ from PIL import Image, ImageCms
 
 from adain_core import encode_style, keep_colors, large, stylize, transfer
 from adain_core.cli import main
-from adain_core.cli import stylize as stylize_command
 from adain_core.images import load_image, save_image
 from adain_core.stylize import DeferredFeatures
 
@@ -125,7 +124,7 @@ def test_what_cannot_be_is_told_in_one_line_before_the_work(
     monkeypatch.chdir(tmp_path)
     save_image(picture, "in.png")
     if "broken" not in change:  # what is wrong behind the header shows when it is read
-        monkeypatch.setattr(stylize_command, "load_encoder", lambda *rest: pytest.fail("the networks were loaded"))
+        monkeypatch.setattr("adain_core.cli.options.load_encoder", lambda *rest: pytest.fail("the networks were loaded"))
     if change.pop("broken", False):
         (tmp_path / "in.png").write_bytes((tmp_path / "in.png").read_bytes()[:20_000])
     if change.pop("missing", False):

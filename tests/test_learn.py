@@ -7,6 +7,7 @@ import torch
 
 from adain_core import encode_style, learn_style, load_style, stylize
 from adain_core.cli import main
+from adain_core.errors import AdainError
 from adain_core.images import resize, save_image
 from adain_core.statistics import channel_statistics
 
@@ -77,16 +78,19 @@ def test_the_networks_are_left_alone(small, painting, contents):
     assert all(torch.equal(a, b) and a.grad is None for a, b in zip(before, after, strict=True))
 
 
-def test_another_encoders_decoder_and_pictures_that_are_none_are_refused(small, painting, contents, identity):
+def test_another_encoders_decoder_and_tensors_that_are_not_pictures_are_refused(small, painting, contents, identity):
     with pytest.raises(ValueError, match="reads the encoder 'small', the features are of 'identity'"):
         learn_style(identity, small[1], painting, contents)
     with pytest.raises(ValueError, match="the content picture holds NaN"):
         learn_style(*small, painting, contents * float("nan"))
     with pytest.raises(ValueError, match="steps must be at least 1"):
         learn_style(*small, painting, contents, 0)
+    for seed in (-1, 2**64):
+        with pytest.raises(AdainError, match=f"the seed is {seed}; give a whole number from 0"):
+            learn_style(*small, painting, contents, seed=seed)
 
 
-def test_the_command_learns_a_style(small_files, tmp_path, painting, contents):
+def test_the_command_learns_a_style(small_files, tmp_path, painting, contents, capsys):
     (tmp_path / "contents").mkdir()
     for index, content in enumerate(contents):
         save_image(content, tmp_path / "contents" / f"{index}.png")
@@ -97,3 +101,5 @@ def test_the_command_learns_a_style(small_files, tmp_path, painting, contents):
     assert main([*command, "-o", str(tmp_path / "learned.safetensors")]) == 0
     style = load_style(tmp_path / "learned.safetensors")
     assert (style.name, style.source, style.encoder_name) == ("learned", "me", "small")
+    assert main([*command, "--seed", "-1", "-o", str(tmp_path / "other.safetensors")]) == 2
+    assert "the seed is -1" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import torch
 from adain_core import decode, encode_style, mix_styles, stylize, tiling, transfer
 from adain_core.evaluation import plain
 from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
+from adain_core.networks.student import StudentDecoder, StudentEncoder
 from adain_core.networks.vgg import VGGDecoder, VGGEncoder
 from adain_core.stylize import DeferredFeatures
 from adain_core.tiling import Plan, Window, plan
@@ -15,6 +16,11 @@ def networks(kind, device):
     """An encoder and a decoder with random weights."""
     if kind == "vgg19":
         pair = VGGEncoder({}), VGGDecoder({})
+    elif kind == "student":
+        pair = (
+            StudentEncoder({"channels": [8, 12, 16], "blocks": [0, 1, 2]}),
+            StudentDecoder({"channels": [8, 12, 16], "blocks": [1, 2, 1]}),
+        )
     else:
         pair = PyramidEncoder({"channels": [8, 12, 16]}), PyramidDecoder({"channels": [8, 12, 16], "blocks": [1, 2, 1]})
     for seed, network in enumerate(pair):
@@ -35,6 +41,7 @@ def masked_mix(encoder):
 @pytest.mark.parametrize("mode", ["image", "region"])
 @pytest.mark.parametrize("kind, tile, size", [
     ("vgg19", 64, (97, 131)), ("pyramid", 64, (131, 203)), ("pyramid", 100, (75, 310)), ("pyramid", 128, (257, 129)),
+    ("student", 64, (131, 203)), ("student", 128, (257, 129)),
 ])  # fmt: skip
 def test_tiled_equals_untiled(kind, tile, size, mode, device):
     encoder, decoder = networks(kind, device)
@@ -67,7 +74,7 @@ def test_one_content_in_many_styles_can_be_tiled(device):
     assert plain.relative_error(tiled.cpu(), whole.cpu()) < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["vgg19", "pyramid"])
+@pytest.mark.parametrize("kind", ["vgg19", "pyramid", "student"])
 def test_halos_are_as_large_as_they_must_be_and_no_larger(kind):
     encoder, decoder = networks(kind, "cpu")
     side, stride = (128 if kind == "vgg19" else 256), decoder.stride

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from adain_core import encode_style, load_decoder, load_encoder, stylize
+from adain_core.cli import main
 from adain_core.cli import train as command
 from adain_core.evaluation import plain
 from adain_core.images import load_image
@@ -153,27 +154,27 @@ def test_crops_of_any_size_are_trained_on(config):
 @pytest.mark.parametrize(("accumulate", "style_loss"), [(1, "statistics"), (2, "gram")])
 def test_a_picture_serves_several_pairings(config, monkeypatch, accumulate, style_loss):
     config = dataclasses.replace(config, batch_size=4, accumulate=accumulate, style_loss=style_loss, consistency_every=0)
-    looks, steps = [], {}
-    look, forward = Objective.look, Objective.forward
+    prepared, steps = [], {}
+    prepare, forward = Objective.prepare, Objective.forward
 
-    def see(self, content, style):
-        looks.append((content, style))
-        return look(self, content, style)
+    def record(self, content, style):
+        prepared.append((content, style))
+        return prepare(self, content, style)
 
-    def compute(self, seen, step):
-        steps.setdefault(step, []).append((seen.content, seen.style))
-        known = look(self, seen.content, seen.style)
-        torch.testing.assert_close(seen.features, known.features)
-        for mine, wanted in zip(seen.statistics, known.statistics, strict=True):
-            torch.testing.assert_close(mine.mean, wanted.mean)
-        torch.testing.assert_close(seen.grams, known.grams)
-        return forward(self, seen, step)
+    def compare(self, batch, step):
+        steps.setdefault(step, []).append((batch.content, batch.style))
+        wanted = prepare(self, batch.content, batch.style)
+        torch.testing.assert_close(batch.content_features, wanted.content_features)
+        for found, other in zip(batch.style_statistics, wanted.style_statistics, strict=True):
+            torch.testing.assert_close(found.mean, other.mean)
+        torch.testing.assert_close(batch.style_grams, wanted.style_grams)
+        return forward(self, batch, step)
 
-    monkeypatch.setattr(Objective, "look", see)
-    monkeypatch.setattr(Objective, "forward", compute)
+    monkeypatch.setattr(Objective, "prepare", record)
+    monkeypatch.setattr(Objective, "forward", compare)
     train(dataclasses.replace(config, pairings=3, steps=6))
-    assert len(looks) == (trainer.POOL + 1) * accumulate  # one batch more for the second three steps
-    pool = [torch.cat(pictures) for pictures in zip(*looks, strict=True)]
+    assert len(prepared) == (trainer.POOL + 1) * accumulate  # one batch more for the second three steps
+    pool = [torch.cat(pictures) for pictures in zip(*prepared, strict=True)]
     drawn = []
     for parts in steps.values():
         for chosen, all_pictures in zip(map(torch.cat, zip(*parts, strict=True)), pool, strict=True):
@@ -229,11 +230,11 @@ def test_losses_of_the_pictures_as_they_are_shown(config, monkeypatch, clamp):
     objective = trainer.Trainer(config, torch.device("cpu")).objective
     generator = torch.Generator().manual_seed(0)
     content, style = torch.rand(2, 1, 3, 32, 32, generator=generator)
-    seen, picture = objective.look(content, style), 3 * torch.rand(1, 3, 32, 32, generator=generator) - 1
+    batch, picture = objective.prepare(content, style), 3 * torch.rand(1, 3, 32, 32, generator=generator) - 1
 
     def losses(result):
-        monkeypatch.setattr(objective, "_decode", lambda levels, styles, own, content: result[..., : content.shape[2], :])
-        return objective(seen, step=1)[1]
+        monkeypatch.setattr(objective, "_decode", lambda features, size: result[..., : size[0], :])
+        return objective(batch, step=1)[1]
 
     found, shown = losses(picture.requires_grad_()), losses(picture.detach().clamp(0, 1))
     assert all((found[name] == shown[name]) == clamp for name in found)
@@ -262,6 +263,24 @@ def test_another_recipe_does_not_go_on(config):
     train(dataclasses.replace(config, steps=8, log_every=1))
 
 
+def test_a_checkpoint_of_an_older_version_goes_on(config):
+    train(config)
+    checkpoint = config.output / "checkpoint.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    hashes = {name: state["recipe"][name] for name in ("loss_network", "encoder", "contents", "styles")}
+    recipe = dict(
+        channels=[4, 6], blocks=[1, 1], start_from="", batch_size=2, pairings=1, crop_size=32, resize_content=[32, 40],
+        resize_style=[32, 40], augment=False, optimizer="adam", learning_rate=3e-3, schedule="published", warmup=0,
+        clip_norm=10.0, ema=0.9, content_weight=1.0, content_target="adain", style_weight=10.0, style_loss="statistics",
+        layer_weights=[1.0] * 4, variation_weight=0.0, clamp=False, consistency_weight=1.0, consistency_every=2,
+        precision="float32", seed=0,
+    )  # fmt: skip
+    torch.save(state | {"recipe": recipe | hashes}, checkpoint)
+    steps = []
+    train(dataclasses.replace(config, steps=7), lambda step, losses: steps.append(step))
+    assert steps == [7]
+
+
 def test_a_damaged_checkpoint_is_named(config):
     config.output.mkdir()
     (config.output / "checkpoint.pt").write_bytes(b"nothing")
@@ -272,8 +291,8 @@ def test_a_damaged_checkpoint_is_named(config):
 def poison(monkeypatch, is_bad):
     whole = Objective.forward
 
-    def call(self, seen, step):
-        total, losses = whole(self, seen, step)
+    def call(self, batch, step):
+        total, losses = whole(self, batch, step)
         return (total * float("nan") if is_bad(step) else total), losses
 
     monkeypatch.setattr(Objective, "forward", call)
@@ -439,6 +458,18 @@ def test_the_paper_is_the_default(config):
     assert paper.rate(20_000) == pytest.approx(5e-5)
 
 
+def test_each_setting_is_explained_in_python_and_on_the_command_line(config, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "1000")  # no text is broken into lines
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    listed = {line.split()[0]: line for line in TrainingConfig.__doc__.splitlines() if line}
+    for field in dataclasses.fields(TrainingConfig):
+        text = listed[field.name if field.name in config.recipe() else f"{field.name}*"].split("): ", 1)[1]
+        assert f" --{field.name.replace('_', '-')}" in words and f" {text}" in words
+    assert listed["steps*"] == "    steps* (int = 160000): of the whole training; where it has done fewer, it goes on"
+
+
 def test_the_cosine_schedule_rises_stays_and_falls(config):
     config = dataclasses.replace(config, schedule="cosine", learning_rate=0.1, warmup=9, steps=90)
     assert config.rate(0) == pytest.approx(0.01)
@@ -451,12 +482,16 @@ def test_the_cosine_schedule_rises_stays_and_falls(config):
     "wrong",
     [
         dict(encoder="lite"), dict(steps=0), dict(schedule="linear"), dict(optimizer="sgd"), dict(ema=1.0),
-        dict(style_weight=float("nan")),
+        dict(style_weight=float("nan")), dict(seed=2**64),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(config, wrong):
     with pytest.raises(ValueError):
         dataclasses.replace(config, **wrong)
+
+
+def test_a_seed_of_many_bits_is_taken(config):
+    assert train(dataclasses.replace(config, seed=2**63, consistency_every=1, steps=1)).skipped_steps == 0
 
 
 def test_the_command_trains_and_goes_on(config, capsys):

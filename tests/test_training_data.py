@@ -1,6 +1,7 @@
 import itertools
 import logging
 import pickle
+import sys
 import threading
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from adain_core.errors import AdainError
 from adain_core.images import load_image
 from adain_core.training.data import PictureBatch, PictureFolder, decode, random_crop, stream
 
@@ -68,6 +70,20 @@ def test_a_tensor_of_pictures_gives_the_crops_of_their_files(pictures):
 def test_seeds_differ(pictures):
     first, second = (batches(PictureFolder(pictures, 16, 20, seed=seed), 1, batch_size=5, workers=0)[0] for seed in (0, 1))
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_that_no_generator_takes_is_refused(pictures, seed):
+    with pytest.raises(AdainError, match=f"the seed is {seed}; give a whole number from 0"):
+        PictureFolder(pictures, 16, seed=seed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+def test_names_may_be_any_bytes(pictures):
+    before = PictureFolder(pictures, 16).digest()
+    path = next(pictures.iterdir())
+    path.rename(path.with_name("\udce9t\udce9.png"))
+    assert PictureFolder(pictures, 16).digest() != before
 
 
 def test_the_global_generator_is_left_alone(pictures):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from adain_core.errors import AdainError
 from adain_core.video import Frame, Video, VideoWriter, join
 
 
@@ -63,6 +64,20 @@ def test_sound_that_the_result_cannot_hold_is_encoded_anew(tmp_path, ending, cod
     result = copy(Video(original), tmp_path / "result.mov")
     assert sum(len(data) for _, data in clips.packets(result, "audio")) > 0
     assert abs(clips.packets(result, "audio")[-1][0] - Fraction(12, 10)) < 0.1
+
+
+def test_sound_that_cannot_be_encoded_is_refused_in_one_sentence(tmp_path):
+    original = clips.write_clip(tmp_path / "clip.mkv", clips.noise(3), sound="pcm_s16le", layout="2.1")
+    with pytest.raises(AdainError, match=r"the sound of .*clip.mkv cannot be encoded by libopus .*; write another format"):
+        copy(Video(original), tmp_path / "result.webm")
+    assert not (tmp_path / "result.webm").exists()
+
+
+def test_frames_that_cannot_be_encoded_are_refused_in_one_sentence(tmp_path):
+    video = Video(clips.write_clip(tmp_path / "clip.mp4", clips.noise(2, 16, 16)))
+    with pytest.raises(AdainError, match=r"frames of 16400x2 pixels cannot be encoded by libx264 .*; make them smaller"):
+        with VideoWriter(tmp_path / "part.mp4", (2, 16400), video, ".mp4") as writer:
+            writer.write(Frame(torch.rand(1, 3, 2, 16400), 0))
 
 
 def test_varying_frame_times_are_kept(tmp_path):

@@ -17,8 +17,6 @@ import torch
 
 from adain_core import files, large, load_encoder, load_style
 from adain_core.cli import main
-from adain_core.cli import style as style_command
-from adain_core.cli import stylize as stylize_command
 from adain_core.hub import HubError
 from adain_core.images import load_image, save_image
 from adain_core.training.checkpoints import load_checkpoint
@@ -192,6 +190,7 @@ def test_a_read_only_cache_is_one_sentence(read_only, served, small_files, monke
         ["stylize", "photos", "photo.png", "-o", "kept", "--content-statistics", "running"],
         ["stylize", "clip.mp4", "photo.png", "-o", "kept/new.mp4"],
         ["stylize", "photos", "--styles", "photos", "-o", "kept/new"],
+        ["dataset", "photos", "photos", "-o", "kept/new"],
         ["style", "make", "photo.png", "-o", "kept/new.safetensors"],
         ["style", "learn", "photo.png", "--contents", "photos", "-o", "kept/new.safetensors"],
         ["style", "mix", "style.safetensors", "-o", "kept/new.safetensors"],
@@ -211,10 +210,8 @@ def test_commands_refuse_a_read_only_folder_before_the_work(read_only, tmp_path,
         save_image(torch.rand(3, 9, 9), path)
     writers.clips.write_clip(tmp_path / "clip.mp4", writers.clips.noise(2))
     writers.style(tmp_path / "style.safetensors", 1)
-    for module in (stylize_command, style_command):
-        monkeypatch.setattr(module, "load_encoder", began)
-    for module in ("convert.read_network", "evaluate.evaluate", "bench.bench"):
-        monkeypatch.setattr(f"adain_core.cli.{module}", began)
+    for function in ("options.load_encoder", "style.load_encoder", "convert.read_network", "evaluate.evaluate", "bench.bench"):
+        monkeypatch.setattr(f"adain_core.cli.{function}", began)
     monkeypatch.setattr("adain_core.training.trainer.frozen", began)
     assert main(command) == 2
     err = capsys.readouterr().err

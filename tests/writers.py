@@ -20,7 +20,7 @@ import torch
 
 from adain_core import encode_style
 from adain_core.clip import ClipState, ClipStylizer
-from adain_core.evaluation.bench import BenchConfig, BenchReport, Machine
+from adain_core.evaluation.bench import BenchConfig, BenchResult, Machine
 from adain_core.files import remove_leftovers
 from adain_core.images import save_image
 from adain_core.large import stylize_file
@@ -86,8 +86,8 @@ def large_picture(path: Path, seed: int) -> None:
     stylize_file(encoder, decoder, content, path, encode_style(encoder, noise(seed, 48, 48)), tile=64)
 
 
-def report(path: Path, seed: int) -> None:
-    BenchReport(BenchConfig(), Machine("a device", "a processor" * 1000, seed, "torch", 1.0), ()).save(path)
+def measurements(path: Path, seed: int) -> None:
+    BenchResult(BenchConfig(), Machine("a device", "a processor" * 1000, seed, "torch", 1.0), ()).save(path)
 
 
 WRITERS: dict[str, Callable[[Path, int], None]] = {
@@ -102,7 +102,7 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
     "video.mp4": video,
     "large.png": large_picture,
     "large.tif": large_picture,
-    "report.json": report,
+    "speed.json": measurements,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from PIL import Image
 from ..devices import is_out_of_memory, keep_freed_memory
 from ..errors import AdainError
 from ..images import limit_pixels, pixel_limit
-from . import bench, convert, evaluate, info, publish, pull, style, stylize, train
+from . import bench, convert, dataset, evaluate, info, publish, pull, style, stylize, train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,14 +26,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0, 1 where a part of many failed, 2 for an error (one line on stderr)."""
     parser = _Parser(prog="adain", description="Arbitrary style transfer by adaptive instance normalization.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (stylize, style, train, evaluate, bench, pull, convert, publish, info):
+    for command in (stylize, dataset, style, train, evaluate, bench, pull, convert, publish, info):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     keep_freed_memory()
-    limit = pixel_limit()
-    limit_pixels(getattr(arguments, "max_pixels", None) or limit)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does, where a name has letters that it cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    limit, given = pixel_limit(), getattr(arguments, "max_pixels", None)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what is below the limit
     try:
+        if given is not None and given < 0:
+            raise AdainError(f"--max-pixels is {given}; give the most pixels that a picture may have.")
+        limit_pixels(given or limit)
         return arguments.run(arguments)
     except (AdainError, OSError) as error:
         print(f"adain: {error}", file=sys.stderr)

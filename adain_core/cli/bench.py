@@ -9,7 +9,7 @@ import itertools
 from tqdm import tqdm
 
 from ..devices import DTYPES
-from ..evaluation.bench import BenchConfig, BenchReport, Row, bench
+from ..evaluation.bench import BenchConfig, BenchResult, Row, bench
 from ..files import check_writable
 from . import options
 
@@ -30,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         )
     parser.add_argument("--training", action="store_true", help="also measure a training step by the paper's recipe")
     options.add_device(parser)
-    options.add_report(parser, "all that is measured")
+    options.add_json_output(parser, "all that is measured")
     parser.set_defaults(run=run)
 
 
@@ -40,20 +40,20 @@ def run(arguments: argparse.Namespace) -> int:
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(BenchConfig)}
     config = BenchConfig(**given | {"sizes": tuple(arguments.sizes), "dtypes": tuple(arguments.dtypes)})
     with tqdm(unit="round", disable=None) as bar:
-        report = bench(config, options.follow(bar))
-    print(_table(report))
+        result = bench(config, options.follow(bar))
+    print(_table(result))
     if arguments.output:  # last, so that what cannot be written has been seen
-        report.save(arguments.output)
+        result.save(arguments.output)
     return 0
 
 
-def _table(report: BenchReport) -> str:
-    machine = report.machine
+def _table(result: BenchResult) -> str:
+    machine = result.machine
     lines = [
         str(machine),
         f"a large float32 matrix product: {machine.multiply_adds:.3g} multiply-adds a second",
     ]
-    for (size, parts), rows in itertools.groupby(report.rows, lambda row: (row.size, list(row.seconds))):
+    for (size, parts), rows in itertools.groupby(result.rows, lambda row: (row.size, list(row.seconds))):
         title = f"{size}x{size}, seconds"
         columns = [*parts, "times faster", "added MB", "of product", "rel. error"]
         lines += ["", f"{title:24}" + "".join(f"{column:>13}" for column in columns)]

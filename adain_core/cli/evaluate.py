@@ -1,4 +1,4 @@
-"""`adain evaluate`: how good a model is; its reports are in `experiments`."""
+"""`adain evaluate`: how good a model is; `measurements` adds further ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
 from ..evaluation.report import MODES
 from ..files import check_writable
-from . import experiments, options
+from . import measurements, options
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -36,15 +36,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="measure the boil of a moving view of a still on N of the pairs; 0 leaves it out (default: 4)",
     )  # fmt: skip
     options.add_half_life(parser)
-    options.add_report(parser, "the means and every pair")
+    options.add_json_output(parser, "the means and every pair")
     options.add_device(parser)
     options.add_dtype(parser, default="float32")
     parser.set_defaults(run=run)
-    experiments.add_parsers(parser)
+    measurements.add_parsers(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for option in ("contents", "styles", "loss_encoder"):  # a report has its own, so that the parser cannot require them
+    for option in ("contents", "styles", "loss_encoder"):  # a measurement has its own, so that the parser cannot require them
         if getattr(arguments, option) is None:
             raise AdainError(f"--{option.replace('_', '-')} is missing; see adain evaluate --help.")
     if arguments.output:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
-from ..devices import DTYPES
+from ..devices import DTYPES, resolve_device
 from ..hub import Progress
-from ..images import pixel_limit
-from ..weights import network_path
+from ..images import check_size, pixel_limit
+from ..networks import Decoder, Encoder
+from ..statistics import check_alpha
+from ..tiling import check_tile, reporting
+from ..weights import load_decoder, load_encoder, network_path
+
+Options = TypeVar("Options")
 
 _NAME, _FOLDER = {"metavar": "NAME"}, {"type": Path, "metavar": "DIR"}
 _WHOLE, _REAL = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
@@ -48,10 +56,79 @@ def bytes_bar(name: str) -> Iterator[Progress]:
         yield follow(bar)
 
 
+@contextlib.contextmanager
+def tile_bar() -> Iterator[None]:
+    """A progress bar where one picture is worked on in tiles."""
+    with tqdm(unit="tile", disable=None, delay=1, leave=False) as bar, reporting(follow(bar)):
+        yield
+
+
 def network(name: str, role: str) -> str:
     """The file of a network, pulled first under a progress bar where that is needed."""
     with bytes_bar(name) as progress:
         return str(network_path(name, role, progress))
+
+
+def given(kind: type[Options], arguments: argparse.Namespace) -> Options:
+    """The options `kind`, a dataclass, of the arguments of its fields' names; lists become tuples."""
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """An encoder and a decoder by their names, and the device and the number type that they compute in."""
+
+    encoder: str
+    decoder: str
+    device: str
+    dtype: str
+
+    def load_networks(self) -> tuple[Encoder, Decoder]:
+        """The networks, pulled first where that is needed. Raises AdainError or OSError where they cannot be used."""
+        device = resolve_device(self.device)
+        encoder = load_encoder(network(self.encoder, "encoder"), device, self.dtype)
+        return encoder, load_decoder(network(self.decoder, "decoder"), device, self.dtype)
+
+
+@dataclass(frozen=True)
+class ResultOptions(NetworkOptions):
+    """What the results of pictures, clips and data sets have in common. Raises AdainError for numbers out of range.
+
+    `size` and `style_size` are smallest sides in pixels, 0 for the pictures' own; `tile` is as in `transfer`.
+    """
+
+    output: Path
+    alpha: float
+    size: int
+    style_size: int
+    keep_colors: bool
+    tile: int | None
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+        check_size(self.size)
+        check_size(self.style_size)
+        check_tile(self.tile)
+
+
+@dataclass(frozen=True)
+class StylizeOptions(ResultOptions):
+    """A picture, a folder or a video, `content`, in the mix of `styles`, which are pictures and style files.
+
+    `weights` and `mask` are one for each style, or None; a mask is the name of a file, or "-". `content_statistics` None
+    takes what suits the content. `half_life` and `style_to` are for clips, `max_pixels` for pictures that are read in parts.
+    """
+
+    content: Path
+    styles: tuple[Path, ...]
+    weights: tuple[float, ...] | None
+    mask: tuple[str, ...] | None
+    match_colors: bool
+    content_statistics: str | None
+    half_life: float
+    style_to: Path | None
+    max_pixels: int | None
 
 
 def add_network(parser: argparse.ArgumentParser, role: str) -> None:
@@ -68,7 +145,7 @@ def add_dtype(parser: argparse.ArgumentParser, default: str = "auto") -> None:
     parser.add_argument("--dtype", default=default, choices=["auto", *DTYPES], help=text)
 
 
-def add_report(parser: argparse.ArgumentParser, content: str) -> None:
+def add_json_output(parser: argparse.ArgumentParser, content: str) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"write {content} as JSON")
 
 
@@ -84,6 +161,32 @@ def add_style_size(parser: argparse.ArgumentParser, name: str) -> None:
         name, type=int, default=512, metavar="PIXELS", dest="style_size",
         help="smallest side style pictures are resized to, which sets the scale of the strokes; 0 keeps (default: 512)",
     )  # fmt: skip
+
+
+def add_alpha(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--alpha", type=float, default=1.0, help="strength of the style, from 0 to 1 (default: 1)")
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size", type=int, default=0, metavar="PIXELS", help="smallest side the content is resized to; 0 keeps (default: 0)"
+    )
+
+
+def add_keep_colors(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep-colors", action="store_true", help="give the result the content's colours")
+
+
+def add_tile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tile", type=int, metavar="PIXELS",
+        help="side of the tiles that large pictures are worked on in; 0 never tiles (default: what fits the free memory)",
+    )  # fmt: skip
+
+
+def add_draw(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--per-picture", type=int, default=1, metavar="N", help="styles drawn for each picture (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="under which styles are drawn (default: 0)")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

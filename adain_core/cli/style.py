@@ -16,7 +16,7 @@ from ..images import load_image, load_mask
 from ..style import encode_style, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
 from ..training.learn import CONTENT_SIDE, CONTENTS, learn_style
-from ..weights import load_decoder, load_encoder
+from ..weights import load_encoder
 from . import options
 
 
@@ -92,10 +92,10 @@ def run_learn(arguments: argparse.Namespace) -> int:
     picture = load_image(arguments.picture)
     crops = PictureFolder(arguments.contents, CONTENT_SIDE, CONTENT_SIDE, flip=False, seed=arguments.seed)
     contents = torch.stack([crops[index] for index in range(min(CONTENTS, crops.count))]).float() / 255
-    device = resolve_device(arguments.device)
-    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
-    decoder = load_decoder(options.network(arguments.decoder, "decoder"), device, arguments.dtype)
-    loss_encoder = load_encoder(options.network(arguments.loss_encoder, "encoder"), device) if arguments.loss_encoder else None
+    encoder, decoder = options.given(options.NetworkOptions, arguments).load_networks()
+    loss_encoder = None
+    if arguments.loss_encoder:
+        loss_encoder = load_encoder(options.network(arguments.loss_encoder, "encoder"), resolve_device(arguments.device))
     with tqdm(unit="step", disable=None) as bar:
         style = learn_style(
             encoder, decoder, picture, contents, arguments.steps, arguments.learning_rate, arguments.seed, loss_encoder,

@@ -14,48 +14,6 @@ from ..training import PRESETS, TrainingConfig, train
 from . import options
 
 SETTINGS = {field.name: field for field in dataclasses.fields(TrainingConfig)}
-HELP = {
-    "contents": "folder of content pictures, with its sub-folders",
-    "styles": "folder of style pictures, with its sub-folders",
-    "output": "folder for networks, checkpoint, sample sheet and loss curve; a training found there goes on",
-    "loss_encoder": "the encoder, best a VGG-19, whose features the losses compare: a name or a file",
-    "name": "what the networks and their files are called",
-    "encoder": "the fixed encoder to train a decoder for (default: the loss encoder)",
-    "channels": "channels of a pyramid at strides 2, 4, 8, ...; trains its encoder too",
-    "blocks": "residual blocks of a pyramid's decoder at each stride",
-    "start_from": "networks to begin with: a bundled name, or DIR/NAME of their files; or inverse, a VGG-19's in closed form",
-    "steps": "of the whole training; where it has done fewer, it goes on",
-    "batch_size": "pictures a step, of all processes together",
-    "accumulate": "parts in which a batch is worked through, for less memory",
-    "pairings": "steps that a picture serves, each with another partner",
-    "crop_size": "side of the crops in pixels",
-    "resize_content": "smallest side contents are resized to, or from what to what",
-    "resize_style": "the same for styles, which sets the scale of the strokes",
-    "augment": "train on monochrome, inked, flat, patterned and other variations of the styles too",
-    "optimizer": "adam (the paper's) or muon",
-    "learning_rate": "the highest of the schedule",
-    "schedule": "published (the paper's) or cosine, of the learning rate",
-    "warmup": "steps over which the cosine schedule rises",
-    "clip_norm": "largest norm of a step's gradient; 0 clips none",
-    "ema": "decay of the mean of the weights, which is what is written; 0 writes the last weights",
-    "content_weight": "of the content loss",
-    "content_target": "adain (the paper's) or content (the content's own features)",
-    "style_weight": "of the style loss",
-    "style_loss": "statistics (the paper's) or gram",
-    "layer_weights": "weights of the style loss at relu1_1 to relu4_1, or at the loss encoder's levels",
-    "variation_weight": "of the results' total variation",
-    "clamp": "take the losses of the pictures as they are shown, clamped to [0, 1]",
-    "consistency_weight": "of what differs in the result of a crop that is noised, and shifted or zoomed",
-    "consistency_every": "steps from one that measures this to the next; 0 never does",
-    "precision": "auto, float32, bfloat16 or float16; auto takes bfloat16 where the device multiplies it fast",
-    "seed": "under which crops and weights are drawn",
-    "licence": "the weights' licence, kept in their files",
-    "workers": "processes that read pictures; 0 reads them between the steps",
-    "device": "cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found",
-    "log_every": "steps of which the losses' mean is a point of the loss curve",
-    "save_minutes": "from one checkpoint to the next",
-    "report_minutes": "after which networks, sample sheet and loss curve are renewed",
-}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -64,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     for name, field in SETTINGS.items():
         parser.add_argument(
             "--" + name.replace("_", "-"), required=field.default is dataclasses.MISSING, default=argparse.SUPPRESS,
-            help=HELP[name], **options.KINDS[field.type],
+            help=field.metadata["help"], **options.KINDS[field.type],
         )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -90,5 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
 
         result = train(config, progress)
     if first:
-        print(f"{result.decoder}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
+        file = result.decoder or result.encoder
+        print(f"{file}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
     return 0

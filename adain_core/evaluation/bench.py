@@ -97,7 +97,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class BenchReport:
+class BenchResult:
     """What `bench` found by `config`."""
 
     config: BenchConfig
@@ -114,7 +114,7 @@ def bench(
     config: BenchConfig,
     progress: Progress | None = None,
     others: Callable[[int, torch.device], list[Pipeline]] = lambda size, device: [],
-) -> BenchReport:
+) -> BenchResult:
     """Measure by `config`; `progress` is called with how many rounds are done, and of how many.
 
     `others` makes further pipelines that take their turns, of a size in pixels and a device.
@@ -138,7 +138,7 @@ def bench(
             with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
                 steps = partial(pipelines.training_steps, *networks, trained, folder, device)
                 rows += _measure(steps, pipelines.CROP_SIZE, config.runs, device, advance)
-        return BenchReport(config, _machine(device, config.runs), tuple(rows))
+        return BenchResult(config, _machine(device, config.runs), tuple(rows))
 
 
 def _measure(

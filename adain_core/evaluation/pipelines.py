@@ -54,7 +54,7 @@ def vgg_networks(encoder: str, decoder: str) -> tuple[Encoder, Decoder]:
         if network.architecture != plain.ARCHITECTURE:
             raise AdainError(f"{name} is a {network.architecture}; give a VGG-19, which the plain one can be compared with.")
         if not name:
-            network.initialize(seed=0)
+            network.requires_grad_(False).initialize(seed=0)
     if not decoder:
         networks[1].encoder_fingerprint = networks[0].fingerprint
     check_decoder(networks[1], networks[0].fingerprint, networks[0].name)
@@ -136,7 +136,7 @@ def training_steps(
         trainer = Trainer(config, device)
 
         def step(trainer: Trainer = trainer) -> Tensor:
-            return torch.tensor(list(trainer.train_step([trainer.objective.look(content, style)]).values()))
+            return torch.tensor(list(trainer.train_step([trainer.objective.prepare(content, style)]).values()))
 
         pipelines.append(Pipeline(VGG, dtype, {"step": step}))
     return pipelines

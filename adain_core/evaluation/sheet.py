@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
 from ..errors import AdainError
-from ..images import list_images
-from . import figures
-from .experiment import Experiment, ExperimentConfig, Judge, Table, load_models
+from ..images import list_images, to_pil
 from .losses import Losses, mean_losses
+from .measurement import Judge, Measurement, MeasurementConfig, Table, load_models
 from .progress import Counter, Progress
 from .report import load_square
 
+GAP, LINE = 6, 16  # pixels between pictures, and of a line of text
+
 
 @dataclass(frozen=True)
-class SheetConfig(ExperimentConfig):
+class SheetConfig(MeasurementConfig):
     """`models` are names of an encoder and a decoder, or of both; `results` folders of finished pictures.
 
     A finished picture's name begins with its content's and ends with its style's, without their extensions.
@@ -32,7 +37,7 @@ class SheetConfig(ExperimentConfig):
     style_count: int = 2
 
 
-def compare_pictures(config: SheetConfig, progress: Progress | None = None) -> Experiment:
+def compare_pictures(config: SheetConfig, progress: Progress | None = None) -> Measurement:
     """The mean losses of each model and folder on all pairs of the drawn pictures, and a sheet of them.
 
     Raises FileNotFoundError and AdainError for what cannot be used, and for a folder without the picture of a pair.
@@ -57,7 +62,27 @@ def compare_pictures(config: SheetConfig, progress: Progress | None = None) -> E
     means = {name: mean_losses(losses) for name, losses in found.items()}
     title = f"{len(judge.contents)} contents x {len(judge.styles)} styles, {config.size}x{config.size}"
     table = Table(title, ("content loss", "style loss"), {name: (mean.content, mean.style) for name, mean in means.items()})
-    return Experiment(config, judge.named(models), (table,), lambda: figures.sheet(cells, captions))
+    return Measurement(config, judge.named(models), (table,), lambda: draw_sheet(cells, captions))
+
+
+def draw_sheet(rows: Sequence[Sequence[Tensor | Image.Image | None]], captions: Sequence[Sequence[str]]) -> Image.Image:
+    """Pictures `(1, 3, S, S)` in rows, pixel by pixel, each under its caption of one or more lines; None is an empty place."""
+    pictures = [[to_pil(cell) if isinstance(cell, Tensor) else cell for cell in row] for row in rows]
+    side = max(max(cell.size) for row in pictures for cell in row if cell)
+    font = ImageFont.load_default(LINE * 3 // 4)
+    heads = [LINE * max(caption.count("\n") + 1 if caption else 0 for caption in row) for row in captions]
+    width, height = GAP + max(map(len, rows)) * (side + GAP), GAP + sum(head + side + GAP for head in heads)
+    page, top = Image.new("RGB", (width, height), "white"), GAP
+    draw = ImageDraw.Draw(page)
+    for row, texts, head in zip(pictures, captions, heads, strict=True):
+        for column, (cell, text) in enumerate(zip(row, texts, strict=True)):
+            left = GAP + column * (side + GAP)
+            for line, words in enumerate(text.split("\n")):
+                draw.text((left, top + line * LINE), _shortened(words, font, side), "black", font)
+            if cell:
+                page.paste(cell, (left, top + head))
+        top += head + side + GAP
+    return page
 
 
 def _finished(folder: str, content: str, style: str) -> Path:
@@ -71,3 +96,12 @@ def _finished(folder: str, content: str, style: str) -> Path:
     if not named:
         raise AdainError(f"{folder} holds no picture whose name begins with {begin} and ends with {end}; name its pictures so.")
     return min(named, key=lambda path: len(path.stem))  # a longer one is of a content or style whose name holds these
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, without its end where it is too long."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

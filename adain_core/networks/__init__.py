@@ -2,9 +2,10 @@
 
 from .base import Architecture, Decoder, Encoder, Level, Network
 from .pyramid import ARCHITECTURE as PYRAMID
+from .student import ARCHITECTURE as STUDENT
 from .vgg import ARCHITECTURE as VGG
 
 # A further architecture is registered here, under the name that network files give.
-ARCHITECTURES: dict[str, Architecture] = {each.encoder.architecture: each for each in (VGG, PYRAMID)}
+ARCHITECTURES: dict[str, Architecture] = {each.encoder.architecture: each for each in (VGG, PYRAMID, STUDENT)}
 
 __all__ = ["ARCHITECTURES", "Architecture", "Decoder", "Encoder", "Level", "Network"]

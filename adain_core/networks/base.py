@@ -16,6 +16,7 @@ from ..errors import AdainError
 from . import fast
 from .half import AroundColor, FlatColor
 from .layers import Arithmetic, ResidualBlock
+from .texture import NO_TEXTURE, Texture
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -189,22 +190,23 @@ class Decoder(Network):
         """
         raise NotImplementedError
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: Sequence[Tensor], texture: Texture = NO_TEXTURE) -> Tensor:
         """Pictures `(B, 3, H, W)`, not clamped, from one tensor of features per level, shallow first; float32.
 
-        H and W are the features' size times their stride, which may be a little more than the content's. In 16 bits what
-        sets the features apart from their means is computed (`half.py`).
+        H and W are the features' size times their stride, which may be a little more than the content's. A decoder that
+        reads no texture gives the same with any. In 16 bits what sets the features apart from their means is computed
+        (`half.py`).
         """
         with self._computing(*features):
             if self.dtype.itemsize > 2:
-                return self.draw([level.to(self.dtype) for level in features], Arithmetic(self.convolve))
+                return self.draw([level.to(self.dtype) for level in features], Arithmetic(self.convolve), texture)
             means = [level.float().mean((0, 2, 3), keepdim=True) for level in features]
             flat = FlatColor(self.convolve, self.dtype)
-            self.draw(means, flat)
+            self.draw(means, flat, NO_TEXTURE)
             rests = [(level.float() - mean).to(self.dtype) for level, mean in zip(features, means, strict=True)]
-            return self.draw(rests, AroundColor(self.convolve, flat.constants))
+            return self.draw(rests, AroundColor(self.convolve, flat.constants), texture)
 
-    def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+    def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
         """The pictures of `features`, every convolution computed by `arithmetic`."""
         raise NotImplementedError
 
@@ -243,7 +245,11 @@ def fingerprint(state: State, layers: Sequence[str]) -> str:
 
 
 def initialize(network: nn.Module, seed: int) -> None:
-    """He-normal kernels; residual blocks begin near the identity, a decoder's pictures around mid-grey."""
+    """He-normal kernels; residual blocks begin near the identity, a decoder's pictures around mid-grey.
+
+    Raises AdainError for a seed that `check_seed` refuses.
+    """
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     for convolution in convolutions:
@@ -256,6 +262,12 @@ def initialize(network: nn.Module, seed: int) -> None:
         if isinstance(network, Decoder):
             convolutions[-1].weight.mul_(0.1)
             convolutions[-1].bias.fill_(0.5)
+
+
+def check_seed(seed: int) -> None:
+    """Raise AdainError for a seed that is below 0 or has more than 64 bits, which no generator of random numbers takes."""
+    if not 0 <= seed < 2**64:
+        raise AdainError(f"the seed is {seed}; give a whole number from 0 to 2^64 - 1.")
 
 
 def whole_numbers(config: dict, name: str, least: int, most: int) -> list[int]:

@@ -18,7 +18,7 @@ class FlatColor(Arithmetic):
     def __init__(self, convolve: Convolve, dtype: torch.dtype):
         super().__init__(convolve)
         self.dtype = dtype
-        self.constants: dict[nn.Conv2d, Tensor] = {}
+        self.constants: dict[nn.Module, Tensor] = {}
 
     def relu(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
         return self.linear(convolution, x).to(self.dtype).float().relu()
@@ -28,6 +28,10 @@ class FlatColor(Arithmetic):
         self.constants[convolution] = x[0, :, 0, 0]
         return x
 
+    def rectified(self, module: nn.Module, x: Tensor) -> Tensor:
+        self.constants[module] = x[0, :, 0, 0]
+        return x.to(self.dtype).float().relu()
+
 
 class AroundColor(Arithmetic):
     """Convolutions in 16 bits on what sets a picture apart from a flat one; what they make of that are `constants`.
@@ -36,19 +40,28 @@ class AroundColor(Arithmetic):
     Exact up to that rounding. Sums, pooling and cropping of the rests give the rest of the whole's.
     """
 
-    def __init__(self, convolve: Convolve, constants: dict[nn.Conv2d, Tensor]):
+    def __init__(self, convolve: Convolve, constants: dict[nn.Module, Tensor]):
         super().__init__(convolve)
         self.constants = constants
 
     def relu(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
         constant = self.constants[convolution]
         rounded = constant.to(x.dtype)
-        x = self.convolve(convolution, x, constant - rounded)
-        rounded = rounded[:, None, None]
-        return torch.maximum(x, -rounded).add_(rounded.clamp(max=0))
+        return self._rectify(self.convolve(convolution, x, constant - rounded), rounded)
 
     def linear(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
         return self.convolve(convolution, x, torch.zeros_like(convolution.bias))
+
+    def rectified(self, module: nn.Module, x: Tensor) -> Tensor:
+        constant = self.constants[module]
+        rounded = constant.to(x.dtype)
+        return self._rectify(x + (constant - rounded).to(x.dtype)[:, None, None], rounded)
+
+    @staticmethod
+    def _rectify(x: Tensor, constant: Tensor) -> Tensor:
+        """`relu(constant + x) - relu(constant)`."""
+        constant = constant[:, None, None]
+        return torch.maximum(x, -constant).add_(constant.clamp(max=0))
 
     def whole(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
         return self.linear(convolution, x).float() + self.constants[convolution][:, None, None]

@@ -101,6 +101,16 @@ class UpsampleConv2d(nn.Conv2d):
         return upsample_conv2d(x, pixel_kernels(self.weight).to(x.dtype), self.bias if bias is None else bias)
 
 
+class PointwiseConv2d(nn.Conv2d):
+    """1x1 convolution; `bias` stands in for its own."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.conv2d(x, self.weight.to(x.dtype), (self.bias if bias is None else bias).to(x.dtype))
+
+
 class ResidualBlock(nn.Module):
     """`x + conv2(relu(conv1(x)))`, channels kept."""
 
@@ -137,3 +147,7 @@ class Arithmetic:
     def residual(self, block: ResidualBlock, x: Tensor) -> Tensor:
         """A residual block."""
         return x + self.linear(block.conv2, self.relu(block.conv1, x))
+
+    def rectified(self, module: nn.Module, x: Tensor) -> Tensor:
+        """What `module`, of several layers, gave as `x`, rectified."""
+        return F.relu(x)

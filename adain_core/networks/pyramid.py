@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import AdainError
 from .base import MOST_BLOCKS, MOST_CHANNELS, Architecture, Decoder, Encoder, Level, whole_numbers
 from .layers import Arithmetic, DownsampleConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
+from .texture import Texture
 
 COARSE_BLOCKS = 4  # residual blocks at the coarsest stride, where they are not given; at the others one
 
@@ -76,7 +77,7 @@ class PyramidDecoder(Decoder):
         with torch.no_grad():  # the pixels of a position begin equal, without a checkerboard (Aitken et al. 2017)
             self.out.weight.copy_(self.out.weight[::4].repeat_interleave(4, 0))
 
-    def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+    def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
         x = self._residual(self.blocks[-1], features[-1], arithmetic)
         for index in reversed(range(len(self.up))):
             x, below = arithmetic.linear(self.up[index], x), features[index]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .base import Architecture, Decoder, Encoder, Level, State, check_weights, fingerprint, load_checked, shapes
 from .layers import Arithmetic, ReflectionConv2d, UpsampleConv2d, reflection_pad
+from .texture import Texture
 
 POSITIONS = 60_000  # that a layer of the inverse is fitted to
 RIDGE = 1e-3  # of the mean square of what such a layer reads
@@ -130,7 +131,7 @@ class VGGDecoder(Decoder):
     def for_encoder(cls, encoder: Encoder, blocks: Sequence[int] | None = None) -> VGGDecoder:
         return cls({})
 
-    def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+    def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
         (x,) = features
         for names in self.blocks:
             scale = 2 if names[0] in self.upsampled else 1

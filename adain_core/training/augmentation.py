@@ -20,7 +20,7 @@ Transform = Callable[[Tensor, Random], Tensor]
 
 
 def augment_style(image: Tensor, rng: Random) -> Tensor:
-    """A style picture `(3, H, W)` in [0, 1] as it is, about half of the time, or one of `TRANSFORMS`, some twice."""
+    """Vary a style picture `(3, H, W)` in [0, 1]: about half stay as they are, the others get one or two of `TRANSFORMS`."""
     if rng.random() < UNCHANGED:
         return image
     image = _draw(rng)(image, rng)

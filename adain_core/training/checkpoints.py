@@ -1,4 +1,4 @@
-"""Checkpoints: all of a training's state in one file that is always whole."""
+"""Checkpoints: all of a training's state in one file, which is whole even if the process is killed while writing it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ def save_checkpoint(path: Path, recipe: dict, state: dict) -> None:
 
 
 def load_checkpoint(path: Path, recipe: dict) -> dict:
-    """The state that was saved. Raises AdainError for a file that holds none or one of another recipe, and OSError."""
-    with open(path, "rb") as file:  # one that cannot be opened may be whole
+    """The state that was saved. Raises AdainError for a file that is not a checkpoint or is one of another recipe, OSError
+    for one that cannot be opened, which may still be whole.
+    """
+    with open(path, "rb") as file:
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
             found = state["recipe"] if state["format"] == FORMAT else None
-        except Exception:  # torch.load raises whatever a damaged file leads it to
+        except Exception:  # torch.load raises almost anything for a damaged file
             found = None
     if found is None:
         raise AdainError(f"{path} is no checkpoint of a training; remove it to begin anew.")
-    # what a checkpoint of an older version does not know is not compared
+    # settings that are newer than the checkpoint are not compared
     changed = sorted(key for key in found if recipe.get(key) != found[key])
     if changed:
         raise AdainError(

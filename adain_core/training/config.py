@@ -1,4 +1,4 @@
-"""What a training is: its pictures, its networks, its recipe."""
+"""The settings of a training, and presets of them."""
 
 from __future__ import annotations
 
@@ -6,98 +6,128 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from ..errors import AdainError
 from ..files import is_safe_name
 from ..networks import Decoder, Encoder
+from ..networks.base import check_seed
 
-# Where pictures and results lie, and how the work is done, are no part of the recipe; nor is where it ends.
-NOT_RECIPE = (
-    "contents", "styles", "output", "name", "licence", "loss_encoder", "encoder", "steps", "accumulate", "workers",
-    "device", "log_every", "save_minutes", "report_minutes",
-)  # fmt: skip
-
+REQUIRED = dataclasses.MISSING
+INVERSE = "inverse"
 CHOICES = {
+    "stage": ("decoder", "encoder"),
     "optimizer": ("adam", "muon"),
     "schedule": ("published", "cosine"),
     "content_target": ("adain", "content"),
     "style_loss": ("statistics", "gram"),
 }
-INVERSE = "inverse"
+
+Config = TypeVar("Config", bound=type)
 
 
+def setting(default: Any, help: str, recipe: bool = True) -> Any:
+    """A dataclass field with its help text; `recipe`: whether a training must keep its value in order to go on."""
+    return dataclasses.field(default=default, metadata={"help": help, "recipe": recipe})
+
+
+def documented(config: Config) -> Config:
+    """Add the list of its settings to a configuration's docstring; those outside of the recipe are marked with *."""
+    lines = []
+    for field in dataclasses.fields(config):
+        default = "" if field.default is REQUIRED else f" = {field.default!r}"
+        star = "" if field.metadata["recipe"] else "*"
+        lines.append(f"    {field.name}{star} ({field.type}{default}): {field.metadata['help']}")
+    config.__doc__ = "\n".join([(config.__doc__ or "").rstrip(), "", *lines])
+    return config
+
+
+@documented
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Pictures of `contents` and `styles`, results in the folder `output` under `name`; the defaults are the paper's recipe.
+    """The settings of a training; the defaults are the paper's recipe.
 
-    Contents and styles are folders, or tensors `(N, 3 or 4, H, W)` in [0, 1]; networks are names, files, or networks, which
-    are copied. `loss_encoder` is the encoder whose features the losses compare: of a VGG-19 at relu1_1 to relu4_1, of
-    another at its levels. With `channels` empty a decoder for the fixed `encoder` (default: the loss encoder) is trained;
-    else a pyramid encoder and decoder with these channels at strides 2, 4, 8, ..., jointly. A pyramid decoder has `blocks`
-    of residual blocks at each stride (default: those of `start_from`, else one, and four at the coarsest). `start_from` is
-    the decoder, or names the networks (bundled, or the `DIR/NAME` of their files), whose weights a training begins with;
-    "inverse" fits a VGG-19's decoder to the pictures in closed form; without, weights are drawn from the seed.
+    Contents and styles are folders, or tensors `(N, 3 or 4, H, W)` in [0, 1]. Networks are names, files, or networks, which
+    are copied. With `channels` empty a decoder for the fixed `encoder` is trained; else a pyramid encoder and decoder,
+    jointly. `blocks` are by default those of `start_from`, else one at each stride and four at the coarsest. Without
+    `start_from`, weights are drawn from the seed.
 
-    Sizes are in pixels; a `resize` of (from, to) draws the smallest side anew for each crop. `augment` varies styles by
-    `augment_style`. `batch_size` is that of all processes together, `accumulate` in how many parts each takes its share, for
-    less memory. A picture serves some `pairings` steps, each with another partner: what the loss network sees of it is
-    computed once, and kept while it is among the pictures that batches are drawn from. `optimizer`: "adam", the paper's, or
-    "muon" (Jordan et al. 2024), which learns more from a step. `schedule`: "published" is `lr / (1 + 5e-5 step)`; "cosine"
-    rises over `warmup` steps, and falls along a cosine over the last third. `clip_norm` is the largest norm of a gradient,
-    0 for any. `ema` is the decay of the mean of the weights, which is what is written; 0 writes the last ones.
+    Sizes are in pixels. If the two sizes of a `resize` differ, one between them is drawn for each crop. With several
+    `pairings` the loss network sees a picture once, not at every step it serves. The optimizer "muon" (Jordan et al. 2024)
+    learns more from a step. The schedule "published" is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps and falls
+    along a cosine over the last third. Without `clamp`, as in the paper, a decoder may lower the losses by values beyond
+    black and white, which no picture can hold. The precision "float16" scales the gradients.
 
-    `content_target`: "adain", the paper's, or "content", the content's own features. `style_loss`: "statistics", the
-    paper's, or "gram"; `layer_weights` are of the loss encoder's layers. `variation_weight` is of the total variation. With
-    `clamp` the losses are of the pictures as they are shown, clamped to [0, 1]; else, as in the paper, a decoder may lower
-    them by values beyond black and white, which no picture keeps. Every `consistency_every`-th step (0: none) a noised and
-    shifted or zoomed crop must give the shifted or zoomed result.
-    `precision` "auto" is bfloat16 where the device multiplies it fast, else float32; "float16" scales the gradients.
-    The losses' means over `log_every` steps are kept; every `save_minutes` a checkpoint is written, every `report_minutes`
-    the networks and pictures. Raises AdainError for what cannot be.
+    A training goes on from its checkpoint only with the same pictures and networks, wherever they lie, and with the same
+    values of all settings below but those marked with *. Raises AdainError for settings out of range.
     """
 
-    contents: Path | Tensor
-    styles: Path | Tensor
-    output: Path
-    loss_encoder: str | Encoder
-    name: str = "decoder"
-    encoder: str | Encoder = ""
-    channels: tuple[int, ...] = ()
-    blocks: tuple[int, ...] = ()
-    start_from: str | Decoder = ""
-    steps: int = 160_000
-    batch_size: int = 8
-    accumulate: int = 1
-    pairings: int = 1
-    crop_size: int = 256
-    resize_content: tuple[int, int] = (512, 512)
-    resize_style: tuple[int, int] = (512, 512)
-    augment: bool = False
-    optimizer: str = "adam"
-    learning_rate: float = 1e-4
-    schedule: str = "published"
-    warmup: int = 0
-    clip_norm: float = 0.0
-    ema: float = 0.0
-    content_weight: float = 1.0
-    content_target: str = "adain"
-    style_weight: float = 10.0
-    style_loss: str = "statistics"
-    layer_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
-    variation_weight: float = 0.0
-    clamp: bool = False
-    consistency_weight: float = 0.0
-    consistency_every: int = 0
-    precision: str = "auto"
-    seed: int = 0
-    licence: str = ""
-    workers: int = 1
-    device: str = "auto"
-    log_every: int = 100
-    save_minutes: float = 5.0
-    report_minutes: float = 5.0
+    # Pictures, results, and the network that measures
+    contents: Path | Tensor = setting(REQUIRED, "folder of content pictures, with its sub-folders", recipe=False)
+    styles: Path | Tensor = setting(REQUIRED, "folder of style pictures, with its sub-folders", recipe=False)
+    output: Path = setting(
+        REQUIRED, "folder for networks, checkpoint, sample sheet and loss curve; a training found there goes on", recipe=False
+    )
+    loss_encoder: str | Encoder = setting(
+        REQUIRED, "the encoder, best a VGG-19, whose features the losses compare: a name or a file", recipe=False
+    )
+    name: str = setting("decoder", "what the networks and their files are called", recipe=False)
+
+    # Networks
+    stage: str = setting("decoder", "decoder; or encoder: teach a small encoder to see as the loss encoder does")
+    encoder: str | Encoder = setting("", "the fixed encoder to train a decoder for (default: the loss encoder)", recipe=False)
+    channels: tuple[int, ...] = setting((), "channels of a pyramid at strides 2, 4, 8, ...; trains its encoder too")
+    blocks: tuple[int, ...] = setting((), "residual blocks at each stride, of a decoder, or of an encoder that is taught")
+    start_from: str | Decoder = setting(
+        "", "networks to begin with: a bundled name, or DIR/NAME of their files; or inverse, a VGG-19's in closed form"
+    )
+
+    # Steps and batches
+    steps: int = setting(160_000, "of the whole training; where it has done fewer, it goes on", recipe=False)
+    batch_size: int = setting(8, "pictures a step, of all processes together")
+    accumulate: int = setting(1, "parts in which a batch is worked through, for less memory", recipe=False)
+    pairings: int = setting(1, "steps that a picture serves, each with another partner")
+
+    # Crops
+    crop_size: int = setting(256, "side of the crops in pixels")
+    resize_content: tuple[int, int] = setting((512, 512), "smallest side contents are resized to, or from what to what")
+    resize_style: tuple[int, int] = setting((512, 512), "the same for styles, which sets the scale of the strokes")
+    augment: bool = setting(False, "train on monochrome, inked, flat, patterned and other variations of the styles too")
+
+    # Optimizer
+    optimizer: str = setting("adam", "adam (the paper's) or muon")
+    learning_rate: float = setting(1e-4, "the highest of the schedule")
+    schedule: str = setting("published", "published (the paper's) or cosine, of the learning rate")
+    warmup: int = setting(0, "steps over which the cosine schedule rises")
+    clip_norm: float = setting(0.0, "largest norm of a step's gradient; 0 clips none")
+    ema: float = setting(0.0, "decay of the mean of the weights, which is what is written; 0 writes the last weights")
+
+    # Losses
+    content_weight: float = setting(1.0, "of the content loss")
+    content_target: str = setting("adain", "adain (the paper's) or content (the content's own features)")
+    style_weight: float = setting(10.0, "of the style loss")
+    style_loss: str = setting("statistics", "statistics (the paper's) or gram")
+    layer_weights: tuple[float, ...] = setting(
+        (1.0, 1.0, 1.0, 1.0), "weights of the style loss at relu1_1 to relu4_1, or at the loss encoder's levels"
+    )
+    variation_weight: float = setting(0.0, "of the results' total variation")
+    clamp: bool = setting(False, "take the losses of the pictures as they are shown, clamped to [0, 1]")
+    consistency_weight: float = setting(0.0, "of what differs in the result of a crop that is noised, and shifted or zoomed")
+    consistency_every: int = setting(0, "steps from one that measures this to the next; 0 never does")
+
+    # How it is computed and shown
+    precision: str = setting(
+        "auto", "auto, float32, bfloat16 or float16; auto takes bfloat16 where the device multiplies it fast"
+    )
+    seed: int = setting(0, "under which crops and weights are drawn")
+    licence: str = setting("", "the weights' licence, kept in their files", recipe=False)
+    workers: int = setting(1, "processes that read pictures; 0 reads them between the steps", recipe=False)
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found", recipe=False)
+    log_every: int = setting(100, "steps of which the losses' mean is a point of the loss curve", recipe=False)
+    save_minutes: float = setting(5.0, "from one checkpoint to the next", recipe=False)
+    report_minutes: float = setting(5.0, "after which networks, sample sheet and loss curve are renewed", recipe=False)
 
     def __post_init__(self) -> None:
         if self.channels and self.encoder:
@@ -106,6 +136,9 @@ class TrainingConfig:
             raise AdainError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
         if min(self.warmup, self.consistency_every, self.seed, self.workers) < 0:
             raise AdainError("warmup, consistency_every, seed and workers must be at least 0.")
+        if self.stage == "encoder" and (len(self.channels) != len(self.blocks) or not self.channels or self.pairings > 1):
+            raise AdainError("to teach an encoder, give channels and blocks, a number of each for every stride, and 1 pairing.")
+        check_seed(self.seed)
         if not len(self.resize_content) == len(self.resize_style) == 2:
             raise AdainError("resize_content and resize_style each take two sizes, from what to what, which may be the same.")
         if not is_safe_name(self.name):
@@ -121,9 +154,16 @@ class TrainingConfig:
             if isinstance(value := getattr(self, field.name), float) and not math.isfinite(value):
                 raise AdainError(f"{field.name} is {value}; give a finite number.")
 
+    @property
+    def trained_roles(self) -> tuple[str, ...]:
+        """Which of the networks are trained: "encoder", "decoder"."""
+        if self.stage == "encoder":
+            return ("encoder",)
+        return ("encoder", "decoder") if self.channels else ("decoder",)
+
     def recipe(self) -> dict:
-        """What must agree for a training to go on, as JSON has it."""
-        names = [field.name for field in dataclasses.fields(self) if field.name not in NOT_RECIPE]
+        """The settings that must stay the same for a training to go on, in types that JSON has."""
+        names = [field.name for field in dataclasses.fields(self) if field.metadata["recipe"]]
         recipe = {name: getattr(self, name) for name in names}
         start = self.start_from.name if isinstance(self.start_from, Decoder) else self.start_from
         recipe["start_from"] = Path(start).name  # it is published, and folders are private
@@ -140,6 +180,20 @@ class TrainingConfig:
 
 PRESETS: dict[str, dict] = {
     "paper": {},
+    "lite-encoder": {
+        "name": "lite",
+        "stage": "encoder",
+        "channels": (32, 64, 192),
+        "blocks": (0, 1, 2),
+        "crop_size": 128,
+        "resize_content": (160, 512),
+        "resize_style": (160, 512),
+        "optimizer": "muon",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "warmup": 50,
+        "ema": 0.99,
+    },
     "lite": {
         "name": "lite",
         "channels": (32, 64, 128),

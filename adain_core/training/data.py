@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import AdainError
 from ..images import damage_named, list_images, load_image, on_white, opened, to_pil
+from ..networks.base import check_seed
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +24,13 @@ Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
 
 
 class RandomCrops(Dataset):
-    """Random crops `(3, crop_size, crop_size)`, uint8 RGB, of `count` pictures; the base of those of folders and tensors.
+    """Random crops `(3, crop_size, crop_size)`, uint8 RGB, of `count` pictures: the base class for folders and tensors.
 
     Sample `i` of an endless stream depends on the pictures, the settings and `(seed, i)` alone. Every epoch shows each
     picture once, in an order of its own: the smallest side is resized to `resize` pixels (of a range, a size uniform in
     its logarithm is drawn), never below the crop; a random crop is taken, half of them are flipped, then `augment` is
-    applied to the crop as float32 in [0, 1]. Alpha is composited on white. Raises AdainError for sizes that cannot be.
+    applied to the crop as float32 in [0, 1]. Alpha is composited on white. Raises AdainError for seeds out of range, sizes
+    below 1 and a range from the larger to the smaller.
     """
 
     count: int
@@ -43,18 +45,22 @@ class RandomCrops(Dataset):
         seed: int = 0,
     ):
         self.crop_size, self.augment, self.flip, self.seed = crop_size, augment, flip, seed
+        check_seed(seed)
         smallest, largest = (resize, resize) if isinstance(resize, int) else resize
         if crop_size < 1 or not 1 <= smallest <= largest:
-            raise AdainError(f"a crop of {crop_size} pixels at sizes {smallest} to {largest} is none; give positive sizes.")
+            raise AdainError(
+                f"a crop of {crop_size} pixels cannot be taken at sizes {smallest} to {largest}; give positive sizes, the"
+                " smaller one first."
+            )
         self.sizes = max(smallest, crop_size), max(largest, crop_size)
         self._order: tuple[int, np.ndarray] = -1, np.empty(0)
 
     def digest(self) -> str:
-        """Differs where the pictures differ."""
+        """A hash of the pictures, by which a training recognises them."""
         raise NotImplementedError
 
     def _readable(self, index: int) -> Image.Image:
-        """Picture `index`, upright RGB, its smallest side at most the largest of `sizes`."""
+        """Picture `index`, or another in the place of a damaged one: upright, RGB, the smallest side at most `sizes[1]`."""
         raise NotImplementedError
 
     def __getitem__(self, sample: int) -> Tensor:
@@ -95,9 +101,9 @@ class PictureBatch(RandomCrops):
 class PictureFolder(RandomCrops):
     """Random crops of the pictures in `folder` and below.
 
-    A file that cannot be read is replaced by the next one that can be, and named by `broken`. Up to `cache_bytes` of decoded
-    pictures are kept, shared out among the workers. Raises FileNotFoundError for no folder and AdainError for one without
-    a readable picture.
+    A file that cannot be read is replaced by the next readable one, and listed in `broken`. Up to `cache_bytes` of decoded
+    pictures are kept, shared out among the workers. Raises FileNotFoundError for a folder that does not exist and AdainError
+    for one without a readable picture.
     """
 
     def __init__(self, folder: str | Path, crop_size: int, *settings: object, cache_bytes: int = 1 << 30, **more: object):
@@ -107,21 +113,21 @@ class PictureFolder(RandomCrops):
         self.count = len(self.files)
         self._cache: dict[int, Image.Image] = {}
         self._cache_left = cache_bytes
-        # in shared memory: what a worker finds broken, the process that logs knows
+        # in shared memory, so that the process that logs sees which files the workers found broken
         self._broken = torch.zeros(self.count, dtype=torch.bool).share_memory_()
         self._readable(0)
 
     @property
     def broken(self) -> list[Path]:
         """Files that turned out to be unreadable so far, in any worker."""
-        # of a copy: nonzero() fails where a worker writes between its count and its look
+        # of a copy: nonzero() counts first and then collects, and fails if a worker writes in between
         return [self.files[index] for index in self._broken.clone().nonzero().flatten().tolist()]
 
     def digest(self) -> str:
         return folder_digest(self.folder, self.files)
 
     def _readable(self, index: int) -> Image.Image:
-        """The picture of file `index`, or of the next one that can be read."""
+        """The picture of file `index`, or of the next readable one."""
         for candidate in (*range(index, len(self.files)), *range(index)):
             picture = self._picture(candidate)
             if picture is not None:
@@ -133,11 +139,11 @@ class PictureFolder(RandomCrops):
             return self._cache.get(index)
         try:
             picture = decode(self.files[index], self.sizes[1])
-        except Exception:  # damaged files make decoders raise nearly anything, and none may end a run of hours
+        except Exception:  # decoders raise almost anything for a damaged file, which must not end a run of hours
             self._broken[index] = True
             return None
         worker = get_worker_info()
-        # pictures come round in cycles, so that what was decoded first is kept: the oldest is as good as any
+        # every picture comes once an epoch, so that the first ones decoded are as good to keep as any
         size = 4 * picture.width * picture.height * (worker.num_workers if worker else 1)
         if size <= self._cache_left:
             self._cache[index] = picture
@@ -151,9 +157,9 @@ def pictures_of(source: str | Path | Tensor, *settings: object, **more: object) 
 
 
 def folder_digest(folder: Path, files: Sequence[Path]) -> str:
-    """Of the names and sizes of a folder's files, wherever it lies."""
+    """A hash of the names and sizes of a folder's files, the same wherever the folder lies."""
     lines = (f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n" for path in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()  # on Linux a name may be any bytes
 
 
 def decode(path: str | Path, side: int) -> Image.Image:
@@ -196,8 +202,8 @@ def stream(
 ) -> Iterator[list[Tensor]]:
     """Endless batches, one `(batch_size, 3, crop, crop)` uint8 tensor per folder, from sample `position` of all processes on.
 
-    Process `rank` of `world_size` takes every `world_size`-th sample: together they see what one process with the sum
-    of their batch sizes sees, and step k of either starts at `position = k * batch_size * world_size`. `workers`
+    Process `rank` of `world_size` takes every `world_size`-th sample: together they take the samples of one process with
+    the sum of their batch sizes, and step k of either starts at `position = k * batch_size * world_size`. `workers`
     processes decode (0: this one). Files found to be broken are logged, a line each time their number has doubled.
     """
     loader = DataLoader(

@@ -1,4 +1,4 @@
-"""Several processes, one training: what torch's launcher (`torchrun`) started."""
+"""One training in several processes, which torch's launcher (`torchrun`) started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..devices import rank_and_size
 
 @contextlib.contextmanager
 def processes(device: torch.device) -> Iterator[None]:
-    """The launched processes connected, by NCCL on CUDA and Gloo elsewhere; nothing where there is one process."""
+    """Connect the launched processes, by NCCL on CUDA and Gloo elsewhere; does nothing for a single process."""
     if rank_and_size()[1] == 1:
         yield
         return
@@ -27,7 +27,7 @@ def processes(device: torch.device) -> Iterator[None]:
 
 
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor that every process has."""
+    """The mean of `values` over all processes."""
     if not dist.is_initialized():
         return values
     dist.all_reduce(values)

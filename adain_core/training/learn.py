@@ -15,6 +15,7 @@ from ..errors import AdainError
 from ..images import check_pictures, resize
 from ..losses import content_loss, style_loss
 from ..networks import Decoder, Encoder
+from ..networks.base import check_seed
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from ..style import Component, Style, encode_style
 from ..stylize import check_decoder
@@ -27,8 +28,8 @@ CONTENT_SIDE, STYLE_SIDE = 256, 512  # smallest sides in pixels
 CONTENTS = 16  # at most so many are learned from
 SPEED = 5  # deviations for 1: at the usual learning rate of 0.02, a step moves statistics by about a tenth of one
 CONTENT_WEIGHT = 0.1  # beside the style loss: the proportion of the paper's training
-CHECK_EVERY, PATIENCE = 10, 3  # steps between looks at all contents; looks without a gain after which it ends
-GAIN = 0.998  # a loss below so much of the best is a gain
+CHECK_EVERY, PATIENCE = 10, 3  # steps between checks on all contents; checks without a gain after which it ends
+GAIN = 0.998  # a loss is a gain if it is below this part of the best
 
 
 def learn_style(
@@ -42,35 +43,37 @@ def learn_style(
     loss_encoder: Encoder | None = None,
     progress: Report | None = None,
 ) -> Style:
-    """The style of `style_picture` `(1, 3, H, W)` with statistics that serve it better than the encoded ones.
+    """The style of `style_picture` `(1, 3, H, W)`, with statistics that give results closer to it than the encoded ones.
 
-    They start as `encode_style` has them and are refined by gradient on `contents` `(N, 3, H, W)`, both in [0, 1], with
+    They start as those of `encode_style` and are refined by gradient on `contents` `(N, 3, H, W)`, both in [0, 1], with
     fixed networks: the affine pair of conditional instance normalization (Dumoulin et al. 2017), of one style. The loss is
-    that of training, of the results clamped to [0, 1], as `loss_encoder` (default: `encoder`) sees them. At most 16
-    contents, evenly spaced, are learned from, at 256 pixels; on these the style loss is never above that of the start. It
-    ends early where 30 steps gain nothing.
+    that of training, of the results clamped to [0, 1], in the features of `loss_encoder` (default: `encoder`). At most 16
+    contents, evenly spaced, are learned from, at 256 pixels; on these the style loss is never above that of the start.
+    Learning ends early after 30 steps without a gain.
 
-    `progress(done, steps, picture)` is called at each step, at some with a stylised content; what it raises ends it. Raises
-    ValueError for pictures that are none and for a decoder of another encoder.
+    `progress(done, steps, picture)` is called at each step, at some of them with a stylised content; an exception from it
+    ends the learning. Raises AdainError for numbers out of range, tensors that are not pictures and a decoder of another
+    encoder.
     """
     check_decoder(decoder, encoder.fingerprint, encoder.name)
     if steps < 1 or not 0 < learning_rate <= 1:
         raise AdainError("steps must be at least 1, and the learning rate above 0 and at most 1.")
+    check_seed(seed)
     style_picture, contents = check_pictures(style_picture, "style")[:1, :3], check_pictures(contents, "content")[:, :3]
     places = torch.linspace(0, len(contents) - 1, min(CONTENTS, len(contents))).round().long()
     device = next(encoder.parameters()).device
-    # a host may call in inference mode, in which nothing can be learned
+    # a host may call in inference mode, which has no gradients
     with torch.inference_mode(False), torch.enable_grad(), exact_float32():
         start = encode_style(encoder, style_picture, STYLE_SIDE)
         pictures = (resize(x.clone(), side) for x, side in ((contents[places], CONTENT_SIDE), (style_picture, STYLE_SIDE)))
-        view = _View(encoder, decoder, loss_encoder or encoder, *(picture.to(device) for picture in pictures))
-        levels = view.learn(start.to(device).components[0].levels, steps, learning_rate, seed, progress)
+        learner = _StyleLearner(encoder, decoder, loss_encoder or encoder, *(picture.to(device) for picture in pictures))
+        levels = learner.learn(start.to(device).components[0].levels, steps, learning_rate, seed, progress)
     component = Component(start.components[0].weight, tuple(level.map(lambda tensor: tensor.cpu()) for level in levels))
     return dataclasses.replace(start, components=(component,))
 
 
-class _View:
-    """Frozen copies of the networks, and what they see of the contents and of the style picture."""
+class _StyleLearner:
+    """Frozen copies of the networks, the contents' features, and the statistics and features that the losses compare with."""
 
     @torch.no_grad()
     def __init__(self, encoder: Encoder, decoder: Decoder, loss_encoder: Encoder, contents: Tensor, style: Tensor):
@@ -86,7 +89,7 @@ class _View:
     def learn(
         self, start: Sequence[ChannelStatistics], steps: int, learning_rate: float, seed: int, progress: Report | None
     ) -> list[ChannelStatistics]:
-        """The best of what gradient descent finds from `start` on."""
+        """The best statistics that gradient descent finds from `start` on."""
         offsets = [torch.zeros(2, *level.mean.shape, device=level.mean.device, requires_grad=True) for level in start]
         optimizer = torch.optim.Adam(offsets, learning_rate)
         generator = torch.Generator().manual_seed(seed)
@@ -115,17 +118,17 @@ class _View:
 
     @torch.no_grad()
     def check(self, levels: Sequence[ChannelStatistics]) -> tuple[float, Tensor]:
-        """The mean style loss of all contents, and the first one's picture."""
+        """The mean style loss over all contents, and the first content's picture."""
         losses = [self.losses(index, levels) for index in range(len(self.contents))]
         return fmean(style.item() for style, _, _ in losses), losses[0][2]
 
     def losses(self, index: int, levels: Sequence[ChannelStatistics]) -> tuple[Tensor, Tensor, Tensor]:
-        """Style and content loss of a content in the style of these statistics, and its picture."""
+        """Style and content loss of content `index` in the style of these statistics, and its picture."""
         result = self.decoder([adain(x, level) for x, level in zip(self.contents[index], levels, strict=True)])
-        # as it is shown: what lies beyond black and white could be bent to lower the losses, and break the picture
+        # clamped, as it is shown: values beyond black and white could lower the losses and break the picture
         result = result[:, :, : self.size[0], : self.size[1]].clamp(0, 1)
-        seen = self.loss_encoder.features(result, self.layers)
-        return style_loss(seen, self.style), content_loss(seen[-1], self.targets[index]), result
+        features = self.loss_encoder.features(result, self.layers)
+        return style_loss(features, self.style), content_loss(features[-1], self.targets[index]), result
 
 
 def _moved(levels: Sequence[ChannelStatistics], offsets: Sequence[Tensor]) -> list[ChannelStatistics]:

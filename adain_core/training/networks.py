@@ -1,4 +1,4 @@
-"""The networks of a training: new ones, the frozen one that measures, and their files."""
+"""The networks of a training: how they begin, frozen copies of others, and their files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .config import INVERSE, TrainingConfig
 
 Network = TypeVar("Network", Encoder, Decoder)
 
-TRAINED = "pyramid"  # the architecture of an encoder that is trained
+TAUGHT, TRAINED = "student", "pyramid"  # architectures of an encoder that is taught, and of one trained with its decoder
 
 
 def training_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -30,8 +30,8 @@ def training_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def frozen(network: str | Network, role: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Network:
-    """The plain network of a name or a file, or a copy of the one that is given: a host keeps its own where it likes, and
-    as inference tensors, which nothing can be trained through.
+    """The plain network of a name or a file, or a copy of the given network: a host may move its own, or hold it as
+    inference tensors, through which no gradients pass.
     """
     if isinstance(network, str):
         network = {"encoder": load_encoder, "decoder": load_decoder}[role](network, device, dtype)
@@ -40,11 +40,20 @@ def frozen(network: str | Network, role: str, device: torch.device, dtype: torch
     return network.copy_for(device, dtype)
 
 
-def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.device) -> tuple[Encoder, Decoder]:
+def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.device) -> tuple[Encoder, Decoder | None]:
     """The encoder, fixed or to be trained, and the decoder, in float32; weights are those of `start_from`, or drawn.
 
-    Raises AdainError where `start_from` does not fit the encoder.
+    There is no decoder where an encoder is taught.
+
+    Raises AdainError for a `start_from` that does not fit the encoder.
     """
+    if config.stage == "encoder":
+        encoder = ARCHITECTURES[TAUGHT].encoder({"channels": list(config.channels), "blocks": list(config.blocks)})
+        encoder.initialize(config.seed)
+        encoder.plain = True
+        if config.start_from:
+            load_checked(encoder, frozen(config.start_from, "encoder", device).state_dict())
+        return encoder.to(device, memory_format=torch.channels_last), None
     inverse = config.start_from == INVERSE
     start = frozen(config.start_from, "decoder", device) if config.start_from and not inverse else None
     if config.channels:
@@ -55,16 +64,16 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
         encoder = frozen(config.encoder, "encoder", device) if config.encoder else loss_network
     kind = ARCHITECTURES[encoder.architecture].decoder
     if inverse and not kind.has_inverse():
-        raise AdainError(f"no decoder of {encoder.name!r} is found in closed form, as a VGG-19's is; start otherwise.")
+        raise AdainError(f"only a VGG-19 is inverted in closed form, not {encoder.name!r}; start from something else.")
     decoder = kind.for_encoder(encoder, config.blocks or (start.config.get("blocks") if start else None))
     decoder.initialize(config.seed + 1)
     decoder.plain = True
     if start:
-        if not config.channels:
-            check_decoder(start, encoder.fingerprint, encoder.name)
-        load_checked(decoder, start.state_dict())
         if config.channels:
             load_checked(encoder, frozen(config.start_from, "encoder", device).state_dict())
+        else:
+            check_decoder(start, encoder.fingerprint, encoder.name)
+        load_checked(decoder, start.state_dict())
     return tuple(network.to(device, memory_format=torch.channels_last) for network in (encoder, decoder))
 
 
@@ -73,17 +82,17 @@ def trained_file(config: TrainingConfig, role: str) -> Path:
     return Path(config.output) / network_file(config.name, role)
 
 
-def write_networks(config: TrainingConfig, encoder: Encoder, decoder: Decoder, recipe: dict) -> None:
-    """Write the decoder, and the encoder if it was trained, with kernels in float16 and the recipe in the metadata."""
-    name, mark = encoder.name, encoder.fingerprint
-    files = [(decoder, "decoder")]
-    if config.channels:
-        name, mark = config.name, fingerprint(_on_cpu(encoder), encoder.layer_names())
-        files.append((encoder, "encoder"))
-    for network, role in files:
-        state = _on_cpu(network)
+def write_networks(config: TrainingConfig, networks: dict[str, Network], recipe: dict) -> None:
+    """Write those of an encoder and a decoder that were trained, with kernels in float16 and the recipe in the metadata."""
+    encoder = networks["encoder"]
+    encoder_name, encoder_fingerprint = encoder.name, encoder.fingerprint
+    if "encoder" in config.trained_roles:
+        encoder_name, encoder_fingerprint = config.name, fingerprint(_on_cpu(encoder), encoder.layer_names())
+    for role in config.trained_roles:
+        network = networks[role]
         file = NetworkFile(
-            role, network.architecture, network.config, state, config.name, name, mark, recipe, config.licence
+            role, network.architecture, network.config, _on_cpu(network), config.name, encoder_name, encoder_fingerprint,
+            recipe, config.licence,
         )  # fmt: skip
         write_network(file, trained_file(config, role), "float16")
 

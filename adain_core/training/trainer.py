@@ -29,15 +29,17 @@ from .data import RandomCrops, pictures_of, stream
 from .distributed import mean_over_processes, processes
 from .muon import Muon
 from .networks import frozen, new_networks, trained_file, training_dtype, write_networks
-from .objective import Objective, Seen
-from .report import loss_curve, sample_sheet
+from .objective import Batch, Objective
+from .pictures import loss_curve, sample_sheet
+from .teaching import EncoderObjective
 
 log = logging.getLogger(__name__)
 
-PERSISTENT = 20  # steps in a row without a finite loss
-SAMPLES, PREVIEWED = 8, 4  # pairs of the sample sheet and of a preview
-POOL = 16  # batches, among which those are drawn that serve several steps
-INVERTED = 48 * 128**2  # pixels of the contents, and of the styles, that a decoder is fitted to in closed form
+MAX_SKIPPED = 20  # steps in a row without a finite loss, after which the training ends
+SAMPLE_PAIRS, PREVIEW_PAIRS = 8, 4  # pairs in the sample sheet, and in a preview
+POOL = 16  # batches from which each step draws its own, where pictures serve several steps
+INVERSE_PIXELS = 48 * 128**2  # of the contents, and of the styles, that a decoder is fitted to in closed form
+OBJECTIVES = {"decoder": Objective, "encoder": EncoderObjective}
 OPTIMIZERS = {"adam": torch.optim.Adam, "muon": Muon}
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -46,13 +48,14 @@ Preview = Callable[[Tensor], None]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Files of the networks (`encoder` None where it was fixed), mean losses up to each logged step, and what was skipped.
+    """Files of the networks (None for one that is not trained), mean losses up to each of the logged `steps`, and the
+    numbers of steps skipped and of files that could not be read.
 
-    A loss that no step before a logged one had is None there.
+    A mean is None where no step since the last logged one had that loss.
     """
 
     encoder: Path | None
-    decoder: Path
+    decoder: Path | None
     steps: list[int]
     losses: dict[str, list[float | None]]
     skipped_steps: int
@@ -65,25 +68,26 @@ def train(
     """Train by `config`, or go on from the checkpoint in its output folder.
 
     `progress(step, losses)` is called after every step, `preview` with a sample sheet `(3, H, W)` of some fixed pairs at
-    the start and every `preview_every` steps; what they raise, and an interrupt during a step, ends the training once its
-    checkpoint and networks are written. While it runs, the networks, `samples.png` and `losses.png` are renewed in the
-    folder. Raises AdainError for folders without pictures, a checkpoint of another recipe and a folder that another
-    training writes to, FileNotFoundError for no folder, and FloatingPointError where losses stay non-finite.
+    the start and every `preview_every` steps; an exception from either, or an interrupt during a step, ends the training
+    after its checkpoint and networks are written. While it runs, the networks, `samples.png` and `losses.png` are renewed in
+    the folder. Raises AdainError for folders without pictures, a checkpoint of another recipe and a folder that another
+    training writes to, FileNotFoundError for a folder that does not exist, and FloatingPointError for losses that stay
+    non-finite.
     """
     device = resolve_device(config.device)
-    # a host may call in inference mode, in which nothing can be trained
+    # a host may call in inference mode, which has no gradients
     with torch.inference_mode(False), torch.enable_grad(), processes(device), exact_float32():
         trainer = Trainer(config, device)
-        with trainer.alone():
+        with trainer.exclusive():
             trainer.run(progress, preview, preview_every)
             return trainer.result()
 
 
 class Trainer:
-    """A training's state. Whatever is random is a function of the seed and the step, so the step alone says where it is.
+    """A training's state. Everything random is a function of the seed and the step, so a checkpoint keeps no generator.
 
-    Of several processes each trains on its share of every batch; the first alone writes files. `vary` makes another decoder of
-    the usual one, and `objective` is what is minimised: for experiments.
+    Of several processes each trains on its share of every batch; only the first writes files. For experiments, `vary` turns
+    the usual decoder into another one, and `objective` takes the place of what is minimised.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class Trainer:
         config: TrainingConfig,
         device: torch.device,
         vary: Callable[[Decoder], Decoder] = lambda decoder: decoder,
-        objective: type[Objective] = Objective,
+        objective: type[Objective] | None = None,
     ):
         self.config, self.output, self.device = config, Path(config.output), device
         self.rank, self.processes = rank_and_size()
@@ -103,8 +107,9 @@ class Trainer:
         check_folder(self.output)
         dtype = training_dtype(config.precision, device)
         loss_network = frozen(config.loss_encoder, "encoder", device, dtype)
-        self.encoder, decoder = new_networks(config, loss_network, device)
-        self.decoder = vary(decoder).to(device)
+        encoder, decoder = new_networks(config, loss_network, device)
+        decoder = decoder and vary(decoder).to(device)
+        self.networks = {"encoder": encoder, "decoder": decoder}
         augment = augment_style if config.augment else None
         self.folders = (
             pictures_of(config.contents, config.crop_size, config.resize_content, seed=config.seed),
@@ -112,29 +117,29 @@ class Trainer:
         )
         self.recipe = config.recipe() | {
             "loss_network": loss_network.fingerprint,
-            "encoder": "" if config.channels else self.encoder.fingerprint,
+            "encoder": "" if "encoder" in config.trained_roles else encoder.fingerprint,
             "contents": self.folders[0].digest(),
             "styles": self.folders[1].digest(),
         }
         self.checkpoint = self.output / "checkpoint.pt"
         if config.start_from == INVERSE and not self.checkpoint.exists():
-            count = math.ceil(INVERTED / config.crop_size**2)
-            self.decoder.fit_inverse(self.encoder, torch.cat([self._pictures(folder, count) for folder in self.folders]))
-        self.objective = objective(config, loss_network, self.encoder, self.decoder, dtype)
-        networks = [self.encoder, self.decoder] if config.channels else [self.decoder]
-        self.parameters = [p.requires_grad_(True) for network in networks for p in network.parameters()]
+            count = math.ceil(INVERSE_PIXELS / config.crop_size**2)
+            decoder.fit_inverse(encoder, torch.cat([self._first_crops(folder, count) for folder in self.folders]))
+        self.objective = (objective or OBJECTIVES[config.stage])(config, loss_network, encoder, decoder, dtype)
+        trained = [self.networks[role] for role in config.trained_roles]
+        self.parameters = [p.requires_grad_(True) for network in trained for p in network.parameters()]
         self.model = self.objective if self.processes == 1 else DistributedDataParallel(self.objective)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else self.parameters
         self.optimizer = OPTIMIZERS[config.optimizer](self.parameters, config.learning_rate)
         self.step, self.skipped = 0, 0
-        self.steps: list[int] = []
-        self.losses: dict[str, list[float | None]] = {}
-        self.recent: list[dict[str, float]] = []
+        self.steps: list[int] = []  # those that were logged
+        self.losses: dict[str, list[float | None]] = {}  # means up to each of them
+        self.recent: list[dict[str, float]] = []  # the losses of each step since
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Go on from the checkpoint, if there is one; inside no other training may write to the folder."""
+    def exclusive(self) -> Iterator[None]:
+        """Reserve the output folder for this training, and go on from the checkpoint in it, if there is one."""
         make_folder(self.output)
         with contextlib.ExitStack() as stack:
             if self.rank == 0:
@@ -142,60 +147,60 @@ class Trainer:
                     stack.enter_context(locked(self.output / ".lock"))
                 except BlockingIOError:
                     raise AdainError(f"another training writes to {self.output} now; wait, or give another name.") from None
-                networks = [trained_file(self.config, role) for role in ("encoder", "decoder")]
+                networks = [trained_file(self.config, role) for role in self.networks]
                 for file in (self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"):
                     remove_leftovers(file)
             if self.checkpoint.exists():
-                self._restore()
+                self._load_checkpoint()
             yield
 
     def run(self, progress: Progress | None, preview: Preview | None, preview_every: int) -> None:
         """Train up to the last step; arguments and errors are those of `train`."""
         config = self.config
         if preview:
-            preview(self.sample_sheet(PREVIEWED))
-        saved = reported = time.monotonic()
+            preview(self.sample_sheet(PREVIEW_PAIRS))
+        saved = written = time.monotonic()
         in_a_row = 0
         batches = self._batches()
         while self.step < config.steps:
-            with self._kept_at(KeyboardInterrupt):  # until its update, a step has changed nothing
+            with self._saving_on(KeyboardInterrupt):  # until its update, a step has changed nothing
                 gradients = self._gradients(next(batches))
             losses = self._update(*gradients)
             in_a_row = 0 if losses else in_a_row + 1
-            if in_a_row == PERSISTENT:
+            if in_a_row == MAX_SKIPPED:
                 raise DivergedError(
-                    f"the losses of {PERSISTENT} steps in a row were not finite, up to step {self.step}; lower the"
+                    f"the losses of {MAX_SKIPPED} steps in a row were not finite, up to step {self.step}; lower the"
                     " learning rate or train in float32."
                 )
             if self.step % config.log_every == 0:
-                self._log()
-            with self._kept_at(BaseException):  # a caller's own way to stop may be any exception
+                self._log_losses()
+            with self._saving_on(BaseException):  # a caller may stop the training by any exception
                 if progress:
                     progress(self.step, losses)
                 if preview and self.step % preview_every == 0:
-                    preview(self.sample_sheet(PREVIEWED))
+                    preview(self.sample_sheet(PREVIEW_PAIRS))
             if self.rank == 0 and time.monotonic() - saved > 60 * config.save_minutes:
-                self._save()
+                self._save_checkpoint()
                 saved = time.monotonic()
-            if self.rank == 0 and time.monotonic() - reported > 60 * config.report_minutes:
-                self._report()
-                reported = time.monotonic()
-        self._keep()
+            if self.rank == 0 and time.monotonic() - written > 60 * config.report_minutes:
+                self._write_results()
+                written = time.monotonic()
+        self._save_all()
 
-    def train_step(self, parts: list[Seen]) -> dict[str, float]:
-        """One step on a batch in parts; its losses, or nothing where they were not finite and the step was skipped."""
+    def train_step(self, parts: list[Batch]) -> dict[str, float]:
+        """One step on a batch in parts; its losses, which are empty if they were not finite and the step was skipped."""
         return self._update(*self._gradients(parts))
 
-    def _gradients(self, parts: list[Seen]) -> tuple[dict[str, float], bool]:
-        """Fill in the gradients of a batch. Its losses, and whether these and the gradients are finite."""
+    def _gradients(self, parts: list[Batch]) -> tuple[dict[str, float], bool]:
+        """Compute the gradients of a batch in parts. Its losses, and whether these and the gradients are finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(self.step)
         self.optimizer.zero_grad()
         sums = None
         for index, part in enumerate(parts, 1):
-            # processes exchange their gradients once a step
-            waits = self.processes > 1 and index < len(parts)
-            with self.model.no_sync() if waits else contextlib.nullcontext():
+            # processes exchange their gradients once a step, at its last part
+            last = index == len(parts)
+            with contextlib.nullcontext() if last or self.processes == 1 else self.model.no_sync():
                 total, losses = self.model(part, self.step)
                 self.scaler.scale(total / len(parts)).backward()
             values = torch.stack([total, *losses.values()]).detach() / len(parts)
@@ -206,7 +211,7 @@ class Trainer:
         return dict(zip(losses, values, strict=True)), math.isfinite(total + norm.item())
 
     def _update(self, losses: dict[str, float], finite: bool) -> dict[str, float]:
-        """Move the weights, or skip a step that is not finite; the losses of one that is not skipped."""
+        """Move the weights, or skip the step if it is not finite; its losses, which are empty for a skipped one."""
         if finite:
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -223,46 +228,46 @@ class Trainer:
         return losses
 
     def result(self) -> TrainingResult:
-        """Of the steps so far."""
+        """The result of the steps so far."""
+        files = {role: trained_file(self.config, role) for role in self.config.trained_roles}
         broken = sum(len(folder.broken) for folder in self.folders)
-        encoder = trained_file(self.config, "encoder") if self.config.channels else None
-        return TrainingResult(encoder, trained_file(self.config, "decoder"), self.steps, self.losses, self.skipped, broken)
+        return TrainingResult(files.get("encoder"), files.get("decoder"), self.steps, self.losses, self.skipped, broken)
 
-    def _batches(self) -> Iterator[list[Seen]]:
+    def _batches(self) -> Iterator[list[Batch]]:
         """This process's share of each step's batch, in parts, from the current step on."""
         config = self.config
         first, turn = divmod(self.step, config.pairings)
         share, start = config.batch_size // self.processes, first * config.batch_size
         pinned = self.device.type == "cuda"
         pictures = stream(self.folders, share, start, self.rank, self.processes, config.workers, pinned)
-        pool: deque[Seen] = deque(maxlen=POOL * share)
-        for batch in pictures:
-            content, style = (self._to_device(x).chunk(config.accumulate) for x in batch)
-            parts = [self.objective.look(*pair) for pair in zip(content, style, strict=True)]
+        pool: deque[Batch] = deque(maxlen=POOL * share)
+        for crops in pictures:
+            chunks = (self._to_device(x).chunk(config.accumulate) for x in crops)
+            parts = [self.objective.prepare(*pair) for pair in zip(*chunks, strict=True)]
             if config.pairings == 1:
                 yield parts
                 continue
             pool.extend(pair for part in parts for pair in part.pairs())
             if len(pool) == pool.maxlen:
                 for _ in range(turn, config.pairings):
-                    yield self._drawn(pool, share)
+                    yield self._draw(pool, share)
                 turn = 0
 
-    def _drawn(self, pool: Sequence[Seen], count: int) -> list[Seen]:
-        """Contents and, apart from them, styles of a pool, in parts, as the step draws them."""
+    def _draw(self, pool: Sequence[Batch], count: int) -> list[Batch]:
+        """A step's batch in parts, its contents and its styles drawn from a pool independently."""
         rng = np.random.default_rng((self.config.seed, 2, self.step, self.rank))
         contents, styles = ([pool[index] for index in rng.permutation(len(pool))[:count]] for _ in range(2))
         size = count // self.config.accumulate
-        return [Seen.combined(contents[at : at + size], styles[at : at + size]) for at in range(0, count, size)]
+        return [Batch.combined(contents[at : at + size], styles[at : at + size]) for at in range(0, count, size)]
 
-    def _pictures(self, folder: RandomCrops, count: int) -> Tensor:
-        """The first crops of a folder."""
+    def _first_crops(self, folder: RandomCrops, count: int) -> Tensor:
+        """The first `count` crops of a folder, `(count, 3, S, S)`."""
         return self._to_device(torch.stack([folder[index] for index in range(count)]))
 
     def _to_device(self, pictures: Tensor) -> Tensor:
         return pictures.to(self.device).contiguous(memory_format=torch.channels_last).float() / 255
 
-    def _log(self) -> None:
+    def _log_losses(self) -> None:
         if not self.recent:
             return
         names = sorted({name for values in self.recent for name in values})
@@ -274,28 +279,28 @@ class Trainer:
         log.info("step %d: %s", self.step, ", ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
 
     @contextlib.contextmanager
-    def _kept_at(self, stop: type[BaseException]) -> Iterator[None]:
-        """Where it is stopped inside by such an exception, write the checkpoint and the networks first."""
+    def _saving_on(self, exception: type[BaseException]) -> Iterator[None]:
+        """Write the checkpoint and the results before such an exception passes on."""
         try:
             yield
-        except stop:
-            self._keep()
+        except exception:
+            self._save_all()
             log.info("stopped at step %d; the networks and the checkpoint so far are in %s", self.step, self.output)
             raise
 
-    def _keep(self) -> None:
+    def _save_all(self) -> None:
         if self.rank == 0:
-            self._save()
-            self._report()
+            self._save_checkpoint()
+            self._write_results()
 
-    def _save(self) -> None:
+    def _save_checkpoint(self) -> None:
         state = {"step": self.step, "skipped": self.skipped, "optimizer": self.optimizer.state_dict()}
         state["scaler"] = self.scaler.state_dict()
         state |= {"parameters": [p.detach() for p in self.parameters], "average": [p.detach() for p in self.average]}
-        state |= {"steps": self.steps, "losses": self.losses, "recent": self.recent}
+        state |= {"steps": self.steps, "losses": self.losses, "recent": self.recent, "running": self.objective.running}
         save_checkpoint(self.checkpoint, self.recipe, state)
 
-    def _restore(self) -> None:
+    def _load_checkpoint(self) -> None:
         state = load_checkpoint(self.checkpoint, self.recipe)
         with torch.no_grad():
             torch._foreach_copy_(self.parameters, state["parameters"])
@@ -304,34 +309,36 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         for name in ("step", "skipped", "steps", "losses", "recent"):
             setattr(self, name, state[name])
+        self.objective.running = state.get("running", self.objective.running)
         log.info("going on from step %d of %s", self.step, self.checkpoint)
 
-    def _report(self) -> None:
+    def _write_results(self) -> None:
         """Write the averaged networks, the sample sheet and the loss curve."""
-        with self._averaged():
+        with self._averaged_weights():
             recipe = self.recipe | {"steps": self.step, "skipped_steps": self.skipped}
-            write_networks(self.config, self.encoder, self.decoder, recipe)
-        save_image(self.sample_sheet(SAMPLES), self.output / "samples.png")
+            write_networks(self.config, self.networks, recipe)
+        if "decoder" in self.config.trained_roles:
+            save_image(self.sample_sheet(SAMPLE_PAIRS), self.output / "samples.png")
         write_picture(loss_curve(self.steps, self.losses), self.output / "losses.png", "PNG")
 
     def sample_sheet(self, count: int) -> Tensor:
-        """The first pairs with what the averaged networks make of them, `(3, H, W)`."""
-        samples = [self._pictures(folder, count) for folder in self.folders]
-        with self._averaged(), torch.no_grad():
+        """The first `count` pairs with the averaged networks' results, as one picture `(3, H, W)`."""
+        samples = [self._first_crops(folder, count) for folder in self.folders]
+        with self._averaged_weights(), torch.no_grad():
             results = self.objective.stylize(*samples)
         return sample_sheet(*samples, results.float())
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The networks with the averaged weights."""
+    def _averaged_weights(self) -> Iterator[None]:
+        """Inside, the networks have the averaged weights."""
         if not self.config.ema:
             yield
             return
-        own = [p.detach().clone() for p in self.parameters]
+        current = [p.detach().clone() for p in self.parameters]
         with torch.no_grad():
             torch._foreach_copy_(self.parameters, self.average)
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(self.parameters, own)
+                torch._foreach_copy_(self.parameters, current)

@@ -19,7 +19,7 @@ LANGUAGES = ("de", "es", "fr", "ja", "ko", "zh")
 SAME = {  # words that a language has in common with English
     "de": {"alpha", "decoder", "encoder", "latent", "name", "seed", "video"},
     "es": {"video"},
-    "fr": {"alpha", "image", "latent", "style", "style 1.", "style 2.", "styles"},
+    "fr": {"alpha", "image", "latent", "style", "style 1.", "style 2.", "styles", "texture"},
     "zh": {"latent", "latent adain (adain)"},
 }
 WRITE = os.environ.get("WRITE_LOCALES", "").split()

@@ -1,4 +1,4 @@
-"""What a training shows of itself: the loss curve and the sample sheet."""
+"""Pictures of a training: the loss curve and the sample sheet."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""The reports of `adain evaluate`: the paper's experiments."""
+"""The measurements of `adain evaluate` on drawn pictures: the sheet, and the paper's experiments where these are installed."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,25 +12,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import AdainError
-from ..evaluation.ablation import AblationConfig, ablate
-from ..evaluation.comparison import ComparisonConfig, compare
-from ..evaluation.controls import ControlsConfig, show_controls
-from ..evaluation.experiment import Experiment, Table
-from ..evaluation.figures import check_matplotlib
-from ..evaluation.normalization import NormalizationConfig, compare_normalizations
+from ..evaluation.measurement import Measurement, Table
 from ..evaluation.sheet import SheetConfig, compare_pictures
-from ..evaluation.speed import SpeedConfig, measure_speed
 from ..files import check_writable
 from . import options
 
-EXPERIMENTS: dict[str, tuple[type, Callable[..., Experiment], str]] = {
-    "comparison": (ComparisonConfig, compare, "losses of models and of other methods, beside optimisation step by step"),
-    "speed": (SpeedConfig, measure_speed, "seconds a picture, with the style known and with it encoded"),
-    "ablation": (AblationConfig, ablate, "train the paper's four variants, and compare their losses"),
-    "controls": (ControlsConfig, show_controls, "strength, interpolation, colour and place as pictures"),
-    "normalization": (NormalizationConfig, compare_normalizations, "batch, instance, conditional and adaptive normalization"),
-    "sheet": (SheetConfig, compare_pictures, "models and folders of finished pictures side by side, with their losses"),
-}
+SHEET = (SheetConfig, compare_pictures, "models and folders of finished pictures side by side, with their losses")
 HELP = {
     "contents": "folder of content pictures, with its sub-folders",
     "styles": "folder of style pictures, with its sub-folders",
@@ -51,50 +39,61 @@ HELP = {
     "training_contents": "folder of contents that other networks are trained on (default: the contents)",
     "training_steps": "steps that other networks are trained for",
     "steps": "steps that each variant is trained for",
-    "folder": "where networks and checkpoints are kept, so that a stopped report goes on (default: nowhere)",
+    "folder": "where networks and checkpoints are kept, so that a stopped ablation goes on (default: nowhere)",
     "seed": "under which pictures are drawn and weights begin",
     "device": "cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found",
 }
 
 
 def add_parsers(parser: argparse.ArgumentParser) -> None:
-    subparsers = parser.add_subparsers(title="the paper's experiments", metavar="REPORT")
-    for name, (config, experiment, text) in EXPERIMENTS.items():
-        report = subparsers.add_parser(name, help=text, description=text)
+    subparsers = parser.add_subparsers(title="further measurements", metavar="MEASUREMENT")
+    for name, (config, measure, text) in (_experiments() | {"sheet": SHEET}).items():
+        subparser = subparsers.add_parser(name, help=text, description=text)
         for field in dataclasses.fields(config):
             required = field.default is dataclasses.MISSING
             shown = "" if required or field.default in ("", (), None) else f" (default: {_words(field.default)})"
             flag = "--" + field.name.replace("_", "-").replace("models", "model")
             # without a default of its own, so that what is not given is told from what is
             kind = {"dest": field.name, "required": required, "default": None} | options.KINDS[field.type]
-            report.add_argument(flag, help=HELP[field.name] + shown, **kind)
+            subparser.add_argument(flag, help=HELP[field.name] + shown, **kind)
         sizes = ", ".join(f"--{key.replace('_', '-')} {_words(value) or repr('')}" for key, value in config.FULL.items())
-        report.add_argument("--full", action="store_true", help=f"full size: {sizes}")
-        report.add_argument(
+        subparser.add_argument("--full", action="store_true", help=f"full size: {sizes}")
+        subparser.add_argument(
             "-o", "--output", type=Path, metavar="FILE", help="write the numbers as JSON, and the figure beside it as PNG"
         )
-        report.set_defaults(run=partial(run, config, experiment))
+        subparser.set_defaults(run=partial(run, config, measure))
 
 
-def run(kind: type, experiment: Callable[..., Experiment], arguments: argparse.Namespace) -> int:
+def run(kind: type, measure: Callable[..., Measurement], arguments: argparse.Namespace) -> int:
     if arguments.output:
         if arguments.output.suffix.lower() == ".png":
             raise AdainError(f"{arguments.output} is a picture; name the file of the numbers, the figure is written beside it.")
         check_writable(arguments.output)
         check_writable(arguments.output.with_suffix(".png"))
-        if kind.MATPLOTLIB:
-            check_matplotlib()
+        if kind.MATPLOTLIB and importlib.util.find_spec("matplotlib") is None:
+            raise AdainError("the figure needs matplotlib; pip install '.[evaluate]', or leave out the output.")
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
     given = {name: _tuples(value) for name, value in given.items() if value is not None}
     config = kind(**(kind.FULL if arguments.full else {}) | given)
     with tqdm(unit="step", disable=None) as bar:
-        report = experiment(config, options.follow(bar))
-    networks = "\n".join(f"{role}  {network}" for role, network in report.networks.items())
-    parts = [networks, *map(_table, report.tables), "\n".join(report.findings)]
+        found = measure(config, options.follow(bar))
+    networks = "\n".join(f"{role}  {network}" for role, network in found.networks.items())
+    parts = [networks, *map(_table, found.tables), "\n".join(found.findings)]
     print("\n\n".join(filter(None, parts)))
     if arguments.output:  # last, so that what cannot be written has been seen
-        report.save(arguments.output)
+        found.save(arguments.output)
     return 0
+
+
+def _experiments() -> dict[str, tuple[type, Callable[..., Measurement], str]]:
+    """The paper's experiments; none in what ComfyUI's registry gives, which lacks their folder."""
+    try:
+        from ..experiments import EXPERIMENTS
+    except ModuleNotFoundError as error:
+        if not error.name.endswith("adain_core.experiments"):
+            raise
+        return {}
+    return EXPERIMENTS
 
 
 def _table(table: Table) -> str:

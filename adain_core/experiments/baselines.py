@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..evaluation.losses import Losses, layer_features
+from ..evaluation.measurement import Judge, MeasurementConfig
 from ..losses import content_loss, style_loss
 from ..networks import Encoder
 from ..networks.base import initialize
@@ -17,7 +21,6 @@ from ..networks.layers import DownsampleConv2d, ReflectionConv2d, ResidualBlock,
 from ..normalization import BatchNorm2d, ConditionalInstanceNorm2d, InstanceNorm2d
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from ..training.data import Augmentation, PictureFolder, stream
-from .losses import Losses, layer_features
 
 # What follows each convolution of a network of one style, by the number of its channels.
 NORMALIZATIONS = {"batch": BatchNorm2d, "instance": partial(InstanceNorm2d, affine=True)}
@@ -33,7 +36,8 @@ class AdaINLoss:
     """What AdaIN's decoders are trained to minimise: the distance to the AdaIN target, and the style loss times 10.
 
     Of contents `(B, 3, H, W)` and the statistics of a style's `layer_features`. Every method here minimises this in place of
-    its own losses (Gram matrices for most), so that their results compare.
+    its own losses (Gram matrices for most), so that their results compare. The network is plain (see `Network`), as pictures
+    are optimised through it.
     """
 
     def __init__(self, network: Encoder, content: Tensor, style: Sequence[ChannelStatistics]):
@@ -185,3 +189,34 @@ def train_style_network(
         advance()
     style_network.eval().requires_grad_(False)
     return found
+
+
+@dataclass(frozen=True)
+class StyleNetworkConfig(MeasurementConfig):
+    """An experiment on `content_count` contents and `style_count` styles that trains networks of one style, or of a few.
+
+    They are trained for `training_steps` on batches of `batch_size` crops of `crop_size` pixels from `training_contents`
+    (default: `contents`).
+    """
+
+    FULL: ClassVar[dict] = {
+        "size": 512, "content_count": 50, "style_count": 10, "training_steps": 2000, "crop_size": 256,
+    }  # fmt: skip
+
+    content_count: int = 2
+    style_count: int = 2
+    training_contents: Path | None = None
+    training_steps: int = 100
+    batch_size: int = 4
+    crop_size: int = 64
+
+    def train(
+        self, layer: Callable[[int], nn.Module], judge: Judge, styles: Sequence[str], advance: Advance,
+        augment: Augmentation | None = None,
+    ) -> tuple[StyleNetwork, list[Losses]]:  # fmt: skip
+        """A network with the normalization `layer(channels)` that has learned these styles; its losses before each step."""
+        network = StyleNetwork(layer, self.seed).to(judge.device)
+        return network, train_style_network(
+            network, judge.network, [judge.statistics[style] for style in styles], self.training_contents or self.contents,
+            self.training_steps, self.batch_size, self.crop_size, advance, augment=augment, seed=self.seed,
+        )  # fmt: skip

@@ -8,15 +8,16 @@ from typing import ClassVar
 import torch
 from PIL import Image
 
+from ..evaluation import pipelines
+from ..evaluation.bench import BenchConfig, bench
+from ..evaluation.losses import layer_features
+from ..evaluation.measurement import Measurement, Table
+from ..evaluation.pipelines import Pipeline
+from ..evaluation.progress import Progress
 from ..statistics import channel_statistics
-from . import figures, pipelines
+from . import figures
 from .baselines import AdaINLoss, StyleNetwork, optimise
-from .bench import BenchConfig, bench
 from .comparison import ONE_STYLE
-from .experiment import Experiment, Table
-from .losses import layer_features
-from .pipelines import Pipeline
-from .progress import Progress
 
 OPTIMISATION = "optimisation"
 ITERATIONS = 500  # of optimisation, whose time is that of one, times this
@@ -36,9 +37,10 @@ class SpeedConfig:
     device: str = "auto"
 
 
-def measure_speed(config: SpeedConfig, progress: Progress | None = None) -> Experiment:
+def measure_speed(config: SpeedConfig, progress: Progress | None = None) -> Measurement:
     """Measure by `bench`, with a network of one style and optimisation beside its pipelines. Raises as `bench` does."""
     network, _ = pipelines.vgg_networks(config.encoder, "")
+    network.plain = True  # pictures are optimised through it
 
     def others(size: int, device: torch.device) -> list[Pipeline]:
         content, style = torch.rand(2, 1, 3, size, size, generator=torch.Generator().manual_seed(size)).to(device)
@@ -54,9 +56,9 @@ def measure_speed(config: SpeedConfig, progress: Progress | None = None) -> Expe
         ]  # fmt: skip
 
     bench_config = BenchConfig(config.sizes, (), config.runs, config.encoder, config.decoder, device=config.device)
-    report = bench(bench_config, progress, others)
+    measured = bench(bench_config, progress, others)
     found: dict[str, list[float | None]] = {}
-    for row in report.rows:
+    for row in measured.rows:
         seconds, encoding = row.seconds["whole"], row.seconds.get("style")
         name = f"{row.pipeline}, {row.dtype}"
         if row.pipeline == OPTIMISATION:
@@ -64,7 +66,7 @@ def measure_speed(config: SpeedConfig, progress: Progress | None = None) -> Expe
         found.setdefault(name, []).extend([seconds, None if encoding is None else seconds + encoding])
     columns = tuple(f"{size}, style {state}" for size in config.sizes for state in ("known", "encoded"))
     table = Table("seconds a picture", columns, {name: tuple(values) for name, values in found.items()})
-    return Experiment(config, {}, (table,), lambda: _figure(table), findings=(f"measured on {report.machine}",))
+    return Measurement(config, {}, (table,), lambda: _figure(table), findings=(f"measured on {measured.machine}",))
 
 
 def _figure(table: Table) -> Image.Image:

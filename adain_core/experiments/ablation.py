@@ -14,21 +14,22 @@ from torch import Tensor, nn
 
 from ..devices import exact_float32, resolve_device
 from ..errors import DivergedError
+from ..evaluation.losses import Losses, load_loss_network, mean_losses
+from ..evaluation.measurement import Measurement, MeasurementConfig, Table, named
+from ..evaluation.progress import Counter, Progress
 from ..networks import Decoder
+from ..networks.texture import NO_TEXTURE, Texture
 from ..training import TrainingConfig, TrainingResult
-from ..training.objective import Objective, Seen
+from ..training.objective import Batch, Objective
 from ..training.trainer import Trainer
 from . import figures
 from .baselines import NORMALIZATIONS, add_normalization
-from .experiment import Experiment, ExperimentConfig, Table, named
-from .losses import Losses, load_loss_network, mean_losses
-from .progress import Counter, Progress
 
 PLAIN, CONCAT, BATCH, INSTANCE = "Enc-AdaIN-Dec", "Enc-Concat-Dec", "Enc-AdaIN-BNDec", "Enc-AdaIN-INDec"
 
 
 @dataclass(frozen=True)
-class AblationConfig(ExperimentConfig):
+class AblationConfig(MeasurementConfig):
     """Decoders for `encoder` (empty: the loss encoder), each trained on the same crops of `size` pixels for `steps` steps.
 
     The rest of the recipe is the paper's. Networks, checkpoints and samples are kept in `folder`, where a training that was
@@ -53,6 +54,7 @@ class ConcatDecoder(Decoder):
     def __init__(self, inner: Decoder, seed: int):
         super().__init__(inner.config)
         self.inner, self.stride, self.halo, self.values_per_pixel = inner, inner.stride, inner.halo, inner.values_per_pixel
+        inner.plain = self.plain = True
         self.channels = tuple(2 * width for width in inner.channels)
         self.fusion = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in inner.channels)
         generator = torch.Generator().manual_seed(seed)
@@ -60,22 +62,21 @@ class ConcatDecoder(Decoder):
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear", generator=generator)
             nn.init.zeros_(convolution.bias)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return self.inner([convolution(x) for convolution, x in zip(self.fusion, features, strict=True)])
+    def forward(self, features: Sequence[Tensor], texture: Texture = NO_TEXTURE) -> Tensor:
+        return self.inner([convolution(x) for convolution, x in zip(self.fusion, features, strict=True)], texture)
 
 
 class ConcatObjective(Objective):
     """The paper's loss of a decoder that is given the features of both pictures, unchanged."""
 
-    def _known(self, seen: Seen) -> None:
+    def _already_encoded(self, batch: Batch) -> None:
         return None
 
     def _encode(self, content: Tensor, style: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         return tuple(self.encoder.encode(pictures) for pictures in (content, style))
 
-    def _decode(self, levels: list[Tensor], styles: list[Tensor], own: object, content: Tensor) -> Tensor:
-        result = self.decoder([torch.cat(pair, 1) for pair in zip(levels, styles, strict=True)])
-        return result[:, :, : content.shape[2], : content.shape[3]]
+    def _fuse(self, levels: list[Tensor], contents: object, styles: list[Tensor]) -> list[Tensor]:
+        return [torch.cat(pair, 1) for pair in zip(levels, styles, strict=True)]
 
 
 def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture: str) -> Decoder:
@@ -85,7 +86,7 @@ def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture
     return add_normalization(decoder, layer)
 
 
-def ablate(config: AblationConfig, progress: Progress | None = None) -> Experiment:
+def ablate(config: AblationConfig, progress: Progress | None = None) -> Measurement:
     """Train the paper's four variants, and say whether their losses come out in the paper's order.
 
     Steps without a finite gradient are skipped and counted; an IN decoder has some, on flat crops at least.
@@ -103,7 +104,7 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Experime
                 learning_rate=config.learning_rate, device=config.device, log_every=1,
             )  # fmt: skip
             trainer = Trainer(recipe, resolve_device(config.device), vary, objective)
-            with trainer.alone():
+            with trainer.exclusive():
                 counter.done += trainer.step
                 trainer.run(lambda *_: counter.advance(), None, 0)
             curves[name], skipped[name] = _curve(trainer.result(), config.steps), trainer.skipped
@@ -113,8 +114,8 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Experime
         f"mean of the last {last} of {config.steps} steps", ("content loss", "style loss", "skipped steps"),
         {name: (mean.content, mean.style, skipped[name]) for name, mean in means.items()},
     )  # fmt: skip
-    networks = named({"loss network": network, "encoder": trainer.encoder})
-    return Experiment(config, networks, (table,), lambda: _figure(curves, last), curves, tuple(verdict(means)))
+    networks = named({"loss network": network, "encoder": trainer.networks["encoder"]})
+    return Measurement(config, networks, (table,), lambda: _figure(curves, last), curves, tuple(verdict(means)))
 
 
 def verdict(means: dict[str, Losses]) -> list[str]:

@@ -13,12 +13,12 @@ from torch import Tensor
 from ..color import luma
 from ..devices import exact_float32
 from ..errors import AdainError
+from ..evaluation.losses import Losses, mean_losses
+from ..evaluation.measurement import Judge, Measurement, Table, load_models
+from ..evaluation.progress import Counter, Progress
 from ..images import to_pil
 from . import figures
-from .baselines import NORMALIZATIONS, ChosenNorm2d, StyleNetwork
-from .experiment import Experiment, Judge, StyleNetworkConfig, Table, load_models
-from .losses import Losses, mean_losses
-from .progress import Counter, Progress
+from .baselines import NORMALIZATIONS, ChosenNorm2d, StyleNetwork, StyleNetworkConfig
 
 KINDS = ("original contents", "contrast normalised", "style normalised")
 
@@ -32,7 +32,7 @@ class NormalizationConfig(StyleNetworkConfig):
 
 
 @exact_float32()
-def compare_normalizations(config: NormalizationConfig, progress: Progress | None = None) -> Experiment:
+def compare_normalizations(config: NormalizationConfig, progress: Progress | None = None) -> Measurement:
     """Train and apply the four layers, and measure what they differ in.
 
     The first style drawn is what networks of one style learn, from contents as they are, with normalised contrast (their
@@ -75,7 +75,7 @@ def compare_normalizations(config: NormalizationConfig, progress: Progress | Non
         ("styles", "learned for each", "content loss", "style loss", "style loss, unseen style", "change at half contrast"),
         rows,
     )
-    return Experiment(config, judge.named([model]), (convergence, abilities), lambda: _figure(found, last), curves)
+    return Measurement(config, judge.named([model]), (convergence, abilities), lambda: _figure(found, last), curves)
 
 
 def equalized(picture: Tensor, _: object = None) -> Tensor:

@@ -11,19 +11,20 @@ from torch import Tensor
 
 from ..color import keep_colors, luma, match_colors
 from ..errors import AdainError
+from ..evaluation.losses import layer_features
+from ..evaluation.measurement import Judge, Measurement, MeasurementConfig, Model, Table, load_models
+from ..evaluation.progress import Counter, Progress
+from ..evaluation.sheet import draw_sheet
 from ..losses import content_loss
 from ..style import Style, mix_styles
 from . import figures
-from .experiment import Experiment, ExperimentConfig, Judge, Model, Table, load_models
-from .losses import layer_features
-from .progress import Counter, Progress
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STEPS = 5  # a side of the sheet of interpolations, whose corners are the styles
 
 
 @dataclass(frozen=True)
-class ControlsConfig(ExperimentConfig):
+class ControlsConfig(MeasurementConfig):
     """`model`, the names of an encoder and a decoder or of both, on one content and four styles."""
 
     FULL: ClassVar[dict] = {"size": 512}
@@ -32,7 +33,7 @@ class ControlsConfig(ExperimentConfig):
     model: tuple[str, ...] = ("lite",)
 
 
-def show_controls(config: ControlsConfig, progress: Progress | None = None) -> Experiment:
+def show_controls(config: ControlsConfig, progress: Progress | None = None) -> Measurement:
     """One content under each control, and what the control does to its losses.
 
     Raises FileNotFoundError and AdainError for what cannot be used, and for fewer than four styles.
@@ -49,7 +50,7 @@ def show_controls(config: ControlsConfig, progress: Progress | None = None) -> E
         tables.append(table)
         pages.append(page)
         counter.advance()
-    return Experiment(config, judge.named([model]), tuple(tables), lambda: figures.stack(pages))
+    return Measurement(config, judge.named([model]), tuple(tables), lambda: figures.stack(pages))
 
 
 class _Controls:
@@ -88,7 +89,7 @@ class _Controls:
             texts = [f"style {k + 1}" for k in beside.get(index, ())] or ["", ""]
             captions.append([texts[0], *[""] * STEPS, texts[1]])
         table = Table("interpolation", tuple(f"loss to style {k}" for k in range(1, 5)), rows)
-        return table, figures.sheet(cells, captions)
+        return table, draw_sheet(cells, captions)
 
     def colour(self) -> tuple[Table, Image.Image]:
         """The content's colours, given to the style beforehand or kept afterwards."""
@@ -135,7 +136,7 @@ class _Controls:
         return distance, self.judge.losses(result, self.content_name, self.names[0]).style
 
     def _sheet(self, results: dict[str, Tensor], styles: dict[str, Tensor]) -> Image.Image:
-        return figures.sheet([[self.content, *styles.values(), *results.values()]], [["content", *styles, *results]])
+        return draw_sheet([[self.content, *styles.values(), *results.values()]], [["content", *styles, *results]])
 
 
 def chrominance(pictures: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the paper's experiments share: their pictures, the network that judges them, and their reports."""
+"""What measurements on drawn pictures share: the pictures, the network that judges them, and what was found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..devices import resolve_device
 from ..errors import AdainError
@@ -22,19 +22,17 @@ from ..networks import Decoder, Encoder
 from ..statistics import channel_statistics
 from ..style import Style, encode_style
 from ..stylize import check_decoder, stylize
-from ..training.data import Augmentation
 from ..weights import load_decoder, load_encoder
-from .baselines import Advance, StyleNetwork, train_style_network
 from .losses import Losses, layer_features, load_loss_network, pair_losses
 from .report import load_square
 
 
 @dataclass(frozen=True)
-class ExperimentConfig:
+class MeasurementConfig:
     """Pictures drawn under `seed` from the folders `contents` and `styles`, cut to squares of `size` pixels.
 
     `loss_encoder` is the VGG-19 (a name or a file) that measures. The defaults are small; `FULL` holds the paper's sizes.
-    Raises AdainError for numbers that cannot be.
+    Raises AdainError for numbers out of range.
     """
 
     FULL: ClassVar[dict] = {}
@@ -55,37 +53,6 @@ class ExperimentConfig:
 
 
 @dataclass(frozen=True)
-class StyleNetworkConfig(ExperimentConfig):
-    """An experiment on `content_count` contents and `style_count` styles that trains networks of one style, or of a few.
-
-    They are trained for `training_steps` on batches of `batch_size` crops of `crop_size` pixels from `training_contents`
-    (default: `contents`).
-    """
-
-    FULL: ClassVar[dict] = {
-        "size": 512, "content_count": 50, "style_count": 10, "training_steps": 2000, "crop_size": 256,
-    }  # fmt: skip
-
-    content_count: int = 2
-    style_count: int = 2
-    training_contents: Path | None = None
-    training_steps: int = 100
-    batch_size: int = 4
-    crop_size: int = 64
-
-    def train(
-        self, layer: Callable[[int], nn.Module], judge: Judge, styles: Sequence[str], advance: Advance,
-        augment: Augmentation | None = None,
-    ) -> tuple[StyleNetwork, list[Losses]]:  # fmt: skip
-        """A network with the normalization `layer(channels)` that has learned these styles; its losses before each step."""
-        network = StyleNetwork(layer, self.seed).to(judge.device)
-        return network, train_style_network(
-            network, judge.network, [judge.statistics[style] for style in styles], self.training_contents or self.contents,
-            self.training_steps, self.batch_size, self.crop_size, advance, augment=augment, seed=self.seed,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Table:
     """Numbers, or short words, of each row under `columns`; None where there is none."""
 
@@ -95,8 +62,8 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """What an experiment found by `config`, with which networks.
+class Measurement:
+    """What was measured by `config`, with which networks.
 
     `curves` are losses step by step, by what they are of; `findings` sentences that the numbers decide; `draw` makes the
     figure.
@@ -119,9 +86,9 @@ class Experiment:
             name: {part: [getattr(each, part) for each in losses] for part in ("content", "style")}
             for name, losses in self.curves.items()
         }
-        report = {"config": dataclasses.asdict(self.config), "networks": self.networks, "tables": tables, "curves": curves}
+        found = {"config": dataclasses.asdict(self.config), "networks": self.networks, "tables": tables, "curves": curves}
         with replacing(path) as temporary:
-            text = json.dumps(report | {"findings": self.findings}, indent=1, default=str)
+            text = json.dumps(found | {"findings": self.findings}, indent=1, default=str)
             temporary.write_text(text + "\n", encoding="utf-8")
         with replacing(Path(path).with_suffix(".png")) as temporary:
             self.draw().save(temporary, "PNG")
@@ -169,7 +136,7 @@ def load_models(names: Sequence[Sequence[str]], device: str) -> list[Model]:
 class Judge:
     """The drawn pictures, by their paths in their folders, and the network that measures."""
 
-    def __init__(self, config: ExperimentConfig, contents: int, styles: int):
+    def __init__(self, config: MeasurementConfig, contents: int, styles: int):
         """Draws so many of each. Raises AdainError for a picture that cannot be read."""
         self.device = resolve_device(config.device)
         self.network = load_loss_network(config.loss_encoder, self.device)
@@ -194,7 +161,7 @@ class Judge:
         return pair_losses(found, self.features[content], self.statistics[style])
 
     def named(self, models: Sequence[Model] = ()) -> dict[str, str]:
-        """The networks of a report, as the function `named` has them."""
+        """The networks of a measurement, as the function `named` has them."""
         return named({"loss network": self.network} | {f"encoder of {model.name}": model.encoder for model in models})
 
 
@@ -203,7 +170,7 @@ def named(networks: dict[str, Encoder]) -> dict[str, str]:
     return {role: f"{network.name} ({network.fingerprint[:12]})" for role, network in networks.items()}
 
 
-def _draw(folder: Path, count: int, config: ExperimentConfig) -> dict[str, Tensor]:
+def _draw(folder: Path, count: int, config: MeasurementConfig) -> dict[str, Tensor]:
     files = list_images(folder)
     drawn = sorted(random.Random(config.seed).sample(files, min(count, len(files))))
     return {path.relative_to(folder).as_posix(): load_square(path, config.size) for path in drawn}

@@ -9,11 +9,11 @@ from typing import ClassVar
 from PIL import Image
 
 from ..devices import exact_float32
+from ..evaluation.losses import Losses, mean_losses
+from ..evaluation.measurement import Judge, Measurement, Table, load_models
+from ..evaluation.progress import Counter, Progress
 from . import baselines, figures
-from .baselines import NORMALIZATIONS, STYLE_WEIGHT
-from .experiment import Experiment, Judge, StyleNetworkConfig, Table, load_models
-from .losses import Losses, mean_losses
-from .progress import Counter, Progress
+from .baselines import NORMALIZATIONS, STYLE_WEIGHT, StyleNetworkConfig
 
 ONE_STYLE = {f"one style, {name} normalization": NORMALIZATIONS[name] for name in ("instance", "batch")}
 
@@ -32,7 +32,7 @@ class ComparisonConfig(StyleNetworkConfig):
 
 
 @exact_float32()
-def compare(config: ComparisonConfig, progress: Progress | None = None) -> Experiment:
+def compare(config: ComparisonConfig, progress: Progress | None = None) -> Measurement:
     """Mean content and style losses of all methods, and after how many iterations optimisation is as good as each.
 
     `progress` is called with how many steps of what is slow are done, and of how many. Raises FileNotFoundError and
@@ -67,7 +67,7 @@ def compare(config: ComparisonConfig, progress: Progress | None = None) -> Exper
     title = f"{len(judge.contents)} contents x {len(judge.styles)} styles, {config.size}x{config.size}"
     columns = ("content loss", "style loss", f"content + {STYLE_WEIGHT:.0f} style", "as iteration, style", "as iteration, sum")
     table = Table(title, columns, rows)
-    return Experiment(config, judge.named(models), (table,), lambda: _figure(curve, means), {"optimisation": curve})
+    return Measurement(config, judge.named(models), (table,), lambda: _figure(curve, means), {"optimisation": curve})
 
 
 def total(losses: Losses) -> float:

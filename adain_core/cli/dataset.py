@@ -1,0 +1,121 @@
+"""`adain dataset`: a stylised data set, the pictures of a folder each in styles drawn at random."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..color import keep_colors
+from ..devices import rank_and_size
+from ..errors import AdainError
+from ..files import make_folder, remove_leftovers
+from ..images import check_sides, list_images, load_image, resize, save_image
+from ..style import Style, encode_style
+from ..stylize import stylize
+from . import options
+from .results import report_failures, result_pairs
+
+
+@dataclass(frozen=True)
+class DatasetOptions(options.ResultOptions):
+    """The folders of contents and of styles; `per_picture` styles are drawn under `seed` for each content."""
+
+    contents: Path
+    styles: Path
+    per_picture: int
+    seed: int
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    text = "stylise the pictures of a folder, each in styles drawn at random"
+    parser = subparsers.add_parser("dataset", help=text, description=f"{text}; started again, it goes on")
+    parser.add_argument("contents", type=Path, metavar="CONTENTS", help="folder of pictures, with its sub-folders")
+    parser.add_argument("styles", type=Path, metavar="STYLES", help="folder of style pictures, with its sub-folders")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT",
+        help="folder for the results, in the contents' tree of folders, named CONTENT-stylized-STYLE",
+    )  # fmt: skip
+    options.add_draw(parser)
+    options.add_network(parser, "encoder")
+    options.add_network(parser, "decoder")
+    options.add_alpha(parser)
+    options.add_size(parser)
+    options.add_style_size(parser, "--style-size")
+    options.add_keep_colors(parser)
+    options.add_tile(parser)
+    options.add_max_pixels(parser)
+    options.add_device(parser)
+    options.add_dtype(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """What a picture gets depends on its name and the seed, not on what was done before."""
+    given = options.given(DatasetOptions, arguments)
+    if not given.contents.is_dir():
+        raise AdainError(f"{given.contents} is no folder; styles are drawn for the pictures of a folder.")
+    names = style_names(list_images(given.styles), given.styles)
+    if not 1 <= given.per_picture <= len(names):
+        raise AdainError(f"--per-picture is {given.per_picture}; there are {len(names)} styles to draw from.")
+    rank, processes = rank_and_size()
+    pairs = result_pairs(given.contents, given.output)[rank::processes]
+    encoder, decoder = given.load_networks()
+
+    @functools.lru_cache(maxsize=1024)
+    def style_of(path: Path) -> Style | str:
+        """Or why it cannot be read."""
+        try:
+            picture = load_image(path)
+        except (AdainError, OSError) as error:
+            return str(error)
+        return encode_style(encoder, picture, given.style_size)
+
+    failures = []
+    for source, place in tqdm(pairs, unit="picture", disable=None if rank == 0 else True):
+        drawn = draw_styles(source.relative_to(given.contents), list(names), given.per_picture, given.seed)
+        targets = {path: place.with_name(f"{place.stem}-stylized-{names[path]}{place.suffix}") for path in drawn}
+        missing = {path: target for path, target in targets.items() if not target.exists()}
+        if not missing:
+            continue
+        try:
+            content = resize(load_image(source), given.size)
+            check_sides(content, place)
+        except (AdainError, OSError) as error:
+            failures.append(str(error))
+            continue
+        for path, target in missing.items():
+            style = style_of(path)
+            if isinstance(style, str):
+                failures.append(style)
+                continue
+            result = stylize(encoder, decoder, content, style, given.alpha, tile=given.tile)
+            make_folder(target.parent)
+            remove_leftovers(target)
+            save_image(keep_colors(result, content) if given.keep_colors else result, target)
+    return report_failures(failures, len(pairs))
+
+
+def draw_styles(name: Path, styles: Sequence[Path], count: int, seed: int) -> list[Path]:
+    """So many different styles for the picture `name` of a data set."""
+    # on Linux a name may be any bytes
+    return random.Random(f"{seed} {name.as_posix()}".encode(errors="surrogateescape")).sample(styles, count)
+
+
+def style_names(styles: Sequence[Path], folder: Path) -> dict[Path, str]:
+    """For each style picture in `folder` a name to use in those of results: its path without the ending, if that is unique.
+
+    Raises AdainError where the path, with _ between its folders, is not unique.
+    """
+    paths = [path.relative_to(folder).as_posix().replace("/", "_") for path in styles]
+    stems = [path.rpartition(".")[0] for path in paths]
+    names = stems if len(set(stems)) == len(stems) else paths
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise AdainError(f"two styles in {folder} would both be called {twice[0]}; rename one of them.")
+    return dict(zip(styles, names, strict=True))

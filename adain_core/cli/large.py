@@ -1,0 +1,40 @@
+"""`adain stylize` of pictures that are too large for memory, from file to file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import AdainError
+from ..files import make_folder
+from ..large import MAX_PIXELS, check_large, stylize_file
+from ..networks import Decoder, Encoder
+from ..style import Style
+from .options import StylizeOptions, tile_bar
+
+
+def check_large_picture(options: StylizeOptions, source: Path, target: Path, styles: Sequence[Style] = ()) -> None:
+    """Raise AdainError or OSError where a picture that is read in parts cannot be stylised so, by its header."""
+    if options.mask or options.size or options.match_colors:
+        raise AdainError(f"{source} is too large for --mask, --size and --match-colors; leave them out, or make it smaller.")
+    check_large(source, target, styles, options.max_pixels or MAX_PIXELS)
+
+
+def stylize_large_picture(
+    options: StylizeOptions,
+    encoder: Encoder,
+    decoder: Decoder,
+    style_of: Callable[[Tensor | None], Style],
+    source: Path,
+    target: Path,
+) -> None:
+    """Write the result of `source` to `target`. Raises AdainError or OSError, before any work, where that cannot be done."""
+    make_folder(target.parent)
+    check_large_picture(options, source, target)
+    with tile_bar():
+        stylize_file(
+            encoder, decoder, source, target, style_of(None), options.alpha, options.tile, options.keep_colors,
+            options.max_pixels or MAX_PIXELS,
+        )  # fmt: skip

@@ -1,0 +1,69 @@
+"""`adain stylize` of a picture or a folder of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from ..background import read_ahead, write_behind
+from ..color import keep_colors
+from ..errors import AdainError
+from ..files import make_folder
+from ..images import check_sides, load_image, resize, save_image
+from ..large import needs_streaming
+from ..stylize import stylize
+from .large import check_large_picture, stylize_large_picture
+from .options import StylizeOptions, tile_bar
+from .results import report_failures, result_pairs
+from .style_sources import StyleSources
+
+
+def stylize_pictures(options: StylizeOptions) -> int:
+    """Write the results; the exit status, which is 1 where some pictures of a folder failed."""
+    is_folder, pairs = options.content.is_dir(), result_pairs(options.content, options.output)
+    sources = StyleSources.read(options)
+    if not is_folder and needs_streaming(options.content):
+        check_large_picture(options, *pairs[0], sources.style_files)
+    encoder, decoder = options.load_networks()
+    style_of = sources.mixer(encoder)
+
+    failures = []
+    contents = _load([source for source, _ in pairs], options.size)
+    bar = tqdm(pairs, unit="picture", disable=True if len(pairs) == 1 else None)
+    with write_behind() as later:
+        for (source, target), content in zip(bar, contents, strict=True):
+            try:
+                if isinstance(content, Exception):
+                    raise content
+                if content is None:
+                    stylize_large_picture(options, encoder, decoder, style_of, source, target)
+                    continue
+                check_sides(content, target)
+            except (AdainError, OSError) as error:
+                if not is_folder:
+                    raise
+                failures.append(str(error))
+                continue
+            with tile_bar():
+                result = stylize(
+                    encoder, decoder, content, style_of(content), options.alpha, options.content_statistics or "image",
+                    tile=options.tile,
+                )  # fmt: skip
+            make_folder(target.parent)
+            later(save_image, keep_colors(result, content) if options.keep_colors else result, target)
+    return report_failures(failures, len(pairs))
+
+
+def _load(paths: Sequence[Path], size: int) -> Iterator[Tensor | Exception | None]:
+    """The pictures, read ahead; None for one that is too large for that, and the error for one that cannot be read."""
+
+    def load(path: Path) -> Tensor | Exception | None:
+        try:
+            return None if needs_streaming(path) else resize(load_image(path), size)
+        except (AdainError, OSError) as error:
+            return error
+
+    return read_ahead(map(load, paths))

@@ -1,0 +1,75 @@
+"""The styles that `adain stylize` is given: pictures and style files, masked and mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from ..color import match_colors
+from ..errors import AdainError
+from ..images import load_image, load_mask
+from ..networks import Encoder
+from ..style import Style, encode_style, load_style, mix_styles
+from .options import StylizeOptions
+
+
+@dataclass(frozen=True)
+class StyleSources:
+    """The style pictures and styles of files, each with its mask or None, read before the networks are loaded."""
+
+    options: StylizeOptions
+    sources: tuple[Tensor | Style, ...]
+    masks: tuple[Tensor | None, ...]
+
+    @classmethod
+    def read(cls, options: StylizeOptions) -> StyleSources:
+        """By the options. Raises AdainError for options that do not fit each other, AdainError or OSError for files."""
+        if options.match_colors and any(map(_is_style_file, options.styles)):
+            raise AdainError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
+        names = options.mask or ("-",) * len(options.styles)
+        if len(names) != len(options.styles):
+            raise AdainError(
+                f"{len(names)} masks do not fit {len(options.styles)} styles; give one for each, - for everywhere."
+            )
+        masks = tuple(None if name == "-" else load_mask(name) for name in names)
+        return cls(options, tuple(map(read_source, options.styles)), masks)
+
+    @property
+    def style_files(self) -> list[Style]:
+        """Those that are styles already."""
+        return [source for source in self.sources if isinstance(source, Style)]
+
+    def mixer(self, encoder: Encoder) -> Callable[[Tensor | None], Style]:
+        """The style for a content: encoded once, unless its pictures take the content's colours first."""
+        if self.options.match_colors:
+            return partial(self.mix, encoder)
+        style = self.mix(encoder)
+        return lambda content: style
+
+    def mix(self, encoder: Encoder, content: Tensor | None = None) -> Style:
+        """The style, mixed; its pictures take the colours of `content` first, if that is given."""
+        styles = []
+        for source, mask in zip(self.sources, self.masks, strict=True):
+            if content is not None and isinstance(source, Tensor):
+                source = match_colors(source, content)
+            style = encode_source(source, encoder, self.options.style_size)
+            styles.append(style if mask is None else style.masked(mask))
+        return mix_styles(styles, self.options.weights)
+
+
+def read_source(path: Path) -> Tensor | Style:
+    """The picture or the style of a file."""
+    return load_style(path) if _is_style_file(path) else load_image(path)
+
+
+def encode_source(source: Tensor | Style, encoder: Encoder, size: int) -> Style:
+    """The style of a picture resized to `size`, or the style itself."""
+    return source if isinstance(source, Style) else encode_style(encoder, source, size)
+
+
+def _is_style_file(path: Path) -> bool:
+    return path.suffix.lower() == ".safetensors"

@@ -1,0 +1,22 @@
+"""The paper's experiments, which `adain evaluate` offers.
+
+ComfyUI's registry gets the rest without this folder (`.comfyignore`), so nothing outside of it may need it.
+"""
+
+from collections.abc import Callable
+
+from ..evaluation.measurement import Measurement
+from .ablation import AblationConfig, ablate
+from .comparison import ComparisonConfig, compare
+from .controls import ControlsConfig, show_controls
+from .normalization import NormalizationConfig, compare_normalizations
+from .speed import SpeedConfig, measure_speed
+
+# By name: the settings, the function of these and a progress, and what is measured.
+EXPERIMENTS: dict[str, tuple[type, Callable[..., Measurement], str]] = {
+    "comparison": (ComparisonConfig, compare, "losses of models and of other methods, beside optimisation step by step"),
+    "speed": (SpeedConfig, measure_speed, "seconds a picture, with the style known and with it encoded"),
+    "ablation": (AblationConfig, ablate, "train the paper's four variants, and compare their losses"),
+    "controls": (ControlsConfig, show_controls, "strength, interpolation, colour and place as pictures"),
+    "normalization": (NormalizationConfig, compare_normalizations, "batch, instance, conditional and adaptive normalization"),
+}

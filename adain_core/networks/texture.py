@@ -1,0 +1,63 @@
+"""Texture: fixed pseudo-random numbers for a decoder to paint flat areas with."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BITS = 0xFFFFFFFF
+MULTIPLIER = 0x45D9F3B  # of an integer hash of 32 bits with little bias (Mueller 2012); products stay below 2^63
+LEVELS = 1 << 16  # values that a number can have
+
+
+@dataclass(frozen=True)
+class Texture:
+    """What a decoder reads where the content says nothing: numbers of mean 0 and deviation 1, times `strength` in [0, 1].
+
+    Each is a function of the `seed`, its channel, row and column at the stride it is read at, and of nothing else, so that
+    tiles, devices and number types agree. `top` and `left` say in pixels where the window that is decoded begins in the
+    picture; they are multiples of the strides.
+    """
+
+    strength: float = 1.0
+    seed: int = 0
+    top: int = 0
+    left: int = 0
+
+    def at(self, stride: int, channels: int, like: Tensor) -> Tensor:
+        """The numbers `(1, channels, h, w)` for features `like` `(B, C, h, w)` of that stride, on their device, of their type.
+
+        With a strength of 0 they are zeros `(1, channels, 1, 1)`.
+        """
+        if self.strength == 0:
+            return like.new_zeros(1, channels, 1, 1)
+        place = self.top // stride, self.left // stride, *like.shape[2:]
+        return _numbers(self.seed, channels, *place, like.device, like.dtype) * self.strength
+
+
+NO_TEXTURE = Texture(strength=0.0)
+
+
+@functools.lru_cache(maxsize=8)
+def _numbers(
+    seed: int, channels: int, top: int, left: int, height: int, width: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Kept for the frames of a clip, and for pictures of one size after the other."""
+    rows = torch.arange(top, top + height, device=device)[:, None]
+    columns = torch.arange(left, left + width, device=device)
+    pairs = torch.arange((channels + 1) // 2, device=device)[:, None, None]  # a hash gives the numbers of two channels
+    hashed = _hash(_hash(_hash(pairs + (seed & BITS)) + rows) + columns)
+    halves = torch.stack([hashed & (LEVELS - 1), hashed >> 16], 1).flatten(0, 1)[:channels]
+    # evenly spread: their deviation is 1 / sqrt(12) of their range
+    return ((halves.float() - (LEVELS - 1) / 2) * (12**0.5 / LEVELS))[None].to(dtype, memory_format=torch.channels_last)
+
+
+def _hash(x: Tensor) -> Tensor:
+    """Mixes the bits of whole numbers, in 64-bit arithmetic of which every device gives the same; the result has 32 bits."""
+    x = x & BITS
+    for _ in range(2):
+        x = ((x >> 16) ^ x) * MULTIPLIER & BITS
+    return (x >> 16) ^ x
