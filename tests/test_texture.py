@@ -1,4 +1,4 @@
-"""The texture that a decoder paints flat areas with."""
+"""The texture that a decoder paints flat areas with: docs/design.md, section 1."""
 
 from __future__ import annotations
 

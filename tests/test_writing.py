@@ -59,7 +59,7 @@ def outcomes(request, tmp_path_factory) -> dict:
     if request.param == "filled":  # comes last: what a killed run leaves is removed by the next, which makes room
         folder, modes = request.getfixturevalue("small_disk"), [*modes, "filled"]
     command = [sys.executable, HERE / "writers.py", folder, *modes]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return {name: found | {"full": found[request.param]} for name, found in json.loads(done.stdout).items()}
