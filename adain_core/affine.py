@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class AffineMap:
             tensor = tensor if len(tensor) == 1 else tensor[pictures]
             return (tensor if tensor.shape[2:] == (1, 1) else tensor[:, :, rows, columns]).to(x.device)
 
-        scale, shift = 1.0, 0.0
+        scale, shift = x.new_ones(1, dtype=torch.float32), x.new_zeros(1, dtype=torch.float32)
         for component_scale, component_shift, gain in zip(self.scales, self.shifts, map(part, self.gains), strict=True):
             scale = scale + gain * (part(component_scale[:, :, None, None]) - 1)
             shift = shift + gain * part(component_shift[:, :, None, None])
@@ -69,8 +69,8 @@ def _gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]
     ]
     parts = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
     # A style of weight 0 (the end of a sweep) covers nothing.
-    coverage = sum(mask * (weight > 0) for weight, mask in zip(weights, masks, strict=True)).clamp(max=1)
-    total = sum(parts)
+    covered = (mask * (weight > 0) for weight, mask in zip(weights, masks, strict=True))
+    coverage, total = reduce(torch.add, covered).clamp(max=1), reduce(torch.add, parts)
     return [coverage * part / total.where(total > 0, torch.ones_like(total)) for part in parts]
 
 

@@ -87,7 +87,8 @@ def catalog() -> list[Entry]:
 def _entry(described: dict) -> Entry:
     """An entry by its fields' names; what a newer version has added is ignored."""
     known = {field.name: described[field.name] for field in dataclasses.fields(Entry) if field.name in described}
-    return Entry(**known | {"mirrors": tuple(map(HubFile.described, described.get("mirrors", ())))})
+    known["mirrors"] = tuple(map(HubFile.described, described.get("mirrors", ())))
+    return Entry(**known)
 
 
 def find_entry(name: str, role: str) -> Entry | None:
@@ -95,8 +96,13 @@ def find_entry(name: str, role: str) -> Entry | None:
 
     Raises AdainError for a name on the Hub that cannot be one of a network.
     """
-    if not name.startswith("hf:"):
-        return next((entry for entry in catalog() if (entry.name, entry.role) == (name, role)), None)
+    if name.startswith("hf:"):
+        return hub_entry(name)
+    return next((entry for entry in catalog() if (entry.name, entry.role) == (name, role)), None)
+
+
+def hub_entry(name: str) -> Entry:
+    """The entry made up for "hf:owner/repo/file". Raises AdainError for a name that cannot be one of a network."""
     file = HubFile.parse(name)
     if not name.lower().endswith(PUBLIC_SUFFIXES):
         raise AdainError(f"{name} is no file of weights; these end in {', '.join(PUBLIC_SUFFIXES)}.")

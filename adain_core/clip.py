@@ -173,7 +173,7 @@ class ClipStylizer:
         for tensors in (self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors()):
             for name, tensor in tensors.items():
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def _stylized(self, clip: Video | PictureSequence, state: ClipState) -> Iterator[list[Frame]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,8 +79,8 @@ def resolve_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") 
     """A torch.dtype from "auto" (`fast_dtype` of the device), a name in `DTYPES`, or a torch.dtype."""
     if dtype == "auto":
         return fast_dtype(torch.device(device))
-    resolved = DTYPES.get(dtype, dtype)
-    if resolved not in DTYPES.values():
+    resolved = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if resolved is None or resolved not in DTYPES.values():
         raise AdainError(f"{dtype!r} is no number type for a network; choose auto, {', '.join(DTYPES)}.")
     return resolved
 
@@ -96,14 +96,14 @@ def free_memory(device: torch.device) -> int:
     return min(psutil.virtual_memory().available, _container_room())
 
 
-def _container_room() -> int | float:
+def _container_room() -> int:
     """Bytes to the memory limit of the container that this runs in, which the system's own count does not know."""
     for limit, used, reclaimable in CONTAINER_MEMORY:
         with contextlib.suppress(OSError, ValueError, KeyError):  # another version, or "max": no limit
             room = int((CGROUPS / limit).read_text()) - int((CGROUPS / used).read_text())
             stat = dict(line.split() for line in (CGROUPS / limit).with_name("memory.stat").read_text().splitlines())
             return max(0, room + int(stat[reclaimable]))
-    return math.inf
+    return sys.maxsize
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -150,9 +150,10 @@ class _ExactFloat32:
             if self.inside > 1:
                 return
             cudnn = torch.backends.cudnn
-            flags = [(cudnn, "allow_tf32", False)]
-            if hasattr(cudnn, "conv"):  # since PyTorch 2.9; where a host has set this one, the old one is refused
-                flags.append((cudnn.conv, "fp32_precision", "ieee"))
+            flags: list[tuple[object, str, object]] = [(cudnn, "allow_tf32", False)]
+            # since PyTorch 2.9; where a host has set this one, the old one is refused
+            if convolutions := getattr(cudnn, "conv", None):
+                flags.append((convolutions, "fp32_precision", "ieee"))
             for holder, flag, off in flags:
                 with contextlib.suppress(RuntimeError):
                     self.before.append((holder, flag, getattr(holder, flag)))

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from huggingface_hub import constants
@@ -119,7 +119,7 @@ def _chunks(url: str, start: int, stop: int, whole: bool = False) -> Iterator[by
     Raises BrokenLine where fewer arrive and NoRanges where the server sends others.
     """
     options = {"headers": _headers(Range=f"bytes={start}-{stop - 1}"), "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
-    session = get_session()
+    session: Any = get_session()  # httpx's or requests'
     with one_kind_of_error():
         if _is_httpx(session):
             opened, read = session.stream("GET", url, **options), "iter_bytes"
@@ -156,7 +156,7 @@ def _head(url: str) -> Mapping[str, str]:
 
     Some versions of `get_hf_file_metadata` try again for half a minute, in which they cannot be stopped.
     """
-    session = get_session()
+    session: Any = get_session()
     options = {"headers": _headers(), "timeout": constants.HF_HUB_ETAG_TIMEOUT}
     options["follow_redirects" if _is_httpx(session) else "allow_redirects"] = False
     for _ in range(5):
@@ -173,7 +173,7 @@ def _headers(**more: str) -> dict[str, str]:
     return build_hf_headers(library_name=LIBRARY) | {"Accept-Encoding": "identity", **more}
 
 
-def _is_httpx(session: object) -> bool:
+def _is_httpx(session: Any) -> bool:
     """Whether huggingface-hub's session is one of httpx, as from 1.0 on, or of requests, where `stream` is a flag."""
     return callable(session.stream)
 

@@ -25,9 +25,10 @@ def normalise(network: NetworkFile, images: Iterable[Tensor]) -> NetworkFile:
     The features of each layer are the old ones times `recipe["normalised"]["scale"][layer]`. Raises AdainError for a decoder
     and for no pictures.
     """
-    if network.role != "encoder":
+    encoder = network.build()
+    if not isinstance(encoder, Encoder):
         raise AdainError(f"{network.name} is a {network.role}; only encoders are normalised.")
-    means, count = mean_activations(network.build(), images)
+    means, count = mean_activations(encoder, images)
     # a filter that is never active has no scale, and stays as it is
     scales = {layer: torch.where(mean > 0, 1 / mean, 1.0) for layer, mean in means.items()}
     recipe = network.recipe | {"normalised": {"pictures": count, "scale": {k: scale.tolist() for k, scale in scales.items()}}}

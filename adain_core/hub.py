@@ -135,7 +135,7 @@ def pull_tensors(
         except NoRanges:
             found = read_safetensors(_whole(download, file, sha256), tensors)[0]
         for name, expected in tensors.items():
-            content = found[name].contiguous().flatten().view(torch.uint8).numpy()
+            content = found[name].contiguous().flatten().view(torch.uint8).numpy().data
             if expected not in ("", hashlib.sha256(content).hexdigest()):
                 _refuse(file, f"the SHA-256 of its {name} is another than expected")
         return found
@@ -178,9 +178,15 @@ def _whole(download: Download, file: HubFile, sha256: str) -> Path:
         os.replace(staging, blob)
     if (named := pinned.cached()) and not named.samefile(blob):
         named.unlink()  # a copy, made where links are not possible, that may be of something else
-    link = one_kind_of_error()(hf_hub_download)
-    options = {"repo_type": file.kind, "revision": file.revision, "cache_dir": constants.HF_HUB_CACHE}
-    return Path(download.retry(lambda: link(file.repo, file.file, library_name=LIBRARY, **options)))
+
+    @one_kind_of_error()
+    def link() -> str:
+        return hf_hub_download(
+            file.repo, file.file, repo_type=file.kind, revision=file.revision, library_name=LIBRARY,
+            cache_dir=constants.HF_HUB_CACHE,
+        )  # fmt: skip
+
+    return Path(download.retry(link))
 
 
 def _ranges(download: Download, file: HubFile, tensors: Mapping[str, str], sha256: str) -> dict[str, Tensor]:
@@ -246,7 +252,7 @@ def _header(download: Download, url: str, size: int) -> tuple[dict, int]:
 
 def _first(mirrors: Sequence[HubFile], attempt: Callable[[HubFile], Result]) -> Result:
     """`attempt(file)` with the first of the mirrors that works out. Raises HubError with what the first one said."""
-    first = None
+    errors = []
     for file in mirrors:
         try:
             return attempt(file)
@@ -256,10 +262,10 @@ def _first(mirrors: Sequence[HubFile], attempt: Callable[[HubFile], Result]) -> 
                 f" adain pull makes on another machine into {assets()}."
             ) from None
         except (HfHubHTTPError, BrokenLine) as error:
-            first = first or HubError(_sentence(error, file))
+            errors.append(HubError(_sentence(error, file)))
         except HubError as error:
-            first = first or error
-    raise HubError(f"none of its {len(mirrors)} places worked out; the first: {first}") if len(mirrors) > 1 else first
+            errors.append(error)
+    raise errors[0] if len(errors) == 1 else HubError(f"none of its {len(errors)} places worked out; the first: {errors[0]}")
 
 
 def _sentence(error: Exception, file: HubFile) -> str:

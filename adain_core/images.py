@@ -104,7 +104,7 @@ def save_image(image: Tensor, path: str | Path, quality: int = 95) -> None:
     kind = save_format(path)
     check_sides(image, path)
     picture = to_pil(on_white(image) if kind == "JPEG" else image)
-    options = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
+    options: dict[str, object] = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
     if kind == "JPEG":
         options["subsampling"] = "4:4:4"
     write_picture(picture, path, kind, **options)
@@ -203,7 +203,8 @@ def check_mask(mask: Tensor) -> Tensor:
 
 def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     """Area-resize a mask `(B, 1, H, W)` to `size`; enlarging repeats pixels."""
-    return F.adaptive_avg_pool2d(mask, tuple(size))
+    height, width = size
+    return F.adaptive_avg_pool2d(mask, (height, width))
 
 
 def thumbnail_jpeg(image: Tensor, side: int = 96) -> bytes:
@@ -268,7 +269,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             )  # fmt: skip
         except (ImageCms.PyCMSError, OSError) as error:
             log.warning("a colour profile that does not fit its picture is ignored (%s)", error)
-    colours = colours.convert("RGB")
-    if alpha is not None and alpha.getextrema()[0] < 255:
+    colours = colours.convert("RGB")  # pyright: ignore[reportOptionalMemberAccess]  # None comes of `inPlace` alone
+    if alpha is not None and alpha.getextrema() != (255, 255):
         colours.putalpha(alpha)
     return colours

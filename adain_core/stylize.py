@@ -109,20 +109,23 @@ def transfer_part(
     the part before. `content` may also be pictures that are read in parts.
     """
     check_options(encoder, style, alpha, content_statistics, half_life)
-    if isinstance(content, Tensor):  # what is read in parts is of bytes, and has no alpha
+    if isinstance(content, Tensor):
         content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         raise AdainError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
     sample = next(encoder.parameters())
     style = style.to("cpu")  # with its masks, which may be a clip's; parts of them go to the device when they are due
-    size, count = tuple(content.shape[2:]), max(len(content), style.batch)
-    rgb, alpha_channel = content, None
-    if content.shape[1] == 4:
-        rgb, alpha_channel = content[:, :3], content[:, 3:].expand(count, -1, -1, -1)
+    (height, width), count = content.shape[2:], max(len(content), style.batch)
+    size = height, width
+    rgb, alpha_channel, device = content, None, torch.device("cpu")
     regional = content_statistics == "region"
     regions = [component.mask for component in style.components if regional and component.mask is not None]
-    if regional:
-        rgb = rgb.expand(count, -1, -1, -1)  # one content has statistics of its own inside each of many masks
+    if isinstance(content, Tensor):  # what is read in parts is of bytes, on the CPU, and has no alpha
+        rgb, device = content[:, :3], content.device
+        if content.shape[1] == 4:
+            alpha_channel = content[:, 3:].expand(count, -1, -1, -1)
+        if regional:
+            rgb = rgb.expand(count, -1, -1, -1)  # one content has statistics of its own inside each of many masks
     strides = tuple(level.stride for level in encoder.levels)
 
     def work(attempt: Plan) -> Features:
@@ -143,7 +146,6 @@ def transfer_part(
             for level, (parts, stride) in enumerate(zip(found, strides, strict=True))
         )
         statistics = tuple(parts[0] for parts in found)
-        device = content.device if isinstance(content, Tensor) else torch.device("cpu")
         common = (strides, count, size, alpha_channel, device, encoder.fingerprint, encoder.name, statistics)
         if not whole:
             return DeferredFeatures(*common, rgb, encoder, maps)

@@ -38,9 +38,9 @@ class Pictures(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Tensor: ...
+    def __getitem__(self, index: tuple[slice, slice, slice, slice], /) -> Tensor: ...
 
-    def __setitem__(self, index: tuple[slice, slice, slice, slice], part: Tensor) -> None: ...
+    def __setitem__(self, index: tuple[slice, slice, slice, slice], part: Tensor, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Window:
     left: int
     right: int
 
-    def grow(self, halo: int, stride: int, size: tuple[int, int]) -> Window:
+    def grow(self, halo: int, stride: int, size: Sequence[int]) -> Window:
         """The window with at least `halo` pixels more on each side, in multiples of `stride`, inside the picture."""
         halo = -(-halo // stride) * stride
         return Window(
@@ -87,7 +87,7 @@ class Plan:
         """Consecutive parts of a batch of `count` pictures."""
         return (slice(start, min(start + self.pictures, count)) for start in range(0, count, self.pictures))
 
-    def windows(self, size: tuple[int, int], stride: int) -> list[Window]:
+    def windows(self, size: Sequence[int], stride: int) -> list[Window]:
         """The tiles of a picture of `size`, row by row; their corners lie on multiples of `stride`."""
         side = -(-self.side // stride) * stride
         return [
@@ -97,7 +97,7 @@ class Plan:
         ]
 
 
-def plan(tile: int | None, count: int, size: tuple[int, int], halo: int, values_per_pixel: float, sample: Tensor) -> Plan:
+def plan(tile: int | None, count: int, size: Sequence[int], halo: int, values_per_pixel: float, sample: Tensor) -> Plan:
     """How a batch of `count` pictures of `size` is worked on, on the device and in the number type of `sample`.
 
     `tile`: None takes the largest that half of the free memory has room for, 0 the whole picture, else a side in pixels.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from .images import to_pil
 
 if TYPE_CHECKING:
     import av
+    import av.container
+    import av.stream
 
 log = logging.getLogger(__name__)
 
@@ -156,13 +158,13 @@ class Video:
         seconds = time * time_base - self.start
         return not (self.start and seconds < 0) and not (self.duration and seconds >= self.duration)
 
-    def _demux(self, container: av.container.InputContainer, *streams: av.Stream) -> Iterator[av.Packet]:
+    def _demux(self, container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
         try:
             yield from container.demux(*streams)
         except _av().FFmpegError as error:
             raise AdainError(f"{self.name} is damaged and cannot be read on ({error}).") from None
 
-    def _decode(self, packet: av.Packet) -> Iterable[av.Frame]:
+    def _decode(self, packet: av.Packet) -> Iterable[Any]:  # frames of pictures or of sound
         try:
             return packet.decode()
         except _av().FFmpegError as error:
@@ -241,7 +243,7 @@ def join(parts: Sequence[tuple[Path, Fraction]], video: Video, path: Path) -> No
         with _av().open(str(parts[0][0])) as first:
             stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
         # one packet at a time, in order: sound after all of the pictures would have to wait in memory
-        packets = heapq.merge(_joined(parts, stream), video.sound(output), key=lambda p: p.dts * p.time_base)
+        packets = heapq.merge(_joined(parts, stream), video.sound(output), key=_decoded_at)
         for packet in packets:
             output.mux(packet)
 
@@ -267,9 +269,15 @@ def _takes(output: av.container.OutputContainer, stream: av.AudioStream) -> bool
     return True
 
 
+def _decoded_at(packet: av.Packet) -> Fraction:
+    """In seconds; packets without a time are not copied, and encoders give each one."""
+    return (packet.dts or 0) * packet.time_base
+
+
 def _shift(packet: av.Packet, seconds: Fraction) -> None:
     ticks = round(seconds / packet.time_base)
-    packet.dts += ticks
+    if packet.dts is not None:
+        packet.dts += ticks
     if packet.pts is not None:
         packet.pts += ticks
 

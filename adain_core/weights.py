@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from safetensors.torch import save
@@ -21,6 +21,7 @@ from .networks import ARCHITECTURES, Decoder, Encoder
 from .networks.base import State
 
 Result = TypeVar("Result")
+Kind = TypeVar("Kind", Encoder, Decoder)
 
 FORMAT = "adain-network-1"
 ROLES = ("encoder", "decoder")
@@ -64,7 +65,7 @@ class NetworkFile:
             if isinstance(network, Decoder):
                 network.encoder_name, network.encoder_fingerprint = self.encoder_name, self.encoder_fingerprint
             network.dtype = dtype
-            return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+            return network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
     def checked(self) -> NetworkFile:
         """The network, with an encoder's own name and fingerprint. Raises AdainError where the weights do not fit."""
@@ -83,12 +84,24 @@ def load_encoder(name: str = "lite", device: str | torch.device = "cpu", dtype: 
     FileNotFoundError for a name that is none of these, HubError where a pull fails, and AdainError for a file that holds no
     encoder.
     """
-    return _load(name, "encoder", device, dtype)
+    return load_network(name, Encoder, device, dtype)
 
 
 def load_decoder(name: str = "lite", device: str | torch.device = "cpu", dtype: str | torch.dtype = "auto") -> Decoder:
     """The decoder of a name or a file; as `load_encoder`."""
-    return _load(name, "decoder", device, dtype)
+    return load_network(name, Decoder, device, dtype)
+
+
+def load_network(name: str, kind: type[Kind], device: str | torch.device, dtype: str | torch.dtype) -> Kind:
+    """`load_encoder` or `load_decoder`, by the `kind`."""
+    dtype = resolve_dtype(dtype, device)
+    path = network_path(name, kind.role)
+
+    def use(network: NetworkFile) -> Kind:
+        _check_role(network, kind.role, "it")
+        return cast(Kind, network.build(device, dtype))
+
+    return _read(path, use)
 
 
 def network_path(name: str, role: str, progress: hub.Progress | None = None) -> Path:
@@ -152,17 +165,6 @@ def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dty
     description = {name: getattr(network, name) for name in DESCRIPTION}
     with replacing(path) as temporary:
         temporary.write_bytes(save(state, {"format": FORMAT, "network": json.dumps(description)}))
-
-
-def _load(name: str, role: str, device: str | torch.device, dtype: str | torch.dtype) -> Encoder | Decoder:
-    dtype = resolve_dtype(dtype, device)
-    path = network_path(name, role)
-
-    def use(network: NetworkFile) -> Encoder | Decoder:
-        _check_role(network, role, "it")
-        return network.build(device, dtype)
-
-    return _read(path, use)
 
 
 def _read(path: str | Path, use: Callable[[NetworkFile], Result]) -> Result:

@@ -79,10 +79,10 @@ def final_preview(image: Tensor, node: type) -> ui.PreviewImage:
 
 def say(text: str) -> None:
     """Show a line on the running node, where this ComfyUI can."""
-    server = getattr(PromptServer, "instance", None)
-    context = get_executing_context() if hasattr(server, "send_progress_text") else None
-    if context is not None:
-        server.send_progress_text(text, context.node_id)
+    send = getattr(getattr(PromptServer, "instance", None), "send_progress_text", None)
+    context = get_executing_context() if send else None
+    if send and context is not None:
+        send(text, context.node_id)
 
 
 def progress() -> Callable[..., None]:

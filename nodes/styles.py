@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -164,7 +165,7 @@ class StyleMix(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **inputs: Style | float) -> io.NodeOutput:
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
         used = [index for index in range(1, MIXED + 1) if inputs.get(f"style_{index}") is not None]
         weights = [inputs.get(f"weight_{index}", 1.0) for index in used]
         return io.NodeOutput(mix_styles([inputs[f"style_{index}"] for index in used], weights))

@@ -261,7 +261,8 @@ def _time_left(config: TrainingConfig) -> Callable[[int], None]:
 
 def _loss_map(result: TrainingResult, config: TrainingConfig) -> dict[str, list[float]]:
     pairs = zip(result.losses.get("content", []), result.losses.get("style", []), strict=True)
-    return {"loss": [config.content_weight * c + config.style_weight * s for c, s in pairs if None not in (c, s)]}
+    weights = config.content_weight, config.style_weight
+    return {"loss": [weights[0] * c + weights[1] * s for c, s in pairs if c is not None and s is not None]}
 
 
 def _folder(identifier: str, images: str) -> io.Combo.Input:

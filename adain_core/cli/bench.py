@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 
 from tqdm import tqdm
@@ -37,8 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         check_writable(arguments.output)
-    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(BenchConfig)}
-    config = BenchConfig(**given | {"sizes": tuple(arguments.sizes), "dtypes": tuple(arguments.dtypes)})
+    config = options.given(BenchConfig, arguments)
     with tqdm(unit="round", disable=None) as bar:
         result = bench(config, options.follow(bar))
     print(_table(result))

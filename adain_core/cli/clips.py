@@ -53,7 +53,7 @@ def stylize_clip(options: StylizeOptions) -> int:
         options.tile, options.keep_colors, options.size,
     )  # fmt: skip
     with tqdm(unit="frame", disable=None) as bar, reporting(follow(bar)):
-        if content.is_dir():
+        if isinstance(clip, PictureSequence):
             make_folder(output)
             stylizer.pictures(clip, targets, output / ".clip.safetensors")
         else:

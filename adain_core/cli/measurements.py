@@ -54,7 +54,7 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
             shown = "" if required or field.default in ("", (), None) else f" (default: {_words(field.default)})"
             flag = "--" + field.name.replace("_", "-").replace("models", "model")
             # without a default of its own, so that what is not given is told from what is
-            kind = {"dest": field.name, "required": required, "default": None} | options.KINDS[field.type]
+            kind = {"dest": field.name, "required": required, "default": None} | options.KINDS[str(field.type)]
             subparser.add_argument(flag, help=HELP[field.name] + shown, **kind)
         sizes = ", ".join(f"--{key.replace('_', '-')} {_words(value) or repr('')}" for key, value in config.FULL.items())
         subparser.add_argument("--full", action="store_true", help=f"full size: {sizes}")
@@ -90,7 +90,7 @@ def _experiments() -> dict[str, tuple[type, Callable[..., Measurement], str]]:
     try:
         from ..experiments import EXPERIMENTS
     except ModuleNotFoundError as error:
-        if not error.name.endswith("adain_core.experiments"):
+        if not str(error.name).endswith("adain_core.experiments"):
             raise
         return {}
     return EXPERIMENTS

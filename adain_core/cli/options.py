@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
@@ -20,7 +20,10 @@ from ..statistics import check_alpha
 from ..tiling import check_tile, reporting
 from ..weights import load_decoder, load_encoder, network_path
 
-Options = TypeVar("Options")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 _NAME, _FOLDER = {"metavar": "NAME"}, {"type": Path, "metavar": "DIR"}
 _WHOLE, _REAL = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..catalog import Entry, catalog, find_entry
+from ..catalog import Entry, catalog, hub_entry
 from ..errors import AdainError
 from ..weights import pull, read_network
 from . import options
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _entries(name: str) -> list[Entry]:
     available = [entry for entry in catalog() if entry.available]
-    entries = [find_entry(name, "")] if name.startswith("hf:") else [entry for entry in available if entry.name == name]
+    entries = [hub_entry(name)] if name.startswith("hf:") else [entry for entry in available if entry.name == name]
     if not entries:
         names = ", ".join(dict.fromkeys(entry.name for entry in available))
         raise AdainError(f"{name!r} is no name in the catalog; there are {names}, and hf:owner/repo/file for any on the Hub.")

@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     for name, field in SETTINGS.items():
         parser.add_argument(
             "--" + name.replace("_", "-"), required=field.default is dataclasses.MISSING, default=argparse.SUPPRESS,
-            help=field.metadata["help"], **options.KINDS[field.type],
+            help=field.metadata["help"], **options.KINDS[str(field.type)],
         )  # fmt: skip
     parser.set_defaults(run=run)
 

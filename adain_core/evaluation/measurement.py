@@ -6,10 +6,10 @@ import dataclasses
 import itertools
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from PIL import Image
 from torch import Tensor
@@ -25,6 +25,9 @@ from ..stylize import check_decoder, stylize
 from ..weights import load_decoder, load_encoder
 from .losses import Losses, layer_features, load_loss_network, pair_losses
 from .report import load_square
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: dict[str, tuple[float | str | None, ...]]
+    rows: Mapping[str, tuple[float | str | None, ...]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Measurement:
     figure.
     """
 
-    config: object
+    config: DataclassInstance
     networks: dict[str, str]
     tables: tuple[Table, ...]
     draw: Callable[[], Image.Image]

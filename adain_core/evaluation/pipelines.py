@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Pipeline:
 
     name: str
     dtype: str
-    calls: dict[str, Callable[[], object]]
+    calls: dict[str, Callable[[], Any]]
     work: int = 0
 
     @property
@@ -66,9 +67,7 @@ def _plain_copy(network: Network, device: torch.device) -> nn.Sequential:
     copied = plain.encoder() if network.role == "encoder" else plain.decoder()
     theirs, ours = ([module for module in net.modules() if isinstance(module, nn.Conv2d)] for net in (copied, network))
     if network.role == "encoder":
-        preprocess = theirs.pop(0)
-        nn.init.dirac_(preprocess.weight)
-        nn.init.zeros_(preprocess.bias)
+        theirs.pop(0).load_state_dict({"weight": torch.eye(3)[:, :, None, None], "bias": torch.zeros(3)})
     for to, of in zip(theirs, ours, strict=True):
         to.load_state_dict(of.state_dict())
     return copied.to(device)
@@ -92,14 +91,14 @@ def stylizing(
     }
     pipelines = [Pipeline(PLAIN, "float32", calls, work)]
     for dtype in dtypes:
-        networks = [network.copy_for(device, DTYPES[dtype], plain=False) for network in (encoder, decoder)]
-        pipelines.append(Pipeline(VGG, dtype, _own_calls(*networks, content, style), work))
+        vgg = encoder.copy_for(device, DTYPES[dtype], plain=False), decoder.copy_for(device, DTYPES[dtype], plain=False)
+        pipelines.append(Pipeline(VGG, dtype, _own_calls(*vgg, content, style), work))
         lite = load_encoder(LITE, device, dtype), load_decoder(LITE, device, dtype)
         pipelines.append(Pipeline(LITE, dtype, _own_calls(*lite, content, style), multiply_adds(lite[0], size)))
     return pipelines
 
 
-def _own_calls(encoder: Encoder, decoder: Decoder, content: Tensor, style_picture: Tensor) -> dict[str, Callable[[], object]]:
+def _own_calls(encoder: Encoder, decoder: Decoder, content: Tensor, style_picture: Tensor) -> dict[str, Callable[[], Any]]:
     style = encode_style(encoder, style_picture, size=0)
     statistics = style.to(content.device).components[0].levels
     features = encoder.encode(content)

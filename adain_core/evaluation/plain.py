@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,8 @@ def network(layers: list, last_relu: bool) -> nn.Sequential:
         elif len(layer) == 3:
             modules.append(nn.Conv2d(3, 3, 1))
         else:
-            modules += [nn.ReflectionPad2d(1), nn.Conv2d(*layer, 3), nn.ReLU()]
+            before, after = layer
+            modules += [nn.ReflectionPad2d(1), nn.Conv2d(before, after, 3), nn.ReLU()]
     return nn.Sequential(*(modules if last_relu else modules[:-1])).requires_grad_(False)
 
 
@@ -76,7 +79,7 @@ def training_step(
     found = loss_features(encoder, decoder(target))
     content_loss = F.mse_loss(found[-1], target)
     pairs = [pair for x, y in zip(found, wanted, strict=True) for pair in zip(mean_std(x), mean_std(y), strict=True)]
-    style_loss = sum(F.mse_loss(*pair) for pair in pairs)
+    style_loss = reduce(torch.add, (F.mse_loss(*pair) for pair in pairs))
     optimizer.zero_grad()
     (content_loss + STYLE_WEIGHT * style_loss).backward()
     optimizer.step()

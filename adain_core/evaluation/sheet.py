@@ -98,7 +98,7 @@ def _finished(folder: str, content: str, style: str) -> Path:
     return min(named, key=lambda path: len(path.stem))  # a longer one is of a content or style whose name holds these
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The text, without its end where it is too long."""
     if font.getlength(text) <= width:
         return text

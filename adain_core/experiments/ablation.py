@@ -18,6 +18,7 @@ from ..evaluation.losses import Losses, load_loss_network, mean_losses
 from ..evaluation.measurement import Measurement, MeasurementConfig, Table, named
 from ..evaluation.progress import Counter, Progress
 from ..networks import Decoder
+from ..networks.layers import LayerList, PointwiseConv2d
 from ..networks.texture import NO_TEXTURE, Texture
 from ..training import TrainingConfig, TrainingResult
 from ..training.objective import Batch, Objective
@@ -56,7 +57,7 @@ class ConcatDecoder(Decoder):
         self.inner, self.stride, self.halo, self.values_per_pixel = inner, inner.stride, inner.halo, inner.values_per_pixel
         inner.plain = self.plain = True
         self.channels = tuple(2 * width for width in inner.channels)
-        self.fusion = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in inner.channels)
+        self.fusion: LayerList[PointwiseConv2d] = LayerList(PointwiseConv2d(2 * width, width) for width in inner.channels)
         generator = torch.Generator().manual_seed(seed)
         for convolution in self.fusion:
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear", generator=generator)
@@ -73,7 +74,7 @@ class ConcatObjective(Objective):
         return None
 
     def _encode(self, content: Tensor, style: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        return tuple(self.encoder.encode(pictures) for pictures in (content, style))
+        return self.encoder.encode(content), self.encoder.encode(style)
 
     def _fuse(self, levels: list[Tensor], contents: object, styles: list[Tensor]) -> list[Tensor]:
         return [torch.cat(pair, 1) for pair in zip(levels, styles, strict=True)]
@@ -100,7 +101,7 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Measurem
             recipe = TrainingConfig(
                 config.contents, config.styles, Path(config.folder or temporary) / name, network, name, config.encoder,
                 steps=config.steps, batch_size=config.batch_size, crop_size=config.size, seed=config.seed,
-                resize_content=(2 * config.size,) * 2, resize_style=(2 * config.size,) * 2,
+                resize_content=(2 * config.size, 2 * config.size), resize_style=(2 * config.size, 2 * config.size),
                 learning_rate=config.learning_rate, device=config.device, log_every=1,
             )  # fmt: skip
             trainer = Trainer(recipe, resolve_device(config.device), vary, objective)
@@ -114,7 +115,7 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Measurem
         f"mean of the last {last} of {config.steps} steps", ("content loss", "style loss", "skipped steps"),
         {name: (mean.content, mean.style, skipped[name]) for name, mean in means.items()},
     )  # fmt: skip
-    networks = named({"loss network": network, "encoder": trainer.networks["encoder"]})
+    networks = named({"loss network": network, "encoder": trainer.encoder})
     return Measurement(config, networks, (table,), lambda: _figure(curves, last), curves, tuple(verdict(means)))
 
 
@@ -138,8 +139,8 @@ def _curve(result: TrainingResult, steps: int) -> list[Losses]:
     """The losses of each step; of one that was skipped, those of the step before, of the first ones those of the next."""
     if not result.steps:
         raise DivergedError(f"none of the {steps} steps had finite losses; take more, or a lower learning rate.")
-    pairs = zip(result.losses["content"], result.losses["style"], strict=True)
-    found = dict(zip(result.steps, (Losses(*pair) for pair in pairs), strict=True))
+    logged = zip(result.steps, result.losses["content"], result.losses["style"], strict=True)
+    found = {step: Losses(content, style) for step, content, style in logged if content is not None and style is not None}
     curve = [found[result.steps[0]]]
     for step in range(1, steps + 1):
         curve.append(found.get(step, curve[-1]))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ SWAPPED = "relu3_1"
 MATCHED = 2048  # patches that are compared with all of the style's at once
 
 Advance = Callable[[], object]
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class AdaINLoss:
@@ -97,7 +98,7 @@ def style_swap(network: Encoder, content: Tensor, style: Tensor, iterations: int
     Content and style are `(1, 3, H, W)` in [0, 1]. Their total variation is left out of the inversion.
     """
     with torch.no_grad():
-        target = swap_patches(*(network.features(picture, [SWAPPED])[0] for picture in (content, style)))
+        target = swap_patches(network.features(content, [SWAPPED])[0], network.features(style, [SWAPPED])[0])
     return optimise(content, lambda picture: content_loss(network.features(picture, [SWAPPED])[0], target), iterations, advance)
 
 
@@ -113,11 +114,11 @@ def swap_patches(content: Tensor, style: Tensor, side: int = 3) -> Tensor:
     return F.fold(swapped, size, side) / F.fold(torch.ones_like(swapped), size, side)
 
 
-def add_normalization(network: nn.Module, layer: Callable[[int], nn.Module]) -> nn.Module:
+def add_normalization(network: Net, layer: Callable[[int], nn.Module]) -> Net:
     """The same network with `layer(channels)` after each of its convolutions but the last, which draws the picture."""
     for convolution in [module for module in network.modules() if isinstance(module, nn.Conv2d)][:-1]:
         convolution.normalization = layer(convolution.out_channels)
-        convolution.register_forward_hook(lambda module, _, result: module.normalization(result))
+        convolution.register_forward_hook(lambda module, _, result: module.get_submodule("normalization")(result))
     return network
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
@@ -25,15 +25,15 @@ def stack(pages: Sequence[Image.Image]) -> Image.Image:
     return page
 
 
-def axes(rows: int, columns: int, **options: object) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of so many axes, which `picture_of` draws."""
+def axes(rows: int, columns: int, sharey: Literal["none", "row"] = "none") -> tuple[Figure, list[list[Axes]]]:
+    """A figure of so many axes, which `picture_of` draws; with `sharey="row"` those of a row have one scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5 * columns, 4 * rows), dpi=110, layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options).tolist()
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=sharey).tolist()
 
 
-def plot_losses(axis: Axes, part: str, curves: dict[str, Sequence[Losses]], smooth: int = 1) -> None:
+def plot_losses(axis: Axes, part: str, curves: Mapping[str, Sequence[Losses]], smooth: int = 1) -> None:
     """The "content" or "style" losses of each curve on a logarithmic axis, as the mean of `smooth` steps."""
     for name, losses in curves.items():
         values = [getattr(each, part) for each in losses]

@@ -105,7 +105,7 @@ def _row(
 
 def _affine_parameters(network: StyleNetwork) -> int:
     """How many numbers the affine pairs of its normalization layers hold."""
-    layers = (module.normalization for module in network.modules() if hasattr(module, "normalization"))
+    layers = (module.get_submodule("normalization") for module in network.modules() if hasattr(module, "normalization"))
     return sum(parameter.numel() for layer in layers for parameter in layer.parameters())
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import AdainError
 from . import fast
 from .half import AroundColor, FlatColor
-from .layers import Arithmetic, ResidualBlock
+from .layers import Arithmetic, Convolution, ResidualBlock
 from .texture import NO_TEXTURE, Texture
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ class Network(nn.Module):
         """A frozen copy on `device`; made outside of inference mode, a plain one can be trained through."""
         copied = copy.deepcopy(self)
         copied.dtype, copied.plain = dtype, plain
-        return copied.requires_grad_(False).to(device, memory_format=torch.channels_last)
+        return copied.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
     def layer_names(self) -> list[str]:
         """Convolutions of a network file in their order."""
         return [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
 
-    def convolve(self, layer: nn.Conv2d, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    def convolve(self, layer: Convolution, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """A layer of this network, by the way that `plain` says; every convolution of a network is computed here."""
         return layer(x, bias) if self.plain else fast.convolve(layer, x, self._kernels, bias)
 
@@ -102,9 +102,9 @@ class Network(nn.Module):
         with torch.autocast(inputs[0].device.type, enabled=False):
             yield
 
-    def _apply(self, *args: object, **kwargs: object) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._kernels.clear()  # weights move, or change their type
-        return super()._apply(*args, **kwargs)
+        return super()._apply(fn, recurse)
 
 
 class Encoder(Network):
@@ -251,7 +251,7 @@ def initialize(network: nn.Module, seed: int) -> None:
     """
     check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    convolutions = [module for module in network.modules() if isinstance(module, Convolution)]
     for convolution in convolutions:
         nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu", generator=generator)
         nn.init.zeros_(convolution.bias)

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .layers import (
+    Convolution,
     DownsampleConv2d,
     ReflectionConv2d,
     UpsampleConv2d,
@@ -45,9 +46,9 @@ class Kernels:
     """Kernels made of layers' weights, kept as long as the weights are the same."""
 
     def __init__(self) -> None:
-        self._made: dict[nn.Conv2d, tuple[Tensor, int, dict[Hashable, Any]]] = {}
+        self._made: dict[Convolution, tuple[Tensor, int, dict[Hashable, Any]]] = {}
 
-    def of(self, layer: nn.Conv2d, kind: Hashable, make: Callable[[Tensor], Any]) -> Any:
+    def of(self, layer: Convolution, kind: Hashable, make: Callable[[Tensor], Any]) -> Any:
         """What `make` gives of the layer's weights; made once for each `kind`."""
         weight = layer.weight.detach()  # while it is held, no other weights can lie in its place
         version = 0 if weight.is_inference() else weight._version
@@ -66,7 +67,7 @@ class Kernels:
         return Kernels()
 
 
-def convolve(layer: nn.Conv2d, x: Tensor, kernels: Kernels, bias: Tensor | None = None) -> Tensor:
+def convolve(layer: Convolution, x: Tensor, kernels: Kernels, bias: Tensor | None = None) -> Tensor:
     """`layer(x, bias)` of a layer of `layers.py`, without gradients; another layer is called."""
     bias = layer.bias if bias is None else bias
 
@@ -99,12 +100,12 @@ def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: fl
     rows = max(BAND // (values_per_row * len(x)) // 2 * 2, round(BAND_ROWS / max(scale, 1)))
     if rows >= x.shape[2]:
         return layers(x)
-    result = None
+    result = torch.empty(0)
     for top in range(0, x.shape[2], rows):
         first, bottom = max(0, top - halo), min(x.shape[2], top + rows)
         start, count, done = round((top - first) * scale), math.ceil((bottom - top) * scale), round(top * scale)
         band = layers(x[:, :, first : bottom + halo])
-        if result is None:  # the bands go into one tensor as they come, since beside it they would take as much again
+        if top == 0:  # the bands go into one tensor as they come, since beside it they would take as much again
             shape = (*band.shape[:2], math.ceil(x.shape[2] * scale), band.shape[3])
             result = torch.empty(shape, dtype=band.dtype, device=band.device, memory_format=torch.channels_last)
         result[:, :, done : done + count] = band[:, :, start : start + count]
@@ -113,7 +114,7 @@ def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: fl
 
 def _place(tensor: Tensor) -> tuple[int, int]:
     """Where its values lie, for tensors without memory too."""
-    return tensor.untyped_storage()._cdata, tensor.storage_offset()
+    return tensor.untyped_storage()._cdata, int(tensor.storage_offset())
 
 
 def _cell_kernels(weight: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import Arithmetic, Convolve
+from .layers import Arithmetic, Convolution, Convolve
 
 
 class FlatColor(Arithmetic):
@@ -20,10 +20,10 @@ class FlatColor(Arithmetic):
         self.dtype = dtype
         self.constants: dict[nn.Module, Tensor] = {}
 
-    def relu(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    def relu(self, convolution: Convolution, x: Tensor) -> Tensor:
         return self.linear(convolution, x).to(self.dtype).float().relu()
 
-    def linear(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    def linear(self, convolution: Convolution, x: Tensor) -> Tensor:
         x = super().linear(convolution, x)
         self.constants[convolution] = x[0, :, 0, 0]
         return x
@@ -44,12 +44,12 @@ class AroundColor(Arithmetic):
         super().__init__(convolve)
         self.constants = constants
 
-    def relu(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    def relu(self, convolution: Convolution, x: Tensor) -> Tensor:
         constant = self.constants[convolution]
         rounded = constant.to(x.dtype)
         return self._rectify(self.convolve(convolution, x, constant - rounded), rounded)
 
-    def linear(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    def linear(self, convolution: Convolution, x: Tensor) -> Tensor:
         return self.convolve(convolution, x, torch.zeros_like(convolution.bias))
 
     def rectified(self, module: nn.Module, x: Tensor) -> Tensor:
@@ -63,5 +63,5 @@ class AroundColor(Arithmetic):
         constant = constant[:, None, None]
         return torch.maximum(x, -constant).add_(constant.clamp(max=0))
 
-    def whole(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    def whole(self, convolution: Convolution, x: Tensor) -> Tensor:
         return self.linear(convolution, x).float() + self.constants[convolution][:, None, None]

@@ -5,13 +5,24 @@ Each works on features `(B, C, H, W)`, in their number type. `fast.py` computes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Convolve = Callable[[nn.Conv2d, Tensor, Tensor | None], Tensor]
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+class LayerList(nn.ModuleList, Generic[Layer]):
+    """`nn.ModuleList` of which a type checker knows what it holds."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, index: int) -> Layer: ...
+
+        def __iter__(self) -> Iterator[Layer]: ...
 
 
 def reflection_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
@@ -67,7 +78,19 @@ def upsample_conv2d(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     return result.view(len(x), 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
-class ReflectionConv2d(nn.Conv2d):
+class Convolution(nn.Conv2d):
+    """Base of the convolutions of networks: a `bias` that one is called with stands in for its own."""
+
+    bias: nn.Parameter
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+
+Convolve = Callable[[Convolution, Tensor, Tensor | None], Tensor]
+
+
+class ReflectionConv2d(Convolution):
     """`reflection_conv2d` with weights of its own; `bias` stands in for its own."""
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -77,7 +100,7 @@ class ReflectionConv2d(nn.Conv2d):
         return reflection_conv2d(x, self.weight.to(x.dtype), self.bias if bias is None else bias)
 
 
-class DownsampleConv2d(nn.Conv2d):
+class DownsampleConv2d(Convolution):
     """`downsample_conv2d` with weights of its own; `bias` stands in for its own.
 
     A 3x3 kernel would be off the centres of the 2x2 pixels that upsampling puts in a position's place; 4x4 lies on them,
@@ -91,7 +114,7 @@ class DownsampleConv2d(nn.Conv2d):
         return downsample_conv2d(x, self.weight.to(x.dtype), self.bias if bias is None else bias)
 
 
-class UpsampleConv2d(nn.Conv2d):
+class UpsampleConv2d(Convolution):
     """`upsample_conv2d` with weights `(K, C, 3, 3)` of its own; `bias` stands in for its own."""
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -101,7 +124,7 @@ class UpsampleConv2d(nn.Conv2d):
         return upsample_conv2d(x, pixel_kernels(self.weight).to(x.dtype), self.bias if bias is None else bias)
 
 
-class PointwiseConv2d(nn.Conv2d):
+class PointwiseConv2d(Convolution):
     """1x1 convolution; `bias` stands in for its own."""
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -132,15 +155,15 @@ class Arithmetic:
     def __init__(self, convolve: Convolve):
         self.convolve = convolve
 
-    def relu(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    def relu(self, convolution: Convolution, x: Tensor) -> Tensor:
         """The convolution, rectified."""
         return F.relu(self.convolve(convolution, x, None), inplace=True)
 
-    def linear(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    def linear(self, convolution: Convolution, x: Tensor) -> Tensor:
         """The convolution alone."""
         return self.convolve(convolution, x, None)
 
-    def whole(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    def whole(self, convolution: Convolution, x: Tensor) -> Tensor:
         """The last convolution of a decoder, which draws the picture."""
         return self.linear(convolution, x)
 

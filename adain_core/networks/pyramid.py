@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import AdainError
 from .base import MOST_BLOCKS, MOST_CHANNELS, Architecture, Decoder, Encoder, Level, whole_numbers
-from .layers import Arithmetic, DownsampleConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
+from .layers import Arithmetic, DownsampleConv2d, LayerList, ReflectionConv2d, ResidualBlock, UpsampleConv2d
 from .texture import Texture
 
 COARSE_BLOCKS = 4  # residual blocks at the coarsest stride, where they are not given; at the others one
@@ -24,8 +24,8 @@ class PyramidEncoder(Encoder):
     def __init__(self, config: dict):
         super().__init__(config)
         widths = whole_numbers(config, "channels", 1, MOST_CHANNELS)
-        self.down = nn.ModuleList(map(DownsampleConv2d, [3, *widths[:-1]], widths))
-        self.conv = nn.ModuleList(ReflectionConv2d(width, width) for width in widths)
+        self.down: LayerList[DownsampleConv2d] = LayerList(map(DownsampleConv2d, [3, *widths[:-1]], widths))
+        self.conv: LayerList[ReflectionConv2d] = LayerList(ReflectionConv2d(width, width) for width in widths)
         self.levels = tuple(Level(f"stride{2**i}", width, 2**i) for i, width in enumerate(widths, 1))
         self.layers = tuple(level.name for level in self.levels)
         # downsampling sees one position of its input beyond its own, the convolution after it one of its own
@@ -52,10 +52,10 @@ class PyramidDecoder(Decoder):
         widths, depths = whole_numbers(config, "channels", 1, MOST_CHANNELS), whole_numbers(config, "blocks", 0, MOST_BLOCKS)
         if len(widths) != len(depths):
             raise AdainError(f"it has {len(widths)} levels and blocks for {len(depths)}.")
-        self.blocks = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(width) for _ in range(count))) for width, count in zip(widths, depths, strict=True)
+        self.blocks: LayerList[LayerList[ResidualBlock]] = LayerList(
+            LayerList(ResidualBlock(width) for _ in range(count)) for width, count in zip(widths, depths, strict=True)
         )
-        self.up = nn.ModuleList(map(UpsampleConv2d, widths[1:], widths))
+        self.up: LayerList[UpsampleConv2d] = LayerList(map(UpsampleConv2d, widths[1:], widths))
         self.out = ReflectionConv2d(widths[0], 3 * 4)
         self.channels, self.stride = tuple(widths), 2 ** len(widths)
         # each convolution sees one position beyond its own: two in a block, one after each upsampling, the last one
@@ -85,7 +85,7 @@ class PyramidDecoder(Decoder):
             x = self._residual(self.blocks[index], x[:, :, : below.shape[2], : below.shape[3]] + below, arithmetic)
         return F.pixel_shuffle(arithmetic.whole(self.out, x), 2)
 
-    def _residual(self, blocks: nn.Sequential, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def _residual(self, blocks: LayerList[ResidualBlock], x: Tensor, arithmetic: Arithmetic) -> Tensor:
         for block in blocks:
             x = arithmetic.residual(block, x)
         return x

@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import AdainError
 from .base import MOST_BLOCKS, MOST_CHANNELS, Architecture, Decoder, Encoder, Level, whole_numbers
-from .layers import Arithmetic, DownsampleConv2d, PointwiseConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
+from .layers import Arithmetic, DownsampleConv2d, LayerList, PointwiseConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
 from .texture import Texture
 
 FINEST = 2  # the stride of the first features
@@ -29,9 +29,9 @@ class StudentEncoder(Encoder):
     def __init__(self, config: dict):
         super().__init__(config)
         widths, depths = _sizes(config)
-        self.down = nn.ModuleList(map(DownsampleConv2d, [3, *widths[:-1]], widths))
-        self.conv = nn.ModuleList(
-            nn.ModuleList([ResidualBlock(width) for _ in range(depth)] or [ReflectionConv2d(width, width)])
+        self.down: LayerList[DownsampleConv2d] = LayerList(map(DownsampleConv2d, [3, *widths[:-1]], widths))
+        self.conv: LayerList[LayerList[ResidualBlock | ReflectionConv2d]] = LayerList(
+            LayerList([ResidualBlock(width) for _ in range(depth)] or [ReflectionConv2d(width, width)])
             for width, depth in zip(widths, depths, strict=True)
         )
         strides = [FINEST * 2**i for i in range(len(widths))]
@@ -64,11 +64,11 @@ class StudentDecoder(Decoder):
     def __init__(self, config: dict):
         super().__init__(config)
         widths, depths = _sizes(config)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths, depths, strict=True)
+        self.blocks: LayerList[LayerList[ResidualBlock]] = LayerList(
+            LayerList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths, depths, strict=True)
         )
-        self.mix = nn.ModuleList(PointwiseConv2d(TEXTURE_CHANNELS, width) for width in widths)
-        self.up = nn.ModuleList(map(UpsampleConv2d, widths[1:], widths))
+        self.mix: LayerList[PointwiseConv2d] = LayerList(PointwiseConv2d(TEXTURE_CHANNELS, width) for width in widths)
+        self.up: LayerList[UpsampleConv2d] = LayerList(map(UpsampleConv2d, widths[1:], widths))
         self.out = ReflectionConv2d(widths[0], 3 * 4)
         self.channels, self.stride = tuple(widths[SKIPPED:]), FINEST * 2 ** (len(widths) - 1)
         # each convolution sees one position beyond its own: two in a block, one after each upsampling, the last one

@@ -26,7 +26,6 @@ class VGGEncoder(Encoder):
 
     architecture = "vgg19"
     levels = (Level("relu4_1", 512, 8),)
-    loss_layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
     perceptual = True
     blocks = ((64, 64), (128, 128), (256, 256, 256, 256), (512,))
     layers = tuple(f"relu{block}_{k}" for block, widths in enumerate(blocks, 1) for k in range(1, len(widths) + 1))
@@ -41,6 +40,10 @@ class VGGEncoder(Encoder):
             for index, width in enumerate(widths, 1):
                 setattr(self, f"conv{block}_{index}", ReflectionConv2d(channels, width))
                 channels = width
+
+    @property
+    def loss_layers(self) -> tuple[str, ...]:
+        return "relu1_1", "relu2_1", "relu3_1", "relu4_1"
 
     def layer_names(self) -> list[str]:
         return ["preprocess", *super().layer_names()]
@@ -162,7 +165,9 @@ class VGGDecoder(Decoder):
         x = torch.cat([encoder.features(image, encoder.layers[-1:])[0].float() for image in images.split(1)])
         for name, _, _ in self.layers:
             convolution = getattr(self, name)
-            moments = products = 0
+            reads = 9 * convolution.in_channels + 1  # 3x3 positions, and a 1 for the bias
+            moments = torch.zeros(reads, reads, dtype=torch.float64)
+            products = torch.zeros(reads, convolution.out_channels, dtype=torch.float64)
             for features, read in zip(x.split(1), inputs, strict=True):
                 target = read.pop(name)
                 if name in self.upsampled:
@@ -170,10 +175,10 @@ class VGGDecoder(Decoder):
                 places = torch.randperm(target[0].numel(), generator=generator)[:count].to(x.device)
                 seen = F.unfold(reflection_pad(features, 1, 1, 1, 1), 3)[0, :, places].T
                 seen = F.pad(seen, (0, 1), value=1.0)  # the bias
-                moments = moments + (seen.T @ seen).cpu().double()
-                products = products + (seen.T @ target.flatten(1)[:, places].T).cpu().double()
+                moments += (seen.T @ seen).cpu().double()
+                products += (seen.T @ target.flatten(1)[:, places].T).cpu().double()
             # a bias is not held back, but for what keeps the system solvable where a layer reads nothing
-            ridge = torch.full((len(moments),), RIDGE * moments.diagonal()[:-1].mean().item() + 1e-6)
+            ridge = torch.full((reads,), RIDGE * moments.diagonal()[:-1].mean().item() + 1e-6)
             ridge[-1] = 1e-6
             weights = torch.linalg.solve(moments + ridge.double().diag(), products).T.float()
             convolution.weight.copy_(weights[:, :-1].reshape(convolution.weight.shape))

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class RandomCrops(Dataset):
 class PictureBatch(RandomCrops):
     """Random crops of `pictures` `(N, 3 or 4, H, W)` in [0, 1]."""
 
-    def __init__(self, pictures: Tensor, crop_size: int, *settings: object, **more: object):
+    def __init__(self, pictures: Tensor, crop_size: int, *settings: Any, **more: Any):
         super().__init__(crop_size, *settings, **more)
         self.pictures = [shrink(to_pil(picture), self.sizes[1]) for picture in on_white(pictures)]
         self.count = len(self.pictures)
@@ -106,7 +107,7 @@ class PictureFolder(RandomCrops):
     for one without a readable picture.
     """
 
-    def __init__(self, folder: str | Path, crop_size: int, *settings: object, cache_bytes: int = 1 << 30, **more: object):
+    def __init__(self, folder: str | Path, crop_size: int, *settings: Any, cache_bytes: int = 1 << 30, **more: Any):
         super().__init__(crop_size, *settings, **more)
         self.folder = Path(folder)
         self.files = list_images(folder)
@@ -151,9 +152,11 @@ class PictureFolder(RandomCrops):
         return picture
 
 
-def pictures_of(source: str | Path | Tensor, *settings: object, **more: object) -> RandomCrops:
+def pictures_of(source: str | Path | Tensor, crop_size: int, *settings: Any, **more: Any) -> RandomCrops:
     """Random crops of a folder's pictures or of a tensor of them."""
-    return (PictureBatch if isinstance(source, Tensor) else PictureFolder)(source, *settings, **more)
+    if isinstance(source, Tensor):
+        return PictureBatch(source, crop_size, *settings, **more)
+    return PictureFolder(source, crop_size, *settings, **more)
 
 
 def folder_digest(folder: Path, files: Sequence[Path]) -> str:
@@ -218,7 +221,7 @@ def stream(
     for batch in loader:
         for k, folder in enumerate(folders):
             broken = folder.broken
-            if len(broken) >= max(1, 2 * logged[k]):
+            if isinstance(folder, PictureFolder) and len(broken) >= max(1, 2 * logged[k]):
                 logged[k] = len(broken)
                 names = ", ".join(path.name for path in broken[:5]) + (", ..." if len(broken) > 5 else "")
                 log.warning("%d of %d pictures in %s cannot be read and are skipped: %s",

@@ -78,7 +78,7 @@ class _StyleLearner:
     @torch.no_grad()
     def __init__(self, encoder: Encoder, decoder: Decoder, loss_encoder: Encoder, contents: Tensor, style: Tensor):
         device = contents.device
-        encoder, self.decoder = (network.copy_for(device) for network in (encoder, decoder))
+        encoder, self.decoder = encoder.copy_for(device), decoder.copy_for(device)
         self.loss_encoder = loss_encoder.copy_for(device, training_dtype("auto", device))
         self.layers, self.size = loss_encoder.loss_layers, contents.shape[2:]
         self.style = [channel_statistics(x) for x in self.loss_encoder.features(style, self.layers)]
@@ -88,7 +88,7 @@ class _StyleLearner:
 
     def learn(
         self, start: Sequence[ChannelStatistics], steps: int, learning_rate: float, seed: int, progress: Report | None
-    ) -> list[ChannelStatistics]:
+    ) -> Sequence[ChannelStatistics]:
         """The best statistics that gradient descent finds from `start` on."""
         offsets = [torch.zeros(2, *level.mean.shape, device=level.mean.device, requires_grad=True) for level in start]
         optimizer = torch.optim.Adam(offsets, learning_rate)

@@ -27,21 +27,21 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 update = self._kernel if parameter.dim() == 4 else self._bias
-                update(parameter, self.state[parameter], group["lr"])
+                update(parameter, parameter.grad, self.state[parameter], group["lr"])
 
-    def _kernel(self, kernel: Tensor, state: dict, rate: float) -> None:
+    def _kernel(self, kernel: Tensor, gradient: Tensor, state: dict, rate: float) -> None:
         if not state:
             state["momentum"] = torch.zeros_like(kernel)
-        momentum = state["momentum"].mul_(MOMENTUM).add_(kernel.grad)
-        direction = kernel.grad.add(momentum, alpha=MOMENTUM).flatten(1)  # Nesterov's
+        momentum = state["momentum"].mul_(MOMENTUM).add_(gradient)
+        direction = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # Nesterov's
         scale = 0.2 * max(direction.shape) ** 0.5
         kernel.add_(orthogonalized(direction).view(kernel.shape), alpha=-rate * scale)
 
-    def _bias(self, bias: Tensor, state: dict, rate: float) -> None:
+    def _bias(self, bias: Tensor, gradient: Tensor, state: dict, rate: float) -> None:
         if not state:
             state.update(step=0, mean=torch.zeros_like(bias), square=torch.zeros_like(bias))
         state["step"] += 1
-        mean, square = state["mean"].lerp_(bias.grad, 1 - BETA1), state["square"].lerp_(bias.grad**2, 1 - BETA2)
+        mean, square = state["mean"].lerp_(gradient, 1 - BETA1), state["square"].lerp_(gradient**2, 1 - BETA2)
         mean, square = mean / (1 - BETA1 ** state["step"]), square / (1 - BETA2 ** state["step"])
         bias.addcdiv_(mean, square.sqrt() + EPSILON, value=-rate)
 

@@ -14,10 +14,10 @@ from ..errors import AdainError
 from ..networks import ARCHITECTURES, Decoder, Encoder
 from ..networks.base import State, fingerprint, load_checked
 from ..stylize import check_decoder
-from ..weights import NetworkFile, load_decoder, load_encoder, write_network
+from ..weights import NetworkFile, load_network, write_network
 from .config import INVERSE, TrainingConfig
 
-Network = TypeVar("Network", Encoder, Decoder)
+Kind = TypeVar("Kind", Encoder, Decoder)
 
 TAUGHT, TRAINED = "student", "pyramid"  # architectures of an encoder that is taught, and of one trained with its decoder
 
@@ -29,15 +29,15 @@ def training_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
 
 
-def frozen(network: str | Network, role: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Network:
+def frozen(network: str | Kind, kind: type[Kind], device: torch.device, dtype: torch.dtype = torch.float32) -> Kind:
     """The plain network of a name or a file, or a copy of the given network: a host may move its own, or hold it as
     inference tensors, through which no gradients pass.
     """
-    if isinstance(network, str):
-        network = {"encoder": load_encoder, "decoder": load_decoder}[role](network, device, dtype)
-        network.plain = True
-        return network
-    return network.copy_for(device, dtype)
+    if not isinstance(network, str):
+        return network.copy_for(device, dtype)
+    loaded = load_network(network, kind, device, dtype)
+    loaded.plain = True
+    return loaded
 
 
 def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.device) -> tuple[Encoder, Decoder | None]:
@@ -52,16 +52,16 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
         encoder.initialize(config.seed)
         encoder.plain = True
         if config.start_from:
-            load_checked(encoder, frozen(config.start_from, "encoder", device).state_dict())
-        return encoder.to(device, memory_format=torch.channels_last), None
+            load_checked(encoder, frozen(str(config.start_from), Encoder, device).state_dict())
+        return encoder.to(device).to(memory_format=torch.channels_last), None
     inverse = config.start_from == INVERSE
-    start = frozen(config.start_from, "decoder", device) if config.start_from and not inverse else None
+    start = frozen(config.start_from, Decoder, device) if config.start_from and not inverse else None
     if config.channels:
         encoder = ARCHITECTURES[TRAINED].encoder({"channels": list(config.channels)})
         encoder.initialize(config.seed)
         encoder.plain = True
     else:
-        encoder = frozen(config.encoder, "encoder", device) if config.encoder else loss_network
+        encoder = frozen(config.encoder, Encoder, device) if config.encoder else loss_network
     kind = ARCHITECTURES[encoder.architecture].decoder
     if inverse and not kind.has_inverse():
         raise AdainError(f"only a VGG-19 is inverted in closed form, not {encoder.name!r}; start from something else.")
@@ -70,11 +70,14 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
     decoder.plain = True
     if start:
         if config.channels:
-            load_checked(encoder, frozen(config.start_from, "encoder", device).state_dict())
+            load_checked(encoder, frozen(str(config.start_from), Encoder, device).state_dict())
         else:
             check_decoder(start, encoder.fingerprint, encoder.name)
         load_checked(decoder, start.state_dict())
-    return tuple(network.to(device, memory_format=torch.channels_last) for network in (encoder, decoder))
+    return (
+        encoder.to(device).to(memory_format=torch.channels_last),
+        decoder.to(device).to(memory_format=torch.channels_last),
+    )
 
 
 def trained_file(config: TrainingConfig, role: str) -> Path:
@@ -82,19 +85,19 @@ def trained_file(config: TrainingConfig, role: str) -> Path:
     return Path(config.output) / network_file(config.name, role)
 
 
-def write_networks(config: TrainingConfig, networks: dict[str, Network], recipe: dict) -> None:
+def write_networks(config: TrainingConfig, encoder: Encoder, decoder: Decoder | None, recipe: dict) -> None:
     """Write those of an encoder and a decoder that were trained, with kernels in float16 and the recipe in the metadata."""
-    encoder = networks["encoder"]
     encoder_name, encoder_fingerprint = encoder.name, encoder.fingerprint
     if "encoder" in config.trained_roles:
         encoder_name, encoder_fingerprint = config.name, fingerprint(_on_cpu(encoder), encoder.layer_names())
-    for role in config.trained_roles:
-        network = networks[role]
+    for network in (encoder, decoder):
+        if network is None or network.role not in config.trained_roles:
+            continue
         file = NetworkFile(
-            role, network.architecture, network.config, _on_cpu(network), config.name, encoder_name, encoder_fingerprint,
-            recipe, config.licence,
+            network.role, network.architecture, network.config, _on_cpu(network), config.name, encoder_name,
+            encoder_fingerprint, recipe, config.licence,
         )  # fmt: skip
-        write_network(file, trained_file(config, role), "float16")
+        write_network(file, trained_file(config, network.role), "float16")
 
 
 def _on_cpu(network: nn.Module) -> State:

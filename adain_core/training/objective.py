@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from ..errors import AdainError
 from ..losses import consistency_loss, content_loss, gram_loss, gram_matrix, style_loss, total_variation
@@ -109,7 +110,8 @@ class Objective(nn.Module):
         if consistent:
             losses["consistency"] = self._consistency(batch.content, result, contents, styles, step)
         # the weight of a loss is the setting of its name
-        return sum(getattr(config, f"{name}_weight") * loss for name, loss in losses.items()), losses
+        weighted = (getattr(config, f"{name}_weight") * loss for name, loss in losses.items())
+        return reduce(torch.add, weighted), losses
 
     def stylize(self, content: Tensor, style: Tensor) -> Tensor:
         """The networks' pictures, as they are in training, not clamped."""
@@ -177,7 +179,7 @@ class _Clamp(torch.autograd.Function):
         return images.clamp(0, 1)
 
     @staticmethod
-    def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:
+    def backward(context: BackwardCFunction, gradient: Tensor) -> Tensor:
         (images,) = context.saved_tensors
         outwards = (images < 0) & (gradient > 0) | (images > 1) & (gradient < 0)  # a step goes against the gradient
         return gradient.masked_fill(outwards, 0)

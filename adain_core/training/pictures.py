@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ def sample_sheet(contents: Tensor, styles: Tensor, results: Tensor) -> Tensor:
 
 
 def loss_curve(
-    steps: Sequence[int], losses: dict[str, Sequence[float | None]], size: tuple[int, int] = (900, 500)
+    steps: Sequence[int], losses: Mapping[str, Sequence[float | None]], size: tuple[int, int] = (900, 500)
 ) -> Image.Image:
     """Losses over steps as lines on a logarithmic axis; values that are None or 0 are left out."""
     picture = Image.new("RGB", size, "white")

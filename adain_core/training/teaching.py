@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import AdainError
 from ..networks import Encoder
-from .config import TrainingConfig
 
 MEMORY = 0.98  # of the running moments, at each step
 RIDGE = 1e-4  # of the mean square of a layer's features
@@ -33,7 +33,7 @@ class EncoderObjective(nn.Module):
     an encoder with more layers than the loss network can teach.
     """
 
-    def __init__(self, config: TrainingConfig, loss_network: Encoder, encoder: Encoder, decoder: None, dtype: torch.dtype):
+    def __init__(self, loss_network: Encoder, encoder: Encoder, dtype: torch.dtype):
         super().__init__()
         self.loss_network, self.encoder, self.dtype = loss_network, encoder, dtype
         self.layers = loss_network.loss_layers[-len(encoder.layers) :]
@@ -65,7 +65,7 @@ class EncoderObjective(nn.Module):
             name: (x @ linear_map(*known) - y).square().sum(1).mean() / variance(*known)
             for name, (x, y), known in zip(self.layers, pairs, moments, strict=True)
         }
-        return sum(losses.values()), losses
+        return reduce(torch.add, losses.values()), losses
 
 
 def linear_map(squares: Tensor, products: Tensor, powers: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -21,7 +22,8 @@ from ..devices import exact_float32, rank_and_size, resolve_device
 from ..errors import AdainError, DivergedError
 from ..files import check_folder, locked, make_folder, remove_leftovers
 from ..images import save_image, write_picture
-from ..networks import Decoder
+from ..networks import Decoder, Encoder
+from ..weights import ROLES
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import INVERSE, TrainingConfig
@@ -31,7 +33,7 @@ from .muon import Muon
 from .networks import frozen, new_networks, trained_file, training_dtype, write_networks
 from .objective import Batch, Objective
 from .pictures import loss_curve, sample_sheet
-from .teaching import EncoderObjective
+from .teaching import EncoderObjective, Lesson
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,6 @@ MAX_SKIPPED = 20  # steps in a row without a finite loss, after which the traini
 SAMPLE_PAIRS, PREVIEW_PAIRS = 8, 4  # pairs in the sample sheet, and in a preview
 POOL = 16  # batches from which each step draws its own, where pictures serve several steps
 INVERSE_PIXELS = 48 * 128**2  # of the contents, and of the styles, that a decoder is fitted to in closed form
-OBJECTIVES = {"decoder": Objective, "encoder": EncoderObjective}
 OPTIMIZERS = {"adam": torch.optim.Adam, "muon": Muon}
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -70,9 +71,9 @@ def train(
     `progress(step, losses)` is called after every step, `preview` with a sample sheet `(3, H, W)` of some fixed pairs at
     the start and every `preview_every` steps; an exception from either, or an interrupt during a step, ends the training
     after its checkpoint and networks are written. While it runs, the networks, `samples.png` and `losses.png` are renewed in
-    the folder. Raises AdainError for folders without pictures, a checkpoint of another recipe and a folder that another
-    training writes to, FileNotFoundError for a folder that does not exist, and FloatingPointError for losses that stay
-    non-finite.
+    the folder. Raises AdainError for folders without pictures, a checkpoint of another recipe, a folder that another
+    training writes to and a preview where an encoder is taught, FileNotFoundError for a folder that does not exist, and
+    FloatingPointError for losses that stay non-finite.
     """
     device = resolve_device(config.device)
     # a host may call in inference mode, which has no gradients
@@ -106,10 +107,10 @@ class Trainer:
             )
         check_folder(self.output)
         dtype = training_dtype(config.precision, device)
-        loss_network = frozen(config.loss_encoder, "encoder", device, dtype)
+        loss_network = frozen(config.loss_encoder, Encoder, device, dtype)
         encoder, decoder = new_networks(config, loss_network, device)
         decoder = decoder and vary(decoder).to(device)
-        self.networks = {"encoder": encoder, "decoder": decoder}
+        self.encoder, self.decoder = encoder, decoder
         augment = augment_style if config.augment else None
         self.folders = (
             pictures_of(config.contents, config.crop_size, config.resize_content, seed=config.seed),
@@ -122,11 +123,14 @@ class Trainer:
             "styles": self.folders[1].digest(),
         }
         self.checkpoint = self.output / "checkpoint.pt"
-        if config.start_from == INVERSE and not self.checkpoint.exists():
+        if decoder and config.start_from == INVERSE and not self.checkpoint.exists():
             count = math.ceil(INVERSE_PIXELS / config.crop_size**2)
             decoder.fit_inverse(encoder, torch.cat([self._first_crops(folder, count) for folder in self.folders]))
-        self.objective = (objective or OBJECTIVES[config.stage])(config, loss_network, encoder, decoder, dtype)
-        trained = [self.networks[role] for role in config.trained_roles]
+        if decoder:
+            self.objective = (objective or Objective)(config, loss_network, encoder, decoder, dtype)
+        else:
+            self.objective = EncoderObjective(loss_network, encoder, dtype)
+        trained = [network for network in (encoder, decoder) if network and network.role in config.trained_roles]
         self.parameters = [p.requires_grad_(True) for network in trained for p in network.parameters()]
         self.model = self.objective if self.processes == 1 else DistributedDataParallel(self.objective)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
@@ -147,7 +151,7 @@ class Trainer:
                     stack.enter_context(locked(self.output / ".lock"))
                 except BlockingIOError:
                     raise AdainError(f"another training writes to {self.output} now; wait, or give another name.") from None
-                networks = [trained_file(self.config, role) for role in self.networks]
+                networks = [trained_file(self.config, role) for role in ROLES]
                 for file in (self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"):
                     remove_leftovers(file)
             if self.checkpoint.exists():
@@ -187,27 +191,26 @@ class Trainer:
                 written = time.monotonic()
         self._save_all()
 
-    def train_step(self, parts: list[Batch]) -> dict[str, float]:
+    def train_step(self, parts: Sequence[Batch | Lesson]) -> dict[str, float]:
         """One step on a batch in parts; its losses, which are empty if they were not finite and the step was skipped."""
         return self._update(*self._gradients(parts))
 
-    def _gradients(self, parts: list[Batch]) -> tuple[dict[str, float], bool]:
+    def _gradients(self, parts: Sequence[Batch | Lesson]) -> tuple[dict[str, float], bool]:
         """Compute the gradients of a batch in parts. Its losses, and whether these and the gradients are finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(self.step)
         self.optimizer.zero_grad()
-        sums = None
+        model, sums = self.model, []
         for index, part in enumerate(parts, 1):
             # processes exchange their gradients once a step, at its last part
             last = index == len(parts)
-            with contextlib.nullcontext() if last or self.processes == 1 else self.model.no_sync():
-                total, losses = self.model(part, self.step)
+            with contextlib.nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync():
+                total, losses = model(part, self.step)
                 self.scaler.scale(total / len(parts)).backward()
-            values = torch.stack([total, *losses.values()]).detach() / len(parts)
-            sums = values if sums is None else sums + values
+            sums.append(torch.stack([total, *losses.values()]).detach() / len(parts))
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or math.inf)
-        total, *values = mean_over_processes(sums).tolist()
+        total, *values = mean_over_processes(functools.reduce(torch.add, sums)).tolist()
         return dict(zip(losses, values, strict=True)), math.isfinite(total + norm.item())
 
     def _update(self, losses: dict[str, float], finite: bool) -> dict[str, float]:
@@ -223,7 +226,7 @@ class Trainer:
         if self.config.ema:
             decay = min(self.config.ema, self.step / (self.step + 10))  # a young average forgets its beginning
             with torch.no_grad():
-                torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+                torch._foreach_lerp_(self.average, self.parameters, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         self.recent.append(losses)
         return losses
 
@@ -233,7 +236,7 @@ class Trainer:
         broken = sum(len(folder.broken) for folder in self.folders)
         return TrainingResult(files.get("encoder"), files.get("decoder"), self.steps, self.losses, self.skipped, broken)
 
-    def _batches(self) -> Iterator[list[Batch]]:
+    def _batches(self) -> Iterator[Sequence[Batch | Lesson]]:
         """This process's share of each step's batch, in parts, from the current step on."""
         config = self.config
         first, turn = divmod(self.step, config.pairings)
@@ -247,7 +250,7 @@ class Trainer:
             if config.pairings == 1:
                 yield parts
                 continue
-            pool.extend(pair for part in parts for pair in part.pairs())
+            pool.extend(pair for part in parts if isinstance(part, Batch) for pair in part.pairs())
             if len(pool) == pool.maxlen:
                 for _ in range(turn, config.pairings):
                     yield self._draw(pool, share)
@@ -302,9 +305,8 @@ class Trainer:
 
     def _load_checkpoint(self) -> None:
         state = load_checkpoint(self.checkpoint, self.recipe)
-        with torch.no_grad():
-            torch._foreach_copy_(self.parameters, state["parameters"])
-            torch._foreach_copy_(self.average, state["average"])
+        _copy(self.parameters, state["parameters"])
+        _copy(self.average, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         for name in ("step", "skipped", "steps", "losses", "recent"):
@@ -316,17 +318,22 @@ class Trainer:
         """Write the averaged networks, the sample sheet and the loss curve."""
         with self._averaged_weights():
             recipe = self.recipe | {"steps": self.step, "skipped_steps": self.skipped}
-            write_networks(self.config, self.networks, recipe)
-        if "decoder" in self.config.trained_roles:
+            write_networks(self.config, self.encoder, self.decoder, recipe)
+        if isinstance(self.objective, Objective):
             save_image(self.sample_sheet(SAMPLE_PAIRS), self.output / "samples.png")
         write_picture(loss_curve(self.steps, self.losses), self.output / "losses.png", "PNG")
 
     def sample_sheet(self, count: int) -> Tensor:
-        """The first `count` pairs with the averaged networks' results, as one picture `(3, H, W)`."""
-        samples = [self._first_crops(folder, count) for folder in self.folders]
+        """The first `count` pairs with the averaged networks' results, as one picture `(3, H, W)`.
+
+        Raises AdainError where an encoder is taught.
+        """
+        if not isinstance(self.objective, Objective):
+            raise AdainError("an encoder that is taught draws no pictures; leave out the preview.")
+        contents, styles = (self._first_crops(folder, count) for folder in self.folders)
         with self._averaged_weights(), torch.no_grad():
-            results = self.objective.stylize(*samples)
-        return sample_sheet(*samples, results.float())
+            results = self.objective.stylize(contents, styles)
+        return sample_sheet(contents, styles, results.float())
 
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[None]:
@@ -335,10 +342,14 @@ class Trainer:
             yield
             return
         current = [p.detach().clone() for p in self.parameters]
-        with torch.no_grad():
-            torch._foreach_copy_(self.parameters, self.average)
+        _copy(self.parameters, self.average)
         try:
             yield
         finally:
-            with torch.no_grad():
-                torch._foreach_copy_(self.parameters, current)
+            _copy(self.parameters, current)
+
+
+@torch.no_grad()
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Write the values of `sources` into `targets`."""
+    torch._foreach_copy_(targets, sources)  # pyright: ignore[reportPrivateImportUsage]
