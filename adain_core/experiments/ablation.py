@@ -98,8 +98,8 @@ def ablate(config: AblationConfig, progress: Progress | None = None) -> Measurem
     with tempfile.TemporaryDirectory() as temporary, torch.enable_grad(), exact_float32():
         for name, (vary, objective) in VARIANTS.items():
             recipe = TrainingConfig(
-                config.contents, config.styles, Path(config.folder or temporary) / name, network, name, config.encoder,
-                steps=config.steps, batch_size=config.batch_size, crop_size=config.size, seed=config.seed,
+                config.contents, config.styles, Path(config.folder or temporary) / name, network, name,
+                encoder=config.encoder, steps=config.steps, batch_size=config.batch_size, crop_size=config.size, seed=config.seed,
                 resize_content=(2 * config.size,) * 2, resize_style=(2 * config.size,) * 2,
                 learning_rate=config.learning_rate, device=config.device, log_every=1,
             )  # fmt: skip
