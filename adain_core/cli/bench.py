@@ -6,8 +6,6 @@ import argparse
 import dataclasses
 import itertools
 
-from tqdm import tqdm
-
 from ..devices import DTYPES
 from ..evaluation.bench import BenchConfig, BenchResult, Row, bench
 from ..files import check_writable
@@ -39,8 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_writable(arguments.output)
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(BenchConfig)}
     config = BenchConfig(**given | {"sizes": tuple(arguments.sizes), "dtypes": tuple(arguments.dtypes)})
-    with tqdm(unit="round", disable=None) as bar:
-        result = bench(config, options.follow(bar))
+    with options.progress_bar("round"):
+        result = bench(config)
     print(_table(result))
     if arguments.output:  # last, so that what cannot be written has been seen
         result.save(arguments.output)
