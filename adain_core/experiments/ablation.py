@@ -98,9 +98,9 @@ def ablate(config: AblationConfig) -> Measurement:
         for name, (vary, objective) in VARIANTS.items():
             recipe = TrainingConfig(
                 config.contents, config.styles, Path(config.folder or temporary) / name, network, name,
-                encoder=config.encoder, steps=config.steps, batch_size=config.batch_size, crop_size=config.size, seed=config.seed,
+                encoder=config.encoder, steps=config.steps, batch_size=config.batch_size, crop_size=config.size,
                 resize_content=(2 * config.size,) * 2, resize_style=(2 * config.size,) * 2,
-                learning_rate=config.learning_rate, device=config.device, log_every=1,
+                learning_rate=config.learning_rate, seed=config.seed, device=config.device, log_every=1,
             )  # fmt: skip
             with counter.part(config.steps):
                 trainer = Trainer(recipe, resolve_device(config.device), vary, objective)
