@@ -22,10 +22,11 @@ from .errors import AdainError
 from .files import make_folder, read_safetensors, remove_leftovers, replacing, version
 from .images import load_image, opened, resize, save_image
 from .networks import Decoder, Encoder
+from .progress import part_of, tell
 from .statistics import ChannelStatistics, level_tensors, levels_of
 from .style import Style, mix_styles
 from .stylize import check_decoder, check_options, check_texture, decode, transfer_part
-from .tiling import measure_in_memory, report, reporting_as
+from .tiling import measure_in_memory
 from .video import PART, Frame, Video, VideoWriter, join, save_format
 
 CHUNK = 8  # frames at once on a GPU; on a CPU several are no faster
@@ -185,7 +186,7 @@ class ClipStylizer:
             known = [level.map(Tensor.float) for level in state.statistics]
         for chunk in self._chunks(clip, state.done):
             pictures = torch.cat([frame.picture for frame in chunk])
-            with reporting_as(state.done, len(clip)):
+            with part_of(state.done, len(clip)):
                 features = transfer_part(
                     self.encoder, pictures, self._styles(state.done, len(chunk), len(clip)), self.alpha,
                     self.content_statistics, self.half_life, self.tile, known,
@@ -196,19 +197,19 @@ class ClipStylizer:
             if self.content_statistics == "running":
                 known = state.statistics = [level[-1] for level in features.content_statistics]
             state.done += len(chunk)
-            report(state.done, len(clip), result)
+            tell(state.done, len(clip), result)
             yield [dataclasses.replace(frame, picture=picture[None]) for frame, picture in zip(chunk, result, strict=True)]
 
     def _measure(self, clip: Video | PictureSequence, state: ClipState) -> None:
         """The first pass: pool the statistics of all frames, in double precision since there may be many."""
         for chunk in self._chunks(clip, state.measured):
-            with reporting_as(state.measured, len(clip)):
+            with part_of(state.measured, len(clip)):
                 found = measure_in_memory(self.encoder, torch.cat([f.picture[:, :3] for f in chunk]), tile=self.tile)
             pooled = [level[0].map(Tensor.double).pool() for level in found]
             before = state.statistics
             state.statistics = [a.merge(b) for a, b in zip(before, pooled, strict=True)] if before else pooled
             state.measured += len(chunk)
-            report(state.measured, len(clip))
+            tell(state.measured, len(clip))
             if state.measured % PART_FRAMES == 0:
                 state.save()
         state.save()

@@ -26,13 +26,13 @@ from huggingface_hub.utils import (
 )
 
 from .errors import AdainError
+from .progress import tell
 
 LIBRARY = "adain"
 CHUNK = 1 << 17  # bytes between two looks at the progress and at whether to stop
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before the next attempt
 LONGEST_PAUSE = 60  # however long the Hub asks to wait
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all; what it raises stops the download
 Span = tuple[int, int]  # bytes of a file from the first to before the second
 Result = TypeVar("Result")
 
@@ -46,10 +46,11 @@ class NoRanges(Exception):
 
 
 class Download:
-    """A row of requests. Failures that may pass are tried again after pauses, which grow until a request succeeds."""
+    """A row of requests, which tells its bytes. Failures that may pass are tried again after pauses, which grow until a request
+    succeeds.
+    """
 
-    def __init__(self, progress: Progress | None = None):
-        self.progress = progress or (lambda done, total: None)
+    def __init__(self):
         self.done, self.furthest, self.total, self.failures = 0, 0, 1, 0
 
     def head(self, url: str) -> Mapping[str, str]:
@@ -81,7 +82,7 @@ class Download:
             for chunk in _chunks(url, start, stop, whole):
                 sink.write(chunk)
                 self.done = sink.tell()
-                self.progress(self.done, self.total)
+                tell(self.done, self.total)
         except BrokenLine:
             if self.done > self.furthest:
                 self.furthest, self.failures = self.done, 0
@@ -110,7 +111,7 @@ class Download:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.2))
-            self.progress(self.done, self.total)
+            tell(self.done, self.total)
 
 
 def _chunks(url: str, start: int, stop: int, whole: bool = False) -> Iterator[bytes]:

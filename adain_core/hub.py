@@ -20,9 +20,10 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_downloa
 from huggingface_hub.utils import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, validate_repo_id
 from torch import Tensor
 
-from .download import LIBRARY, BrokenLine, Download, NoRanges, Progress, Result, Span, one_kind_of_error, status_of
+from .download import LIBRARY, BrokenLine, Download, NoRanges, Result, Span, one_kind_of_error, status_of
 from .errors import AdainError
 from .files import is_safe_name, locked, parse_json, read_safetensors
+from .progress import tell
 
 HEADER_GUESS = 1 << 14  # bytes read first of a safetensors file: the whole header of a hundred tensors
 NEAR = 1 << 16  # tensors with gaps of up to so many bytes are read as one
@@ -86,8 +87,8 @@ def assets() -> Path:
 
 
 @contextlib.contextmanager
-def one_at_a_time(progress: Progress | None = None) -> Iterator[None]:
-    """Wait until no other process pulls. `progress` is called meanwhile, so that the wait can be stopped."""
+def one_at_a_time() -> Iterator[None]:
+    """Wait until no other process pulls. Meanwhile it tells that nothing is done, so that the wait can be stopped."""
     assets().mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         while True:
@@ -95,39 +96,37 @@ def one_at_a_time(progress: Progress | None = None) -> Iterator[None]:
                 held.enter_context(locked(assets() / "pull.lock", timeout=0.5))
                 break
             except BlockingIOError:
-                if progress:
-                    progress(0, 1)
+                tell(0, 1)
         yield
 
 
-def pull_file(mirrors: Sequence[HubFile], sha256: str = "", progress: Progress | None = None, refresh: bool = False) -> Path:
+def pull_file(mirrors: Sequence[HubFile], sha256: str = "", refresh: bool = False) -> Path:
     """A file in the Hub's cache, pulled from the first of the `mirrors` that has it.
 
     It is checked against `sha256`, or where that is not known against the one that the Hub states. A file that is in the
-    cache is taken as it is, unless `refresh`. Raises HubError.
+    cache is taken as it is, unless `refresh`. While it is pulled, its bytes are told. Raises HubError.
     """
     if not refresh:
         for file in mirrors:
             path = file.cached()
             if path and _has(path, sha256):
                 return path
-    download = Download(progress)
+    download = Download()
     return _first(mirrors, lambda file: _whole(download, file, sha256))
 
 
-def pull_tensors(
-    mirrors: Sequence[HubFile], tensors: Mapping[str, str], sha256: str = "", progress: Progress | None = None
-) -> dict[str, Tensor]:
+def pull_tensors(mirrors: Sequence[HubFile], tensors: Mapping[str, str], sha256: str = "") -> dict[str, Tensor]:
     """Some tensors of a safetensors file, pulled from the first of the `mirrors` that has them, and no others' bytes.
 
     `tensors` has for each name the SHA-256 of its bytes, or "" where that is not known. A server that sends whole files
-    only is asked for the whole file; it is checked as in `pull_file`. Raises HubError.
+    only is asked for the whole file; it is checked as in `pull_file`. While they are pulled, their bytes are told. Raises
+    HubError.
     """
     for file in mirrors:
         path = file.cached()
         if path and sha256 and _has(path, sha256):
             return read_safetensors(path, tensors)[0]
-    download = Download(progress)
+    download = Download()
 
     def attempt(file: HubFile) -> dict[str, Tensor]:
         try:

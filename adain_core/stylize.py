@@ -15,9 +15,10 @@ from .errors import AdainError
 from .images import check_pictures
 from .networks import Decoder, Encoder
 from .networks.texture import Texture
+from .progress import tell
 from .statistics import ChannelStatistics, check_alpha, check_half_life
 from .style import Style, check_levels, check_same_encoder
-from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, report, run_in_memory
+from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, run_in_memory
 
 CONTENT_STATISTICS = ("image", "batch", "running", "region")
 
@@ -185,14 +186,14 @@ def decode_into(
 
     def work(attempt: Plan) -> None:
         steps = list(itertools.product(attempt.parts(features.count), attempt.windows(size, decoder.stride)))
-        report(0, len(steps))
+        tell(0, len(steps))
         for step, (pictures, window) in enumerate(steps, 1):
             outer = window.grow(decoder.halo, decoder.stride, size)
             levels = [level.to(sample.device) for level in features.window(pictures, outer)]
             part = decoder(levels, Texture(texture, seed, outer.top, outer.left))
             part = part[(..., *window.inside(outer, 1))].float().clamp(0, 1)
             images[(pictures, slice(None), *window.positions(1))] = part
-            report(step, len(steps), part)
+            tell(step, len(steps), part)
 
     halo, values = decoder.halo, decoder.values_per_pixel
     if isinstance(features, DeferredFeatures):

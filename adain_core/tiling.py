@@ -6,10 +6,8 @@ and then cut, has the whole picture's values; padding happens at the picture's t
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -20,15 +18,13 @@ from .devices import exact_float32, free_memory, is_out_of_memory, release_memor
 from .errors import AdainError
 from .images import resize_mask
 from .networks import Encoder
+from .progress import tell
 from .statistics import ChannelStatistics, channel_statistics
 
 SMALLEST_TILE = 64
 # Input, padded input, output and the convolution's work space are alive at once.
 COPIES = 4
 Result = TypeVar("Result")
-# Called with how many parts of the work are done, of how many, and the last part's pictures where there are some.
-Report = Callable[[int, int, Tensor | None], None]
-_report: ContextVar[Report | None] = ContextVar("report", default=None)
 
 
 class Pictures(Protocol):
@@ -134,33 +130,6 @@ def run_in_memory(work: Callable[[Plan], Result], attempt: Plan) -> Result:
         attempt = smaller
 
 
-@contextlib.contextmanager
-def reporting(report: Report) -> Iterator[None]:
-    """Have `report(done, total, pictures)` called before, between and after the parts of what is worked on inside.
-
-    The count begins anew with each of `transfer` and `decode`, and where memory ran out. What it raises ends the work.
-    """
-    token = _report.set(report)
-    try:
-        yield
-    finally:
-        _report.reset(token)
-
-
-def report(done: int, total: int, pictures: Tensor | None = None) -> None:
-    """Tell who is `reporting`, if anyone is."""
-    if told := _report.get():
-        told(done, total, pictures)
-
-
-@contextlib.contextmanager
-def reporting_as(done: int, total: int) -> Iterator[None]:
-    """Whatever is reported inside is told as `done` of `total`: it is a part of a part."""
-    told = _report.get()
-    with reporting(lambda *_: told(done, total, None) if told else None):
-        yield
-
-
 def encode_window(encoder: Encoder, pictures: Pictures, part: slice, window: Window) -> list[Tensor]:
     """The encoder's levels of a part of `pictures` `(B, 3, H, W)` in the window, as they are in the levels of the whole."""
     stride = encoder.levels[-1].stride
@@ -187,7 +156,7 @@ def measure(
     weights = [[None, *(resize_mask(mask, grid(size, level.stride)) for mask in masks)] for level in encoder.levels]
     windows, parts = attempt.windows(size, encoder.levels[-1].stride), list(attempt.parts(len(pictures)))
     steps = itertools.count()
-    report(next(steps), len(parts) * len(windows))
+    tell(next(steps), len(parts) * len(windows))
     measured, kept = [], []
     for part in parts:
         found = []
@@ -199,7 +168,7 @@ def measure(
                 for mask in masks_here
             ]
             found = [a.merge(b) for a, b in zip(found, here, strict=True)] if found else here
-            report(next(steps), len(parts) * len(windows))
+            tell(next(steps), len(parts) * len(windows))
         measured.append([statistics.map(Tensor.cpu) for statistics in found])
         if keep:
             kept.append(levels)

@@ -19,6 +19,7 @@ from .errors import AdainError
 from .files import FULL, parse_json, read_safetensors, replacing
 from .networks import ARCHITECTURES, Decoder, Encoder
 from .networks.base import State
+from .progress import part_of
 
 Result = TypeVar("Result")
 Kind = TypeVar("Kind", Encoder, Decoder)
@@ -95,7 +96,8 @@ def load_decoder(name: str = "lite", device: str | torch.device = "cpu", dtype: 
 def load_network(name: str, kind: type[Kind], device: str | torch.device, dtype: str | torch.dtype) -> Kind:
     """`load_encoder` or `load_decoder`, by the `kind`."""
     dtype = resolve_dtype(dtype, device)
-    path = network_path(name, kind.role)
+    with part_of(0, 1):  # the bytes of a pull are not what a caller counts; `network_path` tells them
+        path = network_path(name, kind.role)
 
     def use(network: NetworkFile) -> Kind:
         _check_role(network, kind.role, "it")
@@ -104,14 +106,14 @@ def load_network(name: str, kind: type[Kind], device: str | torch.device, dtype:
     return _read(path, use)
 
 
-def network_path(name: str, role: str, progress: hub.Progress | None = None) -> Path:
-    """The file of a network, which is pulled if it is on the Hub and not yet here; names and errors as in `load_encoder`.
+def network_path(name: str, role: str) -> Path:
+    """The file of a network, which is pulled as by `pull` if it is on the Hub and not yet here.
 
-    `progress(done, total)` is called in bytes while something is pulled; what it raises stops the pull.
+    Names and errors are as in `load_encoder`.
     """
     entry = find_entry(name, role)
     if entry and entry.mirrors:
-        return pull(entry, progress)
+        return pull(entry)
     candidates = [*([entry.path] if entry else []), Path(name), Path(network_file(name, role))]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
@@ -123,17 +125,17 @@ def network_path(name: str, role: str, progress: hub.Progress | None = None) -> 
     return path
 
 
-def pull(entry: Entry, progress: hub.Progress | None = None, refresh: bool = False) -> Path:
+def pull(entry: Entry, refresh: bool = False) -> Path:
     """The file of a network on the Hub, in this project's layout, checked; made once, or anew with `refresh`.
 
-    `progress` as in `network_path`. Raises HubError where it cannot be had, AdainError where it is no such network.
+    While it is pulled, its bytes are told. Raises HubError where it cannot be had, AdainError where it is no such network.
     """
     if entry.path.is_file() and not refresh:
         return entry.path
     try:
-        with hub.one_at_a_time(progress):
+        with hub.one_at_a_time():
             if refresh or not entry.path.is_file():
-                write_network(_from_hub(entry, progress, refresh), entry.path, None)
+                write_network(_from_hub(entry, refresh), entry.path, None)
     except hub.HubError as error:
         raise hub.HubError(f"{entry.name} cannot be pulled: {error}") from None
     except OSError as error:
@@ -203,11 +205,11 @@ def _check_role(network: NetworkFile, role: str, source: object) -> None:
         raise AdainError(f"{source} holds {articles[network.role]}, not {articles[role]}.")
 
 
-def _from_hub(entry: Entry, progress: hub.Progress | None, refresh: bool) -> NetworkFile:
+def _from_hub(entry: Entry, refresh: bool) -> NetworkFile:
     if entry.tensors:
-        network = _of_tensors(entry, progress)
+        network = _of_tensors(entry)
     else:
-        network = read_network(hub.pull_file(entry.mirrors, entry.sha256, progress, refresh))
+        network = read_network(hub.pull_file(entry.mirrors, entry.sha256, refresh))
         if not entry.name.startswith("hf:"):
             network = replace(network, name=entry.name)
     _check_role(network, entry.role or network.role, entry.name)
@@ -217,11 +219,11 @@ def _from_hub(entry: Entry, progress: hub.Progress | None, refresh: bool) -> Net
     return replace(network, licence=entry.licence or network.licence)
 
 
-def _of_tensors(entry: Entry, progress: hub.Progress | None) -> NetworkFile:
+def _of_tensors(entry: Entry) -> NetworkFile:
     """A network whose tensors are some of those in a safetensors file."""
     names = {f"{ours}.{part}": f"{theirs}.{part}" for ours, theirs in entry.tensors.items() for part in ("weight", "bias")}
     hashes = {theirs: entry.hashes.get(theirs, "") for theirs in names.values()}
-    found = hub.pull_tensors(entry.mirrors, hashes, entry.sha256, progress)
+    found = hub.pull_tensors(entry.mirrors, hashes, entry.sha256)
     state = {ours: found[theirs] for ours, theirs in names.items()}
     if entry.mean:
         mean, std = (torch.tensor(numbers, dtype=torch.float32) for numbers in (entry.mean, entry.std))

@@ -24,7 +24,8 @@ from ..adain_core.catalog import BUNDLED, network_file
 from ..adain_core.devices import is_out_of_memory
 from ..adain_core.files import check_writable, make_folder, new_path
 from ..adain_core.images import limit_pixels, to_pil
-from ..adain_core.tiling import COPIES, reporting
+from ..adain_core.progress import Progress, showing
+from ..adain_core.tiling import COPIES
 from ..adain_core.video import Video
 
 try:
@@ -53,7 +54,7 @@ def working(patchers: list[ModelPatcher], size: Sequence[int]) -> Iterator[None]
     pixels, models = size[0] * size[1], [patcher.model for patcher in patchers]
     needed = max(pixels * model.values_per_pixel * COPIES * model.dtype.itemsize for model in models)
     model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
-    with reporting(progress()):
+    with showing(progress()):
         yield
 
 
@@ -85,13 +86,13 @@ def say(text: str) -> None:
         send(text, context.node_id)
 
 
-def progress() -> Callable[..., None]:
-    """Shows `(done, total, part=None)` on the running node, of `part` the last picture; raises once cancel was pressed."""
+def progress() -> Progress:
+    """Shows on the running node how far it is, and the last of the pictures; raises Interrupted once cancel was pressed."""
     bar = ProgressBar(1)
 
-    def show(done: int, total: int, part: Tensor | None = None) -> None:
+    def show(done: int, total: int, pictures: Tensor | None) -> None:
         model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total, None if part is None else ("JPEG", to_pil(part[-1]), PREVIEW_SIDE))
+        bar.update_absolute(done, total, None if pictures is None else ("JPEG", to_pil(pictures[-1]), PREVIEW_SIDE))
 
     return show
 

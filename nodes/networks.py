@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..adain_core import load_decoder, load_encoder
 from ..adain_core.catalog import catalog, find_entry, network_file
 from ..adain_core.files import version
+from ..adain_core.progress import showing
 from ..adain_core.weights import pull
 from . import host
 from .inputs import NOTHING_THERE, names_input
@@ -47,7 +48,8 @@ def load_network(role: str, name: str, dtype: str = "auto", hub_file: str = "") 
     path = None if hub_file.strip() else _find(role, name)
     entry = None if path else find_entry(_hub_name(hub_file) if hub_file.strip() else str(name), role)
     if entry and entry.mirrors:
-        path = pull(entry, host.progress())
+        with showing(host.progress()):
+            path = pull(entry)
     if path is None:
         raise FileNotFoundError(
             f"there is no {role} {'yet' if name == NOTHING_THERE else repr(name)}; choose another, or put"

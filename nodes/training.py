@@ -17,6 +17,7 @@ from ..adain_core.catalog import find_entry
 from ..adain_core.files import replacing
 from ..adain_core.images import list_images, load_image
 from ..adain_core.networks import ARCHITECTURES, Decoder, Encoder
+from ..adain_core.progress import showing
 from ..adain_core.training.config import INVERSE
 from ..adain_core.training.data import folder_digest
 from ..adain_core.training.learn import CONTENT_SIDE
@@ -205,10 +206,8 @@ class LearnStyle(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures = to_pictures(style_image, "style_image"), to_pictures(content_images, "content_images")
         measure = loss_encoder or encoder
-        with host.training([encoder, decoder, measure], CONTENT_SIDE**2):
-            style = learn_style(
-                encoder.model, decoder.model, *pictures, steps, learning_rate, seed, measure.model, host.progress()
-            )
+        with host.training([encoder, decoder, measure], CONTENT_SIDE**2), showing(host.progress()):
+            style = learn_style(encoder.model, decoder.model, *pictures, steps, learning_rate, seed, measure.model)
         return io.NodeOutput(style)
 
 
@@ -217,18 +216,19 @@ def _train(config: TrainingConfig, preview_every: int, path: Path) -> TrainingRe
     show, say = host.progress(), _time_left(config)
     step = 0
 
-    def progress(done: int, losses: dict[str, float]) -> None:
+    def progress(done: int, total: int, pictures: Tensor | None) -> None:
         nonlocal step
         step = done
         say(done)
-        show(done, config.steps)
+        show(done, total, pictures)
 
     def publish() -> None:
         with replacing(path) as temporary:
             shutil.copyfile(Path(config.output) / path.name, temporary)
 
     try:
-        result = train(config, progress, lambda sheet: show(step, config.steps, sheet[None]), preview_every)
+        with showing(progress):
+            result = train(config, preview_every)
     except host.Interrupted:
         if step:
             publish()
@@ -241,11 +241,17 @@ def _train(config: TrainingConfig, preview_every: int, path: Path) -> TrainingRe
 
 
 def _time_left(config: TrainingConfig) -> Callable[[int], None]:
-    """What says on the node, about every second, how far it is and, by the pace since its first call, how long it will take."""
-    first, begun, said = None, 0.0, 0.0
+    """What says on the node, about every second, how far it is and, by the pace since its first step, how long it will take.
+
+    Its first call is before that step.
+    """
+    start, first, begun, said = None, None, 0.0, 0.0
 
     def say(step: int) -> None:
-        nonlocal first, begun, said
+        nonlocal start, first, begun, said
+        if start is None:
+            start = step
+            return
         now = time.monotonic()
         if first is None:
             first, begun = step, now

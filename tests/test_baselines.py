@@ -13,6 +13,7 @@ from adain_core.experiments.baselines import (
 )
 from adain_core.images import save_image
 from adain_core.normalization import BatchNorm2d, InstanceNorm2d
+from adain_core.progress import showing
 from adain_core.statistics import channel_statistics
 
 
@@ -30,18 +31,19 @@ def smooth(*shape):
 def test_optimisation_lowers_the_loss_from_the_untouched_content(judge):
     content, style = smooth(1, 3), smooth(1, 3)
     steps = []
-    picture, losses = gatys(judge, content, style, 15, lambda: steps.append(1))
-    assert len(losses) == 16 and len(steps) == 15
+    with showing(lambda done, total, _: steps.append((done, total))):
+        picture, losses = gatys(judge, content, style, 15)
+    assert len(losses) == 16 and steps == [(step, 15) for step in range(1, 16)]
     sums = [each.content + 10 * each.style for each in losses]
     assert sums[-1] < 0.5 * sums[0]
     assert 0 <= picture.min() and picture.max() <= 1
-    again, other = gatys(judge, content, style, 15, lambda: None)
+    again, other = gatys(judge, content, style, 15)
     assert torch.equal(picture, again) and losses == other
 
 
 def test_optimisation_finds_a_picture_that_is_known():
     wanted = torch.rand(1, 3, 6, 6)
-    found = optimise(torch.rand(1, 3, 6, 6), lambda picture: (picture - wanted).square().sum(), 20, lambda: None)
+    found = optimise(torch.rand(1, 3, 6, 6), lambda picture: (picture - wanted).square().sum(), 20)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
 
 
@@ -60,7 +62,7 @@ def test_swapped_patches_are_the_styles_most_alike():
 
 def test_style_swap_inverts_the_features(judge):
     content = smooth(1, 3)
-    torch.testing.assert_close(style_swap(judge, content, content, 3, lambda: None), content, rtol=0, atol=0.02)
+    torch.testing.assert_close(style_swap(judge, content, content, 3), content, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("layer", [BatchNorm2d, lambda width: InstanceNorm2d(width, affine=True)])
@@ -71,7 +73,7 @@ def test_a_network_learns_its_style(judge, tmp_path, layer):
 
     def trained():
         network = StyleNetwork(layer, width=4)
-        return network, train_style_network(network, judge, [style], tmp_path, 15, 2, 16, lambda: None, 1e-2)
+        return network, train_style_network(network, judge, [style], tmp_path, 15, 2, 16, 1e-2)
 
     network, losses = trained()
     assert losses[-1].style < 0.7 * losses[0].style

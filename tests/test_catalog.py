@@ -23,6 +23,7 @@ from adain_core.evaluation import plain
 from adain_core.files import read_safetensors
 from adain_core.hub import HubError
 from adain_core.networks import ARCHITECTURES
+from adain_core.progress import showing
 from adain_core.weights import network_path, pull, read_network
 
 NAME = "hf:me/model/vgg.pth"
@@ -322,12 +323,19 @@ def test_progress_is_told_and_a_stop_is_heard(public):
 
     seen = []
 
-    def stop(done, total):
+    def stop(done, total, _):
         seen.append((done, total))
         if done > total // 2:
             raise Stopped
 
-    with pytest.raises(Stopped):
-        network_path(NAME, "encoder", stop)
+    with pytest.raises(Stopped), showing(stop):
+        network_path(NAME, "encoder")
     assert seen[-1][1] == public.stat().st_size
     assert pull(find_entry(NAME, "")).is_file()
+
+
+def test_loading_does_not_mix_the_bytes_of_its_pull_with_what_else_is_counted(public):
+    seen = []
+    with showing(lambda *told: seen.append(told)):
+        load_encoder(NAME)
+    assert set(seen) == {(0, 1, None)}

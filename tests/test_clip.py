@@ -19,8 +19,8 @@ from adain_core import encode_style, keep_colors, mix_styles, stylize, transfer
 from adain_core.cli import main
 from adain_core.clip import ClipState, ClipStylizer, PictureSequence
 from adain_core.images import load_image, resize, save_image
+from adain_core.progress import showing
 from adain_core.stylize import transfer_part
-from adain_core.tiling import reporting
 from adain_core.video import Frame, Video
 
 OPTIONS = ["--style-size", "0", "--device", "cpu"]
@@ -130,7 +130,7 @@ def test_few_frames_are_in_memory_at_once(small, style, tmp_path, mode):
 
 def test_progress_is_in_frames_and_shows_them(small, clip, style, tmp_path):
     seen = []
-    with reporting(lambda done, total, pictures=None: seen.append((done, total, pictures is not None))):
+    with showing(lambda done, total, pictures=None: seen.append((done, total, pictures is not None))):
         streamed(small, clip, style, tmp_path, content_statistics="batch")
     assert all(total == 11 for _, total, _ in seen)
     measured, shown = [d for d, _, picture in seen if not picture], [d for d, _, picture in seen if picture]
@@ -153,14 +153,14 @@ class Stopped(Exception):
 
 
 def broken_off(stylizer, clip, path, after: int) -> None:
-    """What a run leaves that ends after so many reports."""
-    reports = iter(range(after))
+    """What a run leaves that ends after it has told so often how far it is."""
+    calls = iter(range(after))
 
     def stop(*_):
-        if next(reports, None) is None:
+        if next(calls, None) is None:
             raise Stopped
 
-    with pytest.raises(Stopped), reporting(stop):
+    with pytest.raises(Stopped), showing(stop):
         stylizer.video(clip, path)
 
 
@@ -188,12 +188,12 @@ def test_only_what_is_missing_is_done_and_other_settings_start_anew(small, clip,
     done = ClipState(state, stylizer.digest(clip)).done
     assert done >= 4
     seen = []
-    with reporting(lambda number, *_: seen.append(number)):
+    with showing(lambda number, *_: seen.append(number)):
         stylizer.video(clip, path)
     assert min(seen) == done
     broken_off(stylizer, clip, path, 37)
     seen.clear()
-    with reporting(lambda number, *_: seen.append(number)):
+    with showing(lambda number, *_: seen.append(number)):
         ClipStylizer(*small, style, alpha=0.5).video(clip, path)
     assert min(seen) == 0
     plain = ClipStylizer(*small, style, alpha=0.5)
@@ -262,7 +262,7 @@ def test_a_broken_folder_goes_on(command, networks, tmp_path):
         if done == 3:
             raise Stopped
 
-    with pytest.raises(Stopped), reporting(stop):
+    with pytest.raises(Stopped), showing(stop):
         stylizer.pictures(PictureSequence(sources), targets, state)
     written = {path: path.stat().st_mtime_ns for path in targets if path.exists()}
     assert len(written) == 2 and state.exists()

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from adain_core import download, hub
 from adain_core.hub import HubError, HubFile, pull_file, pull_tensors
+from adain_core.progress import showing
 
 FILE = HubFile("me/model", "sub/model.safetensors")
 WANTED = dict.fromkeys(["a.weight", "a.bias", "c.weight"], "")
@@ -78,7 +79,8 @@ def test_other_names_are_refused(name):
 
 def test_only_the_wanted_bytes_move_and_tensors_are_the_same_bit_for_bit(served, tensors):
     seen = []
-    assert equal(pull_tensors([FILE], WANTED, progress=lambda *at: seen.append(at)), tensors)
+    with showing(lambda done, total, _: seen.append((done, total))):
+        assert equal(pull_tensors([FILE], WANTED), tensors)
     size = sum(4 * tensors[name].numel() for name in WANTED)
     assert served.sent < size + 1000
     assert seen[-1] == (size, size) and seen == sorted(seen)
@@ -110,14 +112,15 @@ def test_a_pull_that_was_stopped_goes_on_from_what_is_there(served, tensors, tmp
     class Stopped(Exception):
         pass
 
-    def stop(done, total):
+    def stop(done, *_):
         if done > 10_000:
             raise Stopped
 
-    with pytest.raises(Stopped):
-        pull_tensors([FILE], WANTED, progress=stop)
+    with pytest.raises(Stopped), showing(stop):
+        pull_tensors([FILE], WANTED)
     before, first = served.sent, []
-    assert equal(pull_tensors([FILE], WANTED, progress=lambda *at: first.append(at)), tensors)
+    with showing(lambda *at: first.append(at)):
+        assert equal(pull_tensors([FILE], WANTED), tensors)
     assert first[0][0] > 10_000 and served.sent - before < 12_000
     assert not left_behind(tmp_path)
 
@@ -150,13 +153,13 @@ def test_a_pause_can_be_stopped(served, tensors, monkeypatch):
     class Stopped(Exception):
         pass
 
-    def stop(done, total):
+    def stop(*_):
         raise Stopped
 
     monkeypatch.setattr(download, "PAUSES", (3600,))
     served.fault("HEAD", status=503)
-    with pytest.raises(Stopped):
-        pull_tensors([FILE], WANTED, progress=stop)
+    with pytest.raises(Stopped), showing(stop):
+        pull_tensors([FILE], WANTED)
 
 
 @pytest.mark.parametrize("times", [1, 100])
@@ -359,11 +362,11 @@ def test_the_lock_is_for_one_at_a_time_and_the_wait_can_be_stopped(served):
     class Stopped(Exception):
         pass
 
-    def stop(done, total):
+    def stop(*_):
         raise Stopped
 
     with hub.one_at_a_time():
-        with pytest.raises(Stopped), hub.one_at_a_time(stop):
+        with pytest.raises(Stopped), showing(stop), hub.one_at_a_time():
             pass
     with hub.one_at_a_time():
         pass

@@ -8,6 +8,7 @@ from adain_core.evaluation import plain
 from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
 from adain_core.networks.student import StudentDecoder, StudentEncoder
 from adain_core.networks.vgg import VGGDecoder, VGGEncoder
+from adain_core.progress import showing
 from adain_core.stylize import DeferredFeatures
 from adain_core.tiling import Plan, Window, plan
 
@@ -135,17 +136,17 @@ def test_memory_that_runs_out_is_tried_with_less():
         tiling.run_in_memory(lambda attempt: (_ for _ in ()).throw(RuntimeError("another reason")), Plan(2, 512))
 
 
-def test_progress_is_reported_between_tiles_and_can_end_the_work(device):
+def test_progress_is_told_between_tiles_and_can_end_the_work(device):
     encoder, decoder = networks("pyramid", device)
     content, seen = torch.rand(1, 3, 70, 130), []
     style = encode_style(encoder, torch.rand(1, 3, 40, 40), size=0)
 
-    def report(done, total, pictures):
+    def show(done, total, pictures):
         seen.append((done, total, None if pictures is None else tuple(pictures.shape)))
         if len(seen) == 12:
             raise InterruptedError
 
-    with tiling.reporting(report), pytest.raises(InterruptedError):
+    with showing(show), pytest.raises(InterruptedError):
         stylize(encoder, decoder, content, style, tile=64)
     tiles = [(64, 64), (64, 64), (64, 2), (6, 64)]
     assert seen == [(k, 6, None) for k in range(7)] + [(0, 6, None)] + [(k, 6, (1, 3, *t)) for k, t in enumerate(tiles, 1)]

@@ -19,6 +19,7 @@ from adain_core.cli import train as command
 from adain_core.evaluation import plain
 from adain_core.images import load_image
 from adain_core.networks.vgg import VGGDecoder
+from adain_core.progress import showing
 from adain_core.training import PRESETS, TrainingConfig, train, trainer
 from adain_core.training.data import PictureFolder
 from adain_core.training.muon import Muon, orthogonalized
@@ -71,11 +72,12 @@ def test_a_decoder_for_a_fixed_encoder(config):
 
 
 def kill(config, at):
-    def progress(step, losses):
+    def progress(step, *_):
         if step == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train(config, progress)
+    with showing(progress):
+        train(config)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
@@ -89,8 +91,9 @@ def test_a_killed_run_goes_on_to_the_same_losses(config, tmp_path, precision, op
     process.join()
     assert process.exitcode == -signal.SIGKILL
     seen = []
-    resumed = train(broken_off, lambda step, losses: seen.append(step))
-    assert seen == [4, 5, 6]  # the third step's checkpoint was the last
+    with showing(lambda step, *_: seen.append(step)):
+        resumed = train(broken_off)
+    assert seen == [3, 4, 5, 6]  # the third step's checkpoint was the last
     assert (resumed.steps, resumed.losses) == (whole.steps, whole.losses)
     for file, wanted in ((resumed.encoder, whole.encoder), (resumed.decoder, whole.decoder)):
         torch.testing.assert_close(read_network(file).state, read_network(wanted).state, rtol=0, atol=0)
@@ -277,8 +280,9 @@ def test_a_checkpoint_of_an_older_version_goes_on(config):
     )  # fmt: skip
     torch.save(state | {"recipe": recipe | hashes}, checkpoint)
     steps = []
-    train(dataclasses.replace(config, steps=7), lambda step, losses: steps.append(step))
-    assert steps == [7]
+    with showing(lambda step, *_: steps.append(step)):
+        train(dataclasses.replace(config, steps=7))
+    assert steps == [6, 7]
 
 
 def test_a_damaged_checkpoint_is_named(config):
@@ -361,11 +365,12 @@ class Stop(Exception):
 
 
 def test_only_one_training_at_a_time_writes_to_a_folder(config):
-    def another(step, losses):
+    def another(*_):
         with pytest.raises(ValueError, match="another training writes to .*out now; wait, or give another name"):
             train(config)
 
-    assert train(config, another).steps[-1] == 6
+    with showing(another):
+        assert train(config).steps[-1] == 6
     assert train(dataclasses.replace(config, steps=7)).steps[-1] == 6
 
 
@@ -380,22 +385,26 @@ def test_what_killed_trainings_left_is_removed(config):
 def test_what_is_stopped_is_kept_and_goes_on(config, tmp_path):
     config = dataclasses.replace(config, save_minutes=60.0)
 
-    def stop(step, losses):
+    def stop(step, *_):
         if step == 3:
             raise Stop
 
-    with pytest.raises(Stop):
-        train(config, stop)
+    with pytest.raises(Stop), showing(stop):
+        train(config)
     assert read_network(config.output / "tiny-decoder.safetensors").recipe["steps"] == 3
     whole = train(dataclasses.replace(config, output=tmp_path / "whole"))
     assert train(config).losses == whole.losses
 
 
 def test_a_preview_shows_fixed_pairs_at_the_start_and_every_few_steps(config):
-    sheets = []
-    train(config, preview=sheets.append, preview_every=3)
-    assert len(sheets) == 3 and all(sheet.shape == (3, 3 * 36, 4 * 36) for sheet in sheets)
-    rows = [sheet.split(36, dim=1) for sheet in sheets]
+    shown = {}
+    with showing(lambda step, steps, pictures: shown.update({(step, steps): pictures})):
+        train(config, preview_every=3)
+    assert list(shown) == [(step, 6) for step in range(7)]
+    sheets = [sheet for sheet in shown.values() if sheet is not None]
+    assert len(sheets) == 3 and all(sheet.shape == (1, 3, 3 * 36, 4 * 36) for sheet in sheets)
+    assert all(shown[step, 6] is not None for step in (0, 3, 6))
+    rows = [sheet[0].split(36, dim=1) for sheet in sheets]
     assert torch.equal(rows[0][0], rows[2][0]) and torch.equal(rows[0][1], rows[2][1])
     assert not torch.equal(rows[0][2], rows[2][2])
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 
-from tqdm import tqdm
-
 from ..devices import DTYPES
 from ..evaluation.bench import BenchConfig, BenchResult, Row, bench
 from ..files import check_writable
@@ -37,8 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         check_writable(arguments.output)
     config = options.given(BenchConfig, arguments)
-    with tqdm(unit="round", disable=None) as bar:
-        result = bench(config, options.follow(bar))
+    with options.progress_bar("round"):
+        result = bench(config)
     print(_table(result))
     if arguments.output:  # last, so that what cannot be written has been seen
         result.save(arguments.output)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import torch
-from tqdm import tqdm
 
 from ..clip import ClipStylizer, PictureSequence
 from ..errors import AdainError
 from ..files import make_folder
 from ..statistics import check_half_life
 from ..style import mix_styles
-from ..tiling import reporting
 from ..video import SAVE_FORMATS, VIDEO_EXTENSIONS, Video, save_format
-from .options import StylizeOptions, follow
+from .options import StylizeOptions, progress_bar
 from .results import check_target, result_pairs
 from .style_sources import StyleSources, encode_source, read_source
 
@@ -52,7 +50,7 @@ def stylize_clip(options: StylizeOptions) -> int:
         encoder, decoder, style, options.alpha, options.content_statistics or "running", options.half_life,
         options.tile, options.keep_colors, options.size,
     )  # fmt: skip
-    with tqdm(unit="frame", disable=None) as bar, reporting(follow(bar)):
+    with progress_bar("frame"):
         if isinstance(clip, PictureSequence):
             make_folder(output)
             stylizer.pictures(clip, targets, output / ".clip.safetensors")

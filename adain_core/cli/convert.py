@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
+from torch import Tensor
 
 from ..devices import DTYPES
 from ..errors import AdainError
 from ..files import check_writable, remove_leftovers
 from ..filters import normalise
 from ..images import list_images, load_image, on_white, resize
+from ..progress import tell
 from ..weights import read_network, write_network
 from . import options
 
@@ -41,10 +43,18 @@ def run(arguments: argparse.Namespace) -> int:
     pictures = list_images(arguments.normalise) if arguments.normalise else []
     network = read_network(options.network(arguments.file, "encoder"))
     if pictures:
-        images = (resize(on_white(load_image(path)), NORMALISE_SIZE) for path in tqdm(pictures, unit="picture", disable=None))
-        network = normalise(network, images)
+        with options.progress_bar("picture"):
+            network = normalise(network, _load(pictures))
     licence = arguments.licence or network.licence
     network = dataclasses.replace(network, name=arguments.name or arguments.output.stem, licence=licence)
     write_network(network, arguments.output, arguments.dtype)
     print(f"{arguments.output}: {network.role} {network.architecture}, fingerprint {network.encoder_fingerprint[:12]}")
     return 0
+
+
+def _load(paths: Sequence[Path]) -> Iterator[Tensor]:
+    """The pictures, of which those that have been worked on are told."""
+    for done, path in enumerate(paths):
+        tell(done, len(paths))
+        yield resize(on_white(load_image(path)), NORMALISE_SIZE)
+    tell(len(paths), len(paths))

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import functools
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 from ..color import keep_colors
 from ..devices import rank_and_size
 from ..errors import AdainError
 from ..files import make_folder, remove_leftovers
 from ..images import check_sides, list_images, load_image, resize, save_image
+from ..progress import Counter
 from ..style import Style, encode_style
 from ..stylize import stylize
 from . import options
-from .results import report_failures, result_pairs
+from .results import print_failures, result_pairs
 
 
 @dataclass(frozen=True)
@@ -78,28 +77,31 @@ def run(arguments: argparse.Namespace) -> int:
         return encode_style(encoder, picture, given.style_size)
 
     failures = []
-    for source, place in tqdm(pairs, unit="picture", disable=None if rank == 0 else True):
-        drawn = draw_styles(source.relative_to(given.contents), list(names), given.per_picture, given.seed)
-        targets = {path: place.with_name(f"{place.stem}-stylized-{names[path]}{place.suffix}") for path in drawn}
-        missing = {path: target for path, target in targets.items() if not target.exists()}
-        if not missing:
-            continue
-        try:
-            content = resize(load_image(source), given.size)
-            check_sides(content, place)
-        except (AdainError, OSError) as error:
-            failures.append(str(error))
-            continue
-        for path, target in missing.items():
-            style = style_of(path)
-            if isinstance(style, str):
-                failures.append(style)
-                continue
-            result = stylize(encoder, decoder, content, style, given.alpha, tile=given.tile)
-            make_folder(target.parent)
-            remove_leftovers(target)
-            save_image(keep_colors(result, content) if given.keep_colors else result, target)
-    return report_failures(failures, len(pairs))
+    with options.progress_bar("picture", shown=rank == 0):
+        counter = Counter(len(pairs))
+        for source, place in pairs:
+            with counter.part():
+                drawn = draw_styles(source.relative_to(given.contents), list(names), given.per_picture, given.seed)
+                targets = {path: place.with_name(f"{place.stem}-stylized-{names[path]}{place.suffix}") for path in drawn}
+                missing = {path: target for path, target in targets.items() if not target.exists()}
+                if not missing:
+                    continue
+                try:
+                    content = resize(load_image(source), given.size)
+                    check_sides(content, place)
+                except (AdainError, OSError) as error:
+                    failures.append(str(error))
+                    continue
+                for path, target in missing.items():
+                    style = style_of(path)
+                    if isinstance(style, str):
+                        failures.append(style)
+                        continue
+                    result = stylize(encoder, decoder, content, style, given.alpha, tile=given.tile)
+                    make_folder(target.parent)
+                    remove_leftovers(target)
+                    save_image(keep_colors(result, content) if given.keep_colors else result, target)
+    return print_failures(failures, len(pairs))
 
 
 def draw_styles(name: Path, styles: Sequence[Path], count: int, seed: int) -> list[Path]:
@@ -116,6 +118,6 @@ def style_names(styles: Sequence[Path], folder: Path) -> dict[Path, str]:
     paths = [path.relative_to(folder).as_posix().replace("/", "_") for path in styles]
     stems = [path.rpartition(".")[0] for path in paths]
     names = stems if len(set(stems)) == len(stems) else paths
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
         raise AdainError(f"two styles in {folder} would both be called {twice[0]}; rename one of them.")
     return dict(zip(styles, names, strict=True))

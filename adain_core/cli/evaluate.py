@@ -7,8 +7,6 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..errors import AdainError
 from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
@@ -51,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_writable(arguments.output)
     settings = [field.name for field in dataclasses.fields(EvaluationConfig)]
     config = EvaluationConfig(**{name: getattr(arguments, name) for name in settings})
-    with tqdm(unit="pair", disable=None) as bar:
-        report = evaluate(config, options.follow(bar))
+    with options.progress_bar("pair"):
+        report = evaluate(config)
     print(_table(report))
     if arguments.output:  # last, so that what cannot be written has been seen
         report.save(arguments.output)

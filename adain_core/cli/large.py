@@ -12,7 +12,7 @@ from ..files import make_folder
 from ..large import MAX_PIXELS, check_large, stylize_file
 from ..networks import Decoder, Encoder
 from ..style import Style
-from .options import StylizeOptions, tile_bar
+from .options import StylizeOptions, progress_bar
 
 
 def check_large_picture(options: StylizeOptions, source: Path, target: Path, styles: Sequence[Style] = ()) -> None:
@@ -33,7 +33,7 @@ def stylize_large_picture(
     """Write the result of `source` to `target`. Raises AdainError or OSError, before any work, where that cannot be done."""
     make_folder(target.parent)
     check_large_picture(options, source, target)
-    with tile_bar():
+    with progress_bar("tile", delay=1):
         stylize_file(
             encoder, decoder, source, target, style_of(None), options.alpha, options.tile, options.keep_colors,
             options.max_pixels or MAX_PIXELS,

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..errors import AdainError
 from ..evaluation.measurement import Measurement, Table
 from ..evaluation.sheet import SheetConfig, compare_pictures
@@ -75,8 +73,8 @@ def run(kind: type, measure: Callable[..., Measurement], arguments: argparse.Nam
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
     given = {name: _tuples(value) for name, value in given.items() if value is not None}
     config = kind(**(kind.FULL if arguments.full else {}) | given)
-    with tqdm(unit="step", disable=None) as bar:
-        found = measure(config, options.follow(bar))
+    with options.progress_bar("step"):
+        found = measure(config)
     networks = "\n".join(f"{role}  {network}" for role, network in found.networks.items())
     parts = [networks, *map(_table, found.tables), "\n".join(found.findings)]
     print("\n\n".join(filter(None, parts)))

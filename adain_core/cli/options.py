@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from torch import Tensor
 from tqdm import tqdm
 
 from ..devices import DTYPES, resolve_device
-from ..hub import Progress
 from ..images import check_size, pixel_limit
 from ..networks import Decoder, Encoder
+from ..progress import showing
 from ..statistics import check_alpha
-from ..tiling import check_tile, reporting
+from ..tiling import check_tile
 from ..weights import load_decoder, load_encoder, network_path
 
 if TYPE_CHECKING:
@@ -42,34 +44,39 @@ KINDS: dict[str, dict] = {
 }
 
 
-def follow(bar: tqdm) -> Callable[..., None]:
-    """What sets a bar to `(done, total)`; it may be called with more."""
-
-    def show(done: int, total: int, *rest: object) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return show
-
-
 @contextlib.contextmanager
-def bytes_bar(name: str) -> Iterator[Progress]:
-    """A progress bar for a pull, which does not show where there is nothing to pull."""
-    with tqdm(desc=name, unit="B", unit_scale=True, leave=False, delay=0.2, disable=None) as bar:
-        yield follow(bar)
+def progress_bar(
+    unit: str, description: str | None = None, scale: bool | int = False, delay: float = 0, shown: bool = True
+) -> Iterator[None]:
+    """Show how far the work inside is by a progress bar, where stderr is a terminal and it is `shown`.
+
+    One that appears after a `delay` in seconds only is gone at the end. `scale` is how many units a step has; with True it
+    has one, and thousands are written as k.
+    """
+    disable = None if shown else True
+    with tqdm(desc=description, unit=unit, unit_scale=scale, delay=delay, leave=not delay, disable=disable) as bar:
+
+        def show(done: int, total: int, pictures: Tensor | None) -> None:
+            if (done, total) == (bar.n, bar.total):
+                return
+            if bar.total is None:
+                bar.initial = bar.n = done  # work that goes on is not faster for it
+            bar.total = total
+            bar.update(done - bar.n)
+
+        with showing(show):
+            yield
 
 
-@contextlib.contextmanager
-def tile_bar() -> Iterator[None]:
-    """A progress bar where one picture is worked on in tiles."""
-    with tqdm(unit="tile", disable=None, delay=1, leave=False) as bar, reporting(follow(bar)):
-        yield
+def pull_bar(name: str) -> AbstractContextManager[None]:
+    """The bar of a pull, which does not show where there is nothing to pull."""
+    return progress_bar("B", name, scale=True, delay=0.2)
 
 
 def network(name: str, role: str) -> str:
     """The file of a network, pulled first under a progress bar where that is needed."""
-    with bytes_bar(name) as progress:
-        return str(network_path(name, role, progress))
+    with pull_bar(name):
+        return str(network_path(name, role))
 
 
 def given(kind: type[Options], arguments: argparse.Namespace) -> Options:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
-from tqdm import tqdm
 
 from ..background import read_ahead, write_behind
 from ..color import keep_colors
@@ -14,10 +13,11 @@ from ..errors import AdainError
 from ..files import make_folder
 from ..images import check_sides, load_image, resize, save_image
 from ..large import needs_streaming
+from ..progress import Counter
 from ..stylize import stylize
 from .large import check_large_picture, stylize_large_picture
-from .options import StylizeOptions, tile_bar
-from .results import report_failures, result_pairs
+from .options import StylizeOptions, progress_bar
+from .results import print_failures, result_pairs
 from .style_sources import StyleSources
 
 
@@ -32,29 +32,30 @@ def stylize_pictures(options: StylizeOptions) -> int:
 
     failures = []
     contents = _load([source for source, _ in pairs], options.size)
-    bar = tqdm(pairs, unit="picture", disable=True if len(pairs) == 1 else None)
-    with write_behind() as later:
-        for (source, target), content in zip(bar, contents, strict=True):
-            try:
-                if isinstance(content, Exception):
-                    raise content
-                if content is None:
-                    stylize_large_picture(options, encoder, decoder, style_of, source, target)
+    with write_behind() as later, progress_bar("picture", shown=len(pairs) > 1):
+        counter = Counter(len(pairs))
+        for (source, target), content in zip(pairs, contents, strict=True):
+            with counter.part():
+                try:
+                    if isinstance(content, Exception):
+                        raise content
+                    if content is None:
+                        stylize_large_picture(options, encoder, decoder, style_of, source, target)
+                        continue
+                    check_sides(content, target)
+                except (AdainError, OSError) as error:
+                    if not is_folder:
+                        raise
+                    failures.append(str(error))
                     continue
-                check_sides(content, target)
-            except (AdainError, OSError) as error:
-                if not is_folder:
-                    raise
-                failures.append(str(error))
-                continue
-            with tile_bar():
-                result = stylize(
-                    encoder, decoder, content, style_of(content), options.alpha, options.content_statistics or "image",
-                    tile=options.tile,
-                )  # fmt: skip
-            make_folder(target.parent)
-            later(save_image, keep_colors(result, content) if options.keep_colors else result, target)
-    return report_failures(failures, len(pairs))
+                with progress_bar("tile", delay=1):
+                    result = stylize(
+                        encoder, decoder, content, style_of(content), options.alpha, options.content_statistics or "image",
+                        tile=options.tile,
+                    )  # fmt: skip
+                make_folder(target.parent)
+                later(save_image, keep_colors(result, content) if options.keep_colors else result, target)
+    return print_failures(failures, len(pairs))
 
 
 def _load(paths: Sequence[Path], size: int) -> Iterator[Tensor | Exception | None]:

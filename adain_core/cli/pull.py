@@ -22,8 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name, entries in found.items():
         for entry in entries:
             if entry.mirrors:
-                with options.bytes_bar(name) as progress:
-                    pull(entry, progress, arguments.again)
+                with options.pull_bar(name):
+                    pull(entry, arguments.again)
             network = read_network(entry.path)
             print(f"{name}: {network.role}, fingerprint {network.encoder_fingerprint[:12]}, {entry.path}")
     return 0

@@ -41,7 +41,7 @@ def check_target(content: Path, target: Path) -> None:
         raise AdainError(f"{target} is the content itself; name another file for the result.")
 
 
-def report_failures(failures: Sequence[str], total: int) -> int:
+def print_failures(failures: Sequence[str], total: int) -> int:
     """Print the failures of `total` pictures, each once; the exit status, which is 1 where there are any."""
     failures = list(dict.fromkeys(failures))  # a style that cannot be read fails with each of its contents
     if failures:

@@ -7,7 +7,6 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ..devices import resolve_device
 from ..errors import AdainError
@@ -96,11 +95,10 @@ def run_learn(arguments: argparse.Namespace) -> int:
     loss_encoder = None
     if arguments.loss_encoder:
         loss_encoder = load_encoder(options.network(arguments.loss_encoder, "encoder"), resolve_device(arguments.device))
-    with tqdm(unit="step", disable=None) as bar:
+    with options.progress_bar("step"):
         style = learn_style(
-            encoder, decoder, picture, contents, arguments.steps, arguments.learning_rate, arguments.seed, loss_encoder,
-            options.follow(bar),
-        )  # fmt: skip
+            encoder, decoder, picture, contents, arguments.steps, arguments.learning_rate, arguments.seed, loss_encoder
+        )
     dataclasses.replace(style, **_origin(arguments)).save(arguments.output)
     return 0
 

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import logging
 
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..devices import keep_freed_memory, rank_and_size
@@ -34,19 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
             given[key] = tuple(value * 2 if key.startswith("resize_") and len(value) == 1 else value)
     config = TrainingConfig(**PRESETS[arguments.preset] | given)
     keep_freed_memory(all_of_it=True)
-    first = rank_and_size()[0] == 0  # of the launched processes; it alone reports
+    first = rank_and_size()[0] == 0  # of the launched processes; it alone shows how far it is
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s")
-    pictures = config.steps * config.batch_size
-    with logging_redirect_tqdm(), tqdm(total=pictures, unit="picture", disable=None if first else True) as bar:
-
-        def progress(step: int, losses: dict[str, float]) -> None:
-            pictures = step * config.batch_size
-            if not bar.n:
-                bar.initial = bar.n = pictures - config.batch_size  # a training that goes on is not faster for it
-            bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
-            bar.update(pictures - bar.n)
-
-        result = train(config, progress)
+    with logging_redirect_tqdm(), options.progress_bar("picture", scale=config.batch_size, shown=first):
+        result = train(config)
     if first:
         file = result.decoder or result.encoder
         print(f"{file}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")

@@ -25,10 +25,10 @@ from torch import Tensor
 from ..devices import exact_float32, is_out_of_memory, resolve_device
 from ..errors import AdainError
 from ..files import replacing
+from ..progress import Counter
 from ..training.networks import training_dtype
 from . import pipelines, plain
 from .pipelines import Pipeline
-from .progress import Counter, Progress
 
 # Relative errors above which two pictures, or losses, are not of the same network.
 AGREEMENT = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.05}
@@ -111,11 +111,9 @@ class BenchResult:
 
 
 def bench(
-    config: BenchConfig,
-    progress: Progress | None = None,
-    others: Callable[[int, torch.device], list[Pipeline]] = lambda size, device: [],
+    config: BenchConfig, others: Callable[[int, torch.device], list[Pipeline]] = lambda size, device: []
 ) -> BenchResult:
-    """Measure by `config`; `progress` is called with how many rounds are done, and of how many.
+    """Measure by `config`. It tells how many rounds are done, and of how many.
 
     `others` makes further pipelines that take their turns, of a size in pixels and a device.
 
@@ -126,36 +124,36 @@ def bench(
     trained = "float32", str(training_dtype("auto", device)).removeprefix("torch.")
     dtypes = config.dtypes or (trained if device.type == "cpu" else ("float32", "float16"))
     dtypes, trained = (tuple(dict.fromkeys(names)) for names in (dtypes, trained))
-    advance = Counter(progress, (len(config.sizes) + config.training) * (1 + config.runs)).advance
     with torch.no_grad(), exact_float32():
         networks, rows = pipelines.vgg_networks(config.encoder, config.decoder), []
+        counter = Counter((len(config.sizes) + config.training) * (1 + config.runs))
         for size in config.sizes:
             def build(size: int = size) -> list[Pipeline]:
                 return pipelines.stylizing(*networks, dtypes, size, device) + others(size, device)
 
-            rows += _measure(build, size, config.runs, device, advance)
+            rows += _measure(build, size, config.runs, device, counter)
         if config.training:
             with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
                 steps = partial(pipelines.training_steps, *networks, trained, folder, device)
-                rows += _measure(steps, pipelines.CROP_SIZE, config.runs, device, advance)
+                rows += _measure(steps, pipelines.CROP_SIZE, config.runs, device, counter)
         return BenchResult(config, _machine(device, config.runs), tuple(rows))
 
 
 def _measure(
-    build: Callable[[], list[Pipeline]], size: int, runs: int, device: torch.device, advance: Callable[[], None]
+    build: Callable[[], list[Pipeline]], size: int, runs: int, device: torch.device, counter: Counter
 ) -> list[Row]:
     try:
-        built = build()
-        peaks = [_peak_memory(pipeline.calls[pipeline.last], device) for pipeline in built]
-        wanted = peaks[0][0]
-        errors = [_error(pipeline, result, wanted, size) for pipeline, (result, _) in zip(built, peaks, strict=True)]
-        advance()
+        with counter.part():
+            built = build()
+            peaks = [_peak_memory(pipeline.calls[pipeline.last], device) for pipeline in built]
+            wanted = peaks[0][0]
+            errors = [_error(pipeline, result, wanted, size) for pipeline, (result, _) in zip(built, peaks, strict=True)]
         times = [{name: [] for name in pipeline.calls} for pipeline in built]
         for _ in range(runs):
-            for pipeline, found in zip(built, times, strict=True):
-                for name, call in pipeline.calls.items():
-                    found[name].append(_seconds(call, device))
-            advance()
+            with counter.part():
+                for pipeline, found in zip(built, times, strict=True):
+                    for name, call in pipeline.calls.items():
+                        found[name].append(_seconds(call, device))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

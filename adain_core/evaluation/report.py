@@ -17,13 +17,13 @@ from ..devices import resolve_device
 from ..errors import AdainError
 from ..files import replacing
 from ..images import list_images, load_image, on_white, resize
+from ..progress import Counter
 from ..statistics import ChannelStatistics, channel_statistics, check_half_life
 from ..style import Style, encode_style
 from ..stylize import stylize
 from ..weights import load_decoder, load_encoder
 from .boil import MOTIONS, boil
 from .losses import Losses, layer_features, load_loss_network, mean_losses, pair_losses
-from .progress import Counter, Progress
 
 MODES = ("image", "batch", "running")  # content statistics that a clip can be stylised with
 Boil = dict[str, dict[str, float]]  # by motion, then by mode
@@ -116,8 +116,8 @@ class Report:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def evaluate(config: EvaluationConfig, progress: Progress | None = None) -> Report:
-    """Mean losses and boil of a model by `config`; `progress` is called with how many measurements are done, and of how many.
+def evaluate(config: EvaluationConfig) -> Report:
+    """Mean losses and boil of a model by `config`. It tells how many measurements are done, and of how many.
 
     Pictures are composited on white, resized to a smallest side of `size` and cropped to their centres; the model runs at
     alpha 1, the loss network in float32. Pictures that cannot be read are skipped with their pairs. Raises
@@ -125,16 +125,16 @@ def evaluate(config: EvaluationConfig, progress: Progress | None = None) -> Repo
     """
     evaluation = _Evaluation(config)
     pairs = draw_pairs(list_images(config.contents), list_images(config.styles), config.pairs, config.seed)
-    counter = Counter(progress, len(pairs) + min(config.boil_pairs, len(pairs)))
+    counter = Counter(len(pairs) + min(config.boil_pairs, len(pairs)))
     losses: dict[tuple[Path, Path], PairLosses] = {}
     for pair in pairs:
-        if found := evaluation.losses(*pair):
-            losses[pair] = found
-        counter.advance()
+        with counter.part():
+            if found := evaluation.losses(*pair):
+                losses[pair] = found
     boils = []
     for pair in random.Random(config.seed).sample(list(losses), min(config.boil_pairs, len(losses))):
-        boils.append(evaluation.boil(*pair))
-        counter.advance()
+        with counter.part():
+            boils.append(evaluation.boil(*pair))
     return evaluation.report(list(losses.values()), boils)
 
 

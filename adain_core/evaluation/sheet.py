@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..errors import AdainError
 from ..images import list_images, to_pil
+from ..progress import Counter
 from .losses import Losses, mean_losses
 from .measurement import Judge, Measurement, MeasurementConfig, Table, load_models
-from .progress import Counter, Progress
 from .report import load_square
 
 GAP, LINE = 6, 16  # pixels between pictures, and of a line of text
@@ -37,7 +37,7 @@ class SheetConfig(MeasurementConfig):
     style_count: int = 2
 
 
-def compare_pictures(config: SheetConfig, progress: Progress | None = None) -> Measurement:
+def compare_pictures(config: SheetConfig) -> Measurement:
     """The mean losses of each model and folder on all pairs of the drawn pictures, and a sheet of them.
 
     Raises FileNotFoundError and AdainError for what cannot be used, and for a folder without the picture of a pair.
@@ -45,20 +45,20 @@ def compare_pictures(config: SheetConfig, progress: Progress | None = None) -> M
     models = load_models(config.models, config.device)
     judge = Judge(config, config.content_count, config.style_count)
     finished = {folder: {pair: _finished(folder, *pair) for pair in judge.pairs} for folder in config.results}
-    counter = Counter(progress, len(judge.pairs))
+    counter = Counter(len(judge.pairs))
     found: dict[str, list[Losses]] = {}
     cells, captions = [], []
     for content, style in judge.pairs:
-        pictures = judge.contents[content], judge.styles[style]
-        results = {model.name: model(*pictures) for model in models}
-        results |= {name: load_square(files[content, style], config.size) for name, files in finished.items()}
-        losses = {name: judge.losses(result, content, style) for name, result in results.items()}
-        for name, each in ({"the untouched content": judge.losses(pictures[0], content, style)} | losses).items():
-            found.setdefault(name, []).append(each)
-        cells.append([*pictures, *results.values()])
-        texts = [f"{Path(name).name}\ncontent {each.content:.2f}\nstyle {each.style:.2f}" for name, each in losses.items()]
-        captions.append([f"content\n{content}", f"style\n{style}", *texts])
-        counter.advance()
+        with counter.part():
+            pictures = judge.contents[content], judge.styles[style]
+            results = {model.name: model(*pictures) for model in models}
+            results |= {name: load_square(files[content, style], config.size) for name, files in finished.items()}
+            losses = {name: judge.losses(result, content, style) for name, result in results.items()}
+            for name, each in ({"the untouched content": judge.losses(pictures[0], content, style)} | losses).items():
+                found.setdefault(name, []).append(each)
+            cells.append([*pictures, *results.values()])
+            texts = [f"{Path(name).name}\ncontent {each.content:.2f}\nstyle {each.style:.2f}" for name, each in losses.items()]
+            captions.append([f"content\n{content}", f"style\n{style}", *texts])
     means = {name: mean_losses(losses) for name, losses in found.items()}
     title = f"{len(judge.contents)} contents x {len(judge.styles)} styles, {config.size}x{config.size}"
     table = Table(title, ("content loss", "style loss"), {name: (mean.content, mean.style) for name, mean in means.items()})

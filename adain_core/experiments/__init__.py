@@ -12,7 +12,7 @@ from .controls import ControlsConfig, show_controls
 from .normalization import NormalizationConfig, compare_normalizations
 from .speed import SpeedConfig, measure_speed
 
-# By name: the settings, the function of these and a progress, and what is measured.
+# By name: the settings, the function of these, and what is measured.
 EXPERIMENTS: dict[str, tuple[type, Callable[..., Measurement], str]] = {
     "comparison": (ComparisonConfig, compare, "losses of models and of other methods, beside optimisation step by step"),
     "speed": (SpeedConfig, measure_speed, "seconds a picture, with the style known and with it encoded"),

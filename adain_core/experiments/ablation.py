@@ -16,10 +16,10 @@ from ..devices import exact_float32, resolve_device
 from ..errors import DivergedError
 from ..evaluation.losses import Losses, load_loss_network, mean_losses
 from ..evaluation.measurement import Measurement, MeasurementConfig, Table, named
-from ..evaluation.progress import Counter, Progress
 from ..networks import Decoder
 from ..networks.layers import LayerList, PointwiseConv2d
 from ..networks.texture import NO_TEXTURE, Texture
+from ..progress import Counter
 from ..training import TrainingConfig, TrainingResult
 from ..training.objective import Batch, Objective
 from ..training.trainer import Trainer
@@ -87,27 +87,26 @@ def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture
     return add_normalization(decoder, layer)
 
 
-def ablate(config: AblationConfig, progress: Progress | None = None) -> Measurement:
+def ablate(config: AblationConfig) -> Measurement:
     """Train the paper's four variants, and say whether their losses come out in the paper's order.
 
     Steps without a finite gradient are skipped and counted; an IN decoder has some, on flat crops at least.
-    `progress` is called with how many training steps are done, and of how many. Raises as `train` does.
+    It tells how many training steps are done, and of how many. Raises as `train` does.
     """
-    counter = Counter(progress, len(VARIANTS) * config.steps)
     network = load_loss_network(config.loss_encoder, resolve_device(config.device))
-    curves, skipped = {}, {}
+    counter, curves, skipped = Counter(len(VARIANTS) * config.steps), {}, {}
     with tempfile.TemporaryDirectory() as temporary, torch.enable_grad(), exact_float32():
         for name, (vary, objective) in VARIANTS.items():
             recipe = TrainingConfig(
-                config.contents, config.styles, Path(config.folder or temporary) / name, network, name, config.encoder,
-                steps=config.steps, batch_size=config.batch_size, crop_size=config.size, seed=config.seed,
+                config.contents, config.styles, Path(config.folder or temporary) / name, network, name,
+                encoder=config.encoder, steps=config.steps, batch_size=config.batch_size, crop_size=config.size,
                 resize_content=(2 * config.size, 2 * config.size), resize_style=(2 * config.size, 2 * config.size),
-                learning_rate=config.learning_rate, device=config.device, log_every=1,
+                learning_rate=config.learning_rate, seed=config.seed, device=config.device, log_every=1,
             )  # fmt: skip
-            trainer = Trainer(recipe, resolve_device(config.device), vary, objective)
-            with trainer.exclusive():
-                counter.done += trainer.step
-                trainer.run(lambda *_: counter.advance(), None, 0)
+            with counter.part(config.steps):
+                trainer = Trainer(recipe, resolve_device(config.device), vary, objective)
+                with trainer.exclusive():
+                    trainer.run()
             curves[name], skipped[name] = _curve(trainer.result(), config.steps), trainer.skipped
     last = max(1, config.steps // 10)
     means = {name: mean_losses(losses[-last:]) for name, losses in curves.items()}

@@ -19,6 +19,7 @@ from ..networks import Encoder
 from ..networks.base import initialize
 from ..networks.layers import DownsampleConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
 from ..normalization import BatchNorm2d, ConditionalInstanceNorm2d, InstanceNorm2d
+from ..progress import Counter, tell
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from ..training.data import Augmentation, PictureFolder, stream
 
@@ -29,7 +30,6 @@ WIDTH = 32  # channels at full size of a network of one style
 SWAPPED = "relu3_1"
 MATCHED = 2048  # patches that are compared with all of the style's at once
 
-Advance = Callable[[], object]
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -52,7 +52,7 @@ class AdaINLoss:
         return parts[0] + STYLE_WEIGHT * parts[1], Losses(*(part.item() for part in parts))
 
 
-def optimise(start: Tensor, loss: Callable[[Tensor], Tensor], iterations: int, advance: Advance) -> Tensor:
+def optimise(start: Tensor, loss: Callable[[Tensor], Tensor], iterations: int) -> Tensor:
     """What L-BFGS makes of the picture `start` `(1, 3, H, W)`, held in [0, 1]; `loss` is called once an iteration."""
     picture = start.detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS([picture], max_iter=1, tolerance_grad=0, tolerance_change=0, history_size=20)
@@ -63,17 +63,15 @@ def optimise(start: Tensor, loss: Callable[[Tensor], Tensor], iterations: int, a
         value.backward()
         return value
 
-    for _ in range(iterations):
+    for iteration in range(1, iterations + 1):
         optimizer.step(closure)
         with torch.no_grad():
             picture.clamp_(0, 1)
-        advance()
+        tell(iteration, iterations)
     return picture.detach()
 
 
-def gatys(
-    network: Encoder, content: Tensor, style: Tensor, iterations: int, advance: Advance
-) -> tuple[Tensor, list[Losses]]:
+def gatys(network: Encoder, content: Tensor, style: Tensor, iterations: int) -> tuple[Tensor, list[Losses]]:
     """A picture optimised from the content (Gatys, Ecker and Bethge 2016), and its losses before each iteration and at the end.
 
     Content and style are `(1, 3, H, W)` in [0, 1]; minimised is the `AdaINLoss`.
@@ -86,20 +84,20 @@ def gatys(
         found.append(losses)
         return total
 
-    picture = optimise(content, loss, iterations, advance)
+    picture = optimise(content, loss, iterations)
     with torch.no_grad():
         loss(picture)
     return picture, found
 
 
-def style_swap(network: Encoder, content: Tensor, style: Tensor, iterations: int, advance: Advance) -> Tensor:
+def style_swap(network: Encoder, content: Tensor, style: Tensor, iterations: int) -> Tensor:
     """A picture by Style-Swap (Chen and Schmidt 2016): features at relu3_1 swapped, then inverted by optimisation.
 
     Content and style are `(1, 3, H, W)` in [0, 1]. Their total variation is left out of the inversion.
     """
     with torch.no_grad():
         target = swap_patches(network.features(content, [SWAPPED])[0], network.features(style, [SWAPPED])[0])
-    return optimise(content, lambda picture: content_loss(network.features(picture, [SWAPPED])[0], target), iterations, advance)
+    return optimise(content, lambda picture: content_loss(network.features(picture, [SWAPPED])[0], target), iterations)
 
 
 def swap_patches(content: Tensor, style: Tensor, side: int = 3) -> Tensor:
@@ -167,7 +165,6 @@ def train_style_network(
     steps: int,
     batch_size: int,
     crop_size: int,
-    advance: Advance,
     learning_rate: float = 1e-3,
     augment: Augmentation | None = None,
     seed: int = 0,
@@ -180,14 +177,16 @@ def train_style_network(
     device, found = next(network.parameters()).device, []
     optimizer = torch.optim.Adam(style_network.train().parameters(), learning_rate)
     pictures = PictureFolder(contents, crop_size, 2 * crop_size, augment, seed=seed)
-    for step, (batch,) in zip(range(steps), stream([pictures], batch_size, workers=0), strict=False):
-        content, index = batch.to(device).float() / 255, step % len(styles)
-        total, losses = AdaINLoss(network, content, styles[index])(style_network(content, index))
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        found.append(losses)
-        advance()
+    batches, counter = stream([pictures], batch_size, workers=0), Counter(steps)
+    for step in range(steps):
+        with counter.part():
+            (batch,) = next(batches)
+            content, index = batch.to(device).float() / 255, step % len(styles)
+            total, losses = AdaINLoss(network, content, styles[index])(style_network(content, index))
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            found.append(losses)
     style_network.eval().requires_grad_(False)
     return found
 
@@ -212,12 +211,11 @@ class StyleNetworkConfig(MeasurementConfig):
     crop_size: int = 64
 
     def train(
-        self, layer: Callable[[int], nn.Module], judge: Judge, styles: Sequence[str], advance: Advance,
-        augment: Augmentation | None = None,
-    ) -> tuple[StyleNetwork, list[Losses]]:  # fmt: skip
+        self, layer: Callable[[int], nn.Module], judge: Judge, styles: Sequence[str], augment: Augmentation | None = None
+    ) -> tuple[StyleNetwork, list[Losses]]:
         """A network with the normalization `layer(channels)` that has learned these styles; its losses before each step."""
         network = StyleNetwork(layer, self.seed).to(judge.device)
         return network, train_style_network(
             network, judge.network, [judge.statistics[style] for style in styles], self.training_contents or self.contents,
-            self.training_steps, self.batch_size, self.crop_size, advance, augment=augment, seed=self.seed,
+            self.training_steps, self.batch_size, self.crop_size, augment=augment, seed=self.seed,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,9 +12,9 @@ from PIL import Image
 from ..devices import exact_float32
 from ..evaluation.losses import Losses, mean_losses
 from ..evaluation.measurement import Judge, Measurement, Table, load_models
-from ..evaluation.progress import Counter, Progress
+from ..progress import Counter, part_of
 from . import baselines, figures
-from .baselines import NORMALIZATIONS, STYLE_WEIGHT, StyleNetworkConfig
+from .baselines import NORMALIZATIONS, STYLE_WEIGHT, StyleNetwork, StyleNetworkConfig
 
 ONE_STYLE = {f"one style, {name} normalization": NORMALIZATIONS[name] for name in ("instance", "batch")}
 
@@ -32,30 +33,33 @@ class ComparisonConfig(StyleNetworkConfig):
 
 
 @exact_float32()
-def compare(config: ComparisonConfig, progress: Progress | None = None) -> Measurement:
+def compare(config: ComparisonConfig) -> Measurement:
     """Mean content and style losses of all methods, and after how many iterations optimisation is as good as each.
 
-    `progress` is called with how many steps of what is slow are done, and of how many. Raises FileNotFoundError and
-    ValueError for folders, pictures and networks that cannot be used.
+    It tells how many steps of optimisation and of training are done, and of how many. Raises FileNotFoundError and
+    AdainError for folders, pictures and networks that cannot be used.
     """
     models = load_models(config.models, config.device)
     judge = Judge(config, config.content_count, config.style_count)
     trained = len(ONE_STYLE) * len(judge.styles) * config.training_steps
-    counter = Counter(progress, len(judge.pairs) * 2 * config.iterations + trained)
-    networks = {
-        name: {style: config.train(layer, judge, [style], counter.advance)[0] for style in judge.styles}
-        for name, layer in ONE_STYLE.items()
-    }
+    counter = Counter(len(judge.pairs) * 2 * config.iterations + trained)
+    networks: dict[str, dict[str, StyleNetwork]] = {name: {} for name in ONE_STYLE}
+    for (name, layer), style in itertools.product(ONE_STYLE.items(), judge.styles):
+        with counter.part(config.training_steps):
+            networks[name][style], _ = config.train(layer, judge, [style])
     found: dict[str, list[Losses]] = {}
     optimised = []
     for names in judge.pairs:
         content, style = judge.contents[names[0]].to(judge.device), judge.styles[names[1]].to(judge.device)
-        results = {"the untouched content": content} | {model.name: model(content, style) for model in models}
-        swapped = baselines.style_swap(judge.network, content, style, config.iterations, counter.advance)
+        with part_of(counter.done, counter.total):
+            results = {"the untouched content": content} | {model.name: model(content, style) for model in models}
+        with counter.part(config.iterations):
+            swapped = baselines.style_swap(judge.network, content, style, config.iterations)
         results |= {"Style-Swap": swapped} | {name: networks[name][names[1]](content) for name in ONE_STYLE}
         for name, result in results.items():
             found.setdefault(name, []).append(judge.losses(result, *names))
-        optimised.append(baselines.gatys(judge.network, content, style, config.iterations, counter.advance)[1])
+        with counter.part(config.iterations):
+            optimised.append(baselines.gatys(judge.network, content, style, config.iterations)[1])
     curve = [mean_losses(losses) for losses in zip(*optimised, strict=True)]
     means = {name: mean_losses(losses) for name, losses in found.items()}
     optimum = {f"optimisation, {config.iterations} iterations": curve[-1]}

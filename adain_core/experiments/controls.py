@@ -13,9 +13,9 @@ from ..color import keep_colors, luma, match_colors
 from ..errors import AdainError
 from ..evaluation.losses import layer_features
 from ..evaluation.measurement import Judge, Measurement, MeasurementConfig, Model, Table, load_models
-from ..evaluation.progress import Counter, Progress
 from ..evaluation.sheet import draw_sheet
 from ..losses import content_loss
+from ..progress import Counter, part_of
 from ..style import Style, mix_styles
 from . import figures
 
@@ -33,7 +33,7 @@ class ControlsConfig(MeasurementConfig):
     model: tuple[str, ...] = ("lite",)
 
 
-def show_controls(config: ControlsConfig, progress: Progress | None = None) -> Measurement:
+def show_controls(config: ControlsConfig) -> Measurement:
     """One content under each control, and what the control does to its losses.
 
     Raises FileNotFoundError and AdainError for what cannot be used, and for fewer than four styles.
@@ -42,14 +42,15 @@ def show_controls(config: ControlsConfig, progress: Progress | None = None) -> M
     judge = Judge(config, 1, 4)
     if len(judge.styles) < 4:
         raise AdainError(f"there are {len(judge.styles)} styles in {config.styles}; interpolation takes 4.")
-    controls = _Controls(judge, model)
-    parts = [controls.strength, controls.interpolation, controls.colour, controls.place]
-    counter, tables, pages = Counter(progress, len(parts)), [], []
-    for part in parts:
-        table, page = part()
+    kinds = [_Controls.strength, _Controls.interpolation, _Controls.colour, _Controls.place]
+    counter, tables, pages = Counter(len(kinds)), [], []
+    with part_of(0, counter.total):
+        controls = _Controls(judge, model)
+    for kind in kinds:
+        with counter.part():
+            table, page = kind(controls)
         tables.append(table)
         pages.append(page)
-        counter.advance()
     return Measurement(config, judge.named([model]), tuple(tables), lambda: figures.stack(pages))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from ..devices import exact_float32
 from ..errors import AdainError
 from ..evaluation.losses import Losses, mean_losses
 from ..evaluation.measurement import Judge, Measurement, Table, load_models
-from ..evaluation.progress import Counter, Progress
 from ..images import to_pil
+from ..progress import Counter, part_of
 from . import figures
 from .baselines import NORMALIZATIONS, ChosenNorm2d, StyleNetwork, StyleNetworkConfig
 
@@ -32,28 +33,29 @@ class NormalizationConfig(StyleNetworkConfig):
 
 
 @exact_float32()
-def compare_normalizations(config: NormalizationConfig, progress: Progress | None = None) -> Measurement:
+def compare_normalizations(config: NormalizationConfig) -> Measurement:
     """Train and apply the four layers, and measure what they differ in.
 
     The first style drawn is what networks of one style learn, from contents as they are, with normalised contrast (their
     luminance's histogram equalised) and with normalised style (all in the style drawn last, by `model`). The network with
-    conditional layers learns all but the last, which no network learns. `progress` is called with how many training steps
-    are done, and of how many. Raises FileNotFoundError and AdainError for what cannot be used, and for fewer than 2 styles.
+    conditional layers learns all but the last, which no network learns. It tells how many training steps are done, and
+    of how many. Raises FileNotFoundError and AdainError for what cannot be used, and for fewer than 2 styles.
     """
     (model,) = load_models([config.model], config.device)
     judge = Judge(config, config.content_count, config.style_count + 1)
     if len(judge.styles) < 2:
         raise AdainError(f"there is 1 style in {config.styles}; give 2 or more, of which no network is trained on the last.")
     *learned, unseen = judge.styles
-    advance = Counter(progress, config.training_steps * (len(NORMALIZATIONS) * len(KINDS) + 1)).advance
-    common = model.encode_style(judge.styles[unseen])
+    counter = Counter(config.training_steps * (len(NORMALIZATIONS) * len(KINDS) + 1))
+    with part_of(0, counter.total):
+        common = model.encode_style(judge.styles[unseen])
     kinds = dict(zip(KINDS, (None, equalized, lambda crop, _: model.stylize(crop[None], common)[0]), strict=True))
-    found = {
-        (name, kind): config.train(layer, judge, learned[:1], advance, augment)
-        for kind, augment in kinds.items()
-        for name, layer in NORMALIZATIONS.items()
-    }
-    conditional, _ = config.train(lambda channels: ChosenNorm2d(channels, len(learned)), judge, learned, advance)
+    found = {}
+    for (kind, augment), (name, layer) in itertools.product(kinds.items(), NORMALIZATIONS.items()):
+        with counter.part(config.training_steps):
+            found[name, kind] = config.train(layer, judge, learned[:1], augment)
+    with counter.part(config.training_steps):
+        conditional, _ = config.train(lambda channels: ChosenNorm2d(channels, len(learned)), judge, learned)
     curves = {f"{name}, {kind}": losses for (name, kind), (_, losses) in found.items()}
     last = max(1, config.training_steps // 10)
     ends = {kind: [mean_losses(found[name, kind][1][-last:]) for name in NORMALIZATIONS] for kind in KINDS}
@@ -69,7 +71,8 @@ def compare_normalizations(config: NormalizationConfig, progress: Progress | Non
     networks = {style: lambda content, k=k: conditional(content, k) for k, style in enumerate(learned)}
     rows["conditional instance"] = _row(judge, networks, f"{len(learned)}", _affine_parameters(conditional) // len(learned))
     networks = {style: lambda content, style=style: model(content, judge.styles[style]) for style in judge.styles}
-    rows[f"adaptive instance ({model.name})"] = _row(judge, networks, "any", 0, unseen)
+    with part_of(counter.total, counter.total):
+        rows[f"adaptive instance ({model.name})"] = _row(judge, networks, "any", 0, unseen)
     abilities = Table(
         f"{len(judge.contents)} contents, {config.size}x{config.size}",
         ("styles", "learned for each", "content loss", "style loss", "style loss, unseen style", "change at half contrast"),

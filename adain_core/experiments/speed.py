@@ -13,7 +13,6 @@ from ..evaluation.bench import BenchConfig, bench
 from ..evaluation.losses import layer_features
 from ..evaluation.measurement import Measurement, Table
 from ..evaluation.pipelines import Pipeline
-from ..evaluation.progress import Progress
 from ..statistics import channel_statistics
 from . import figures
 from .baselines import AdaINLoss, StyleNetwork, optimise
@@ -37,7 +36,7 @@ class SpeedConfig:
     device: str = "auto"
 
 
-def measure_speed(config: SpeedConfig, progress: Progress | None = None) -> Measurement:
+def measure_speed(config: SpeedConfig) -> Measurement:
     """Measure by `bench`, with a network of one style and optimisation beside its pipelines. Raises as `bench` does."""
     network, _ = pipelines.vgg_networks(config.encoder, "")
     network.plain = True  # pictures are optimised through it
@@ -50,13 +49,11 @@ def measure_speed(config: SpeedConfig, progress: Progress | None = None) -> Meas
         one_style = StyleNetwork(layer).to(device).eval()
         return [
             Pipeline(name, "float32", {"whole": lambda: one_style(content)}),
-            Pipeline(OPTIMISATION, "float32", {
-                "whole": lambda: optimise(content, lambda picture: loss(picture)[0], 1, lambda: None)
-            }),
-        ]  # fmt: skip
+            Pipeline(OPTIMISATION, "float32", {"whole": lambda: optimise(content, lambda picture: loss(picture)[0], 1)}),
+        ]
 
     bench_config = BenchConfig(config.sizes, (), config.runs, config.encoder, config.decoder, device=config.device)
-    measured = bench(bench_config, progress, others)
+    measured = bench(bench_config, others)
     found: dict[str, list[float | None]] = {}
     for row in measured.rows:
         seconds, encoding = row.seconds["whole"], row.seconds.get("style")

@@ -76,7 +76,6 @@ class TrainingConfig:
     name: str = setting("decoder", "what the networks and their files are called", recipe=False)
 
     # Networks
-    stage: str = setting("decoder", "decoder; or encoder: teach a small encoder to see as the loss encoder does")
     encoder: str | Encoder = setting("", "the fixed encoder to train a decoder for (default: the loss encoder)", recipe=False)
     channels: tuple[int, ...] = setting((), "channels of a pyramid at strides 2, 4, 8, ...; trains its encoder too")
     blocks: tuple[int, ...] = setting((), "residual blocks at each stride, of a decoder, or of an encoder that is taught")
@@ -128,6 +127,9 @@ class TrainingConfig:
     log_every: int = setting(100, "steps of which the losses' mean is a point of the loss curve", recipe=False)
     save_minutes: float = setting(5.0, "from one checkpoint to the next", recipe=False)
     report_minutes: float = setting(5.0, "after which networks, sample sheet and loss curve are renewed", recipe=False)
+
+    # What is trained
+    stage: str = setting("decoder", "decoder; or encoder: teach a small encoder to see as the loss encoder does")
 
     def __post_init__(self) -> None:
         if self.channels and self.encoder:

@@ -16,10 +16,10 @@ from ..images import check_pictures, resize
 from ..losses import content_loss, style_loss
 from ..networks import Decoder, Encoder
 from ..networks.base import check_seed
+from ..progress import part_of, tell
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from ..style import Component, Style, encode_style
 from ..stylize import check_decoder
-from ..tiling import Report
 from .networks import training_dtype
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ def learn_style(
     learning_rate: float = 0.02,
     seed: int = 0,
     loss_encoder: Encoder | None = None,
-    progress: Report | None = None,
 ) -> Style:
     """The style of `style_picture` `(1, 3, H, W)`, with statistics that give results closer to it than the encoded ones.
 
@@ -51,9 +50,8 @@ def learn_style(
     contents, evenly spaced, are learned from, at 256 pixels; on these the style loss is never above that of the start.
     Learning ends early after 30 steps without a gain.
 
-    `progress(done, steps, picture)` is called at each step, at some of them with a stylised content; an exception from it
-    ends the learning. Raises AdainError for numbers out of range, tensors that are not pictures and a decoder of another
-    encoder.
+    It tells how many steps are done, with a stylised content at some of them. Raises AdainError for numbers out of range,
+    tensors that are not pictures and a decoder of another encoder.
     """
     check_decoder(decoder, encoder.fingerprint, encoder.name)
     if steps < 1 or not 0 < learning_rate <= 1:
@@ -64,10 +62,11 @@ def learn_style(
     device = next(encoder.parameters()).device
     # a host may call in inference mode, which has no gradients
     with torch.inference_mode(False), torch.enable_grad(), exact_float32():
-        start = encode_style(encoder, style_picture, STYLE_SIDE)
+        with part_of(0, steps):
+            start = encode_style(encoder, style_picture, STYLE_SIDE)
         pictures = (resize(x.clone(), side) for x, side in ((contents[places], CONTENT_SIDE), (style_picture, STYLE_SIDE)))
         learner = _StyleLearner(encoder, decoder, loss_encoder or encoder, *(picture.to(device) for picture in pictures))
-        levels = learner.learn(start.to(device).components[0].levels, steps, learning_rate, seed, progress)
+        levels = learner.learn(start.to(device).components[0].levels, steps, learning_rate, seed)
     component = Component(start.components[0].weight, tuple(level.map(lambda tensor: tensor.cpu()) for level in levels))
     return dataclasses.replace(start, components=(component,))
 
@@ -87,7 +86,7 @@ class _StyleLearner:
         self.targets = [adain(self.loss_encoder.features(picture, self.layers[-1:])[0], self.style[-1]) for picture in pictures]
 
     def learn(
-        self, start: Sequence[ChannelStatistics], steps: int, learning_rate: float, seed: int, progress: Report | None
+        self, start: Sequence[ChannelStatistics], steps: int, learning_rate: float, seed: int
     ) -> Sequence[ChannelStatistics]:
         """The best statistics that gradient descent finds from `start` on."""
         offsets = [torch.zeros(2, *level.mean.shape, device=level.mean.device, requires_grad=True) for level in start]
@@ -109,8 +108,7 @@ class _StyleLearner:
                 stale = 0 if loss < GAIN * best else stale + 1
                 if loss < best:
                     best, found = loss, levels
-            if progress:
-                progress(steps if stale == PATIENCE else step, steps, picture)
+            tell(steps if stale == PATIENCE else step, steps, picture)
             if stale == PATIENCE:
                 break
         log.info("the style loss fell from %.3f to %.3f in %d steps, by %s", first, best, step, self.loss_encoder.name)

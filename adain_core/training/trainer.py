@@ -23,6 +23,7 @@ from ..errors import AdainError, DivergedError
 from ..files import check_folder, locked, make_folder, remove_leftovers
 from ..images import save_image, write_picture
 from ..networks import Decoder, Encoder
+from ..progress import tell
 from ..weights import ROLES
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
@@ -43,10 +44,6 @@ POOL = 16  # batches from which each step draws its own, where pictures serve se
 INVERSE_PIXELS = 48 * 128**2  # of the contents, and of the styles, that a decoder is fitted to in closed form
 OPTIMIZERS = {"adam": torch.optim.Adam, "muon": Muon}
 
-Progress = Callable[[int, dict[str, float]], None]
-Preview = Callable[[Tensor], None]
-
-
 @dataclass(frozen=True)
 class TrainingResult:
     """Files of the networks (None for one that is not trained), mean losses up to each of the logged `steps`, and the
@@ -63,24 +60,22 @@ class TrainingResult:
     broken_files: int
 
 
-def train(
-    config: TrainingConfig, progress: Progress | None = None, preview: Preview | None = None, preview_every: int = 50
-) -> TrainingResult:
+def train(config: TrainingConfig, preview_every: int = 0) -> TrainingResult:
     """Train by `config`, or go on from the checkpoint in its output folder.
 
-    `progress(step, losses)` is called after every step, `preview` with a sample sheet `(3, H, W)` of some fixed pairs at
-    the start and every `preview_every` steps; an exception from either, or an interrupt during a step, ends the training
-    after its checkpoint and networks are written. While it runs, the networks, `samples.png` and `losses.png` are renewed in
-    the folder. Raises AdainError for folders without pictures, a checkpoint of another recipe, a folder that another
-    training writes to and a preview where an encoder is taught, FileNotFoundError for a folder that does not exist, and
-    FloatingPointError for losses that stay non-finite.
+    It tells how many steps are done, at the start and after each, and logs the losses. At the start and every `preview_every`
+    steps, 0 for never, it shows a sample sheet `(1, 3, H, W)` of some fixed pairs. An exception from what is shown, or an
+    interrupt during a step, ends the training after its checkpoint and networks are written. While it runs, the networks,
+    `samples.png` and `losses.png` are renewed in the folder. Raises AdainError for folders without pictures, a checkpoint of
+    another recipe, a folder that another training writes to and previews where an encoder is taught, FileNotFoundError for a
+    folder that does not exist, and FloatingPointError for losses that stay non-finite.
     """
     device = resolve_device(config.device)
     # a host may call in inference mode, which has no gradients
     with torch.inference_mode(False), torch.enable_grad(), processes(device), exact_float32():
         trainer = Trainer(config, device)
         with trainer.exclusive():
-            trainer.run(progress, preview, preview_every)
+            trainer.run(preview_every)
             return trainer.result()
 
 
@@ -158,11 +153,10 @@ class Trainer:
                 self._load_checkpoint()
             yield
 
-    def run(self, progress: Progress | None, preview: Preview | None, preview_every: int) -> None:
-        """Train up to the last step; arguments and errors are those of `train`."""
+    def run(self, preview_every: int = 0) -> None:
+        """Train up to the last step; what is told, and errors, are those of `train`."""
         config = self.config
-        if preview:
-            preview(self.sample_sheet(PREVIEW_PAIRS))
+        self._tell(preview_every > 0)
         saved = written = time.monotonic()
         in_a_row = 0
         batches = self._batches()
@@ -178,11 +172,7 @@ class Trainer:
                 )
             if self.step % config.log_every == 0:
                 self._log_losses()
-            with self._saving_on(BaseException):  # a caller may stop the training by any exception
-                if progress:
-                    progress(self.step, losses)
-                if preview and self.step % preview_every == 0:
-                    preview(self.sample_sheet(PREVIEW_PAIRS))
+            self._tell(preview_every > 0 and self.step % preview_every == 0)
             if self.rank == 0 and time.monotonic() - saved > 60 * config.save_minutes:
                 self._save_checkpoint()
                 saved = time.monotonic()
@@ -269,6 +259,11 @@ class Trainer:
 
     def _to_device(self, pictures: Tensor) -> Tensor:
         return pictures.to(self.device).contiguous(memory_format=torch.channels_last).float() / 255
+
+    def _tell(self, preview: bool) -> None:
+        """Say how many steps are done, with a sample sheet where it is due."""
+        with self._saving_on(BaseException):  # what is shown may stop the training by any exception
+            tell(self.step, self.config.steps, self.sample_sheet(PREVIEW_PAIRS)[None] if preview else None)
 
     def _log_losses(self) -> None:
         if not self.recent:
