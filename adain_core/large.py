@@ -88,6 +88,7 @@ def stylize_file(
     tile: int | None = None,
     keep_content_colors: bool = False,
     max_pixels: int = MAX_PIXELS,
+    texture: float = 1.0,
 ) -> None:
     """`stylize` from a picture file to a PNG or TIFF file, in memory of its own that depends on the tile and the width alone.
 
@@ -107,7 +108,7 @@ def stylize_file(
             content = RawPicture(folder / "content", height, width, channels)
             result = RawPicture(folder / "result", height, width, 3, content if keep_content_colors else None)
             tile = tile or TILE
-            decode_into(result, decoder, transfer(encoder, content, style, alpha, tile=tile), tile)
+            decode_into(result, decoder, transfer(encoder, content, style, alpha, tile=tile), tile, texture)
             _write(vips, result, content, target)
     except vips.Error as error:
         if full := next((number for number in FULL if os.strerror(number) in str(error)), 0):

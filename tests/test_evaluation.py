@@ -29,7 +29,7 @@ def config(tmp_path, vgg, small_files):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         save_image(torch.rand(shape), tmp_path / name)
     files = {"loss_encoder": str(vgg), "encoder": str(small_files[0]), "decoder": str(small_files[1])}
-    return {"contents": tmp_path / "c", "styles": tmp_path / "s", "size": 16, "boil_pairs": 0, "device": "cpu", **files}
+    return {"contents": tmp_path / "c", "styles": tmp_path / "s", "size": 16, "boil_pairs": 0, "flat_pairs": 0, "device": "cpu", **files}
 
 
 def stripes(low, high):
@@ -176,6 +176,16 @@ def test_the_boil_is_measured_on_some_pairs(config):
     assert all(values.keys() == {"image", "batch", "running"} for values in report.boil.values())
 
 
+def test_flat_areas_are_measured_on_some_pairs(config, capsys):
+    report = evaluate(EvaluationConfig(**config | {"flat_pairs": 2}))
+    assert len(report.flats) == 2 and 0 <= report.flat.grid <= 1
+    assert report.flat.texture == pytest.approx(sum(pair.flat.texture for pair in report.flats) / 2)
+    assert command(config, "--flat", 1) == 0 and "flat areas of 1 pairs" in capsys.readouterr().out
+    assert command(config, "--flat", 0) == 0 and "flat areas" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="at 8 pixels a side or more"):
+        EvaluationConfig(**config | {"size": 7, "flat_pairs": 1})
+
+
 def test_pictures_that_cannot_be_read_are_left_out(config, capsys):
     (config["contents"] / "broken.png").write_text("no picture")
     report = evaluate(EvaluationConfig(**config))
@@ -260,7 +270,7 @@ def test_without_the_experiments_the_rest_works(config, tmp_path):
 
 
 def arguments(config) -> list[str]:
-    names = {"boil_pairs": "boil"}
+    names = {"boil_pairs": "boil", "flat_pairs": "flat"}
     options = [text for key, value in config.items() for text in ("--" + names.get(key, key).replace("_", "-"), str(value))]
     return ["evaluate", *options]
 

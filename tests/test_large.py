@@ -80,7 +80,7 @@ def test_16_bit_colours_with_alpha_are_read_as_in_memory(networks, style, pictur
 def test_no_more_than_a_tile_is_in_memory(networks, style, picture, tmp_path, monkeypatch):
     save_image(picture, tmp_path / "in.png")
     read = []
-    monkeypatch.setattr(large, "decode_into", lambda images, decoder, features, tile: read.append(features))
+    monkeypatch.setattr(large, "decode_into", lambda images, decoder, features, *_: read.append(features))
     get = large.RawPicture.__getitem__
     monkeypatch.setattr(large.RawPicture, "__getitem__", lambda self, index: read.append(get(self, index)) or read[-1])
     large.stylize_file(*networks, tmp_path / "in.png", tmp_path / "out.png", style, tile=64)

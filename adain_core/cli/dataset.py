@@ -48,6 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_size(parser)
     options.add_style_size(parser, "--style-size")
     options.add_keep_colors(parser)
+    options.add_texture(parser)
     options.add_tile(parser)
     options.add_max_pixels(parser)
     options.add_device(parser)
@@ -97,7 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
                     if isinstance(style, str):
                         failures.append(style)
                         continue
-                    result = stylize(encoder, decoder, content, style, given.alpha, tile=given.tile)
+                    texture = given.texture_or(1.0)
+                    result = stylize(encoder, decoder, content, style, given.alpha, tile=given.tile, texture=texture)
                     make_folder(target.parent)
                     remove_leftovers(target)
                     save_image(keep_colors(result, content) if given.keep_colors else result, target)

@@ -33,6 +33,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--boil", type=int, default=4, metavar="N", dest="boil_pairs",
         help="measure the boil of a moving view of a still on N of the pairs; 0 leaves it out (default: 4)",
     )  # fmt: skip
+    parser.add_argument(
+        "--flat", type=int, default=4, metavar="N", dest="flat_pairs",
+        help="measure how flat areas are painted, on contents of N pairs blurred to slopes; 0 leaves it out (default: 4)",
+    )  # fmt: skip
     options.add_half_life(parser)
     options.add_json_output(parser, "the means and every pair")
     options.add_device(parser)
@@ -74,4 +78,7 @@ def _table(report: Report) -> str:
         lines += ["", f"{title:26}" + "".join(f"{mode:>14}" for mode in MODES)]
         for motion, values in report.boil.items():
             lines.append(f"  {motion:24}" + "".join(f"{values[mode]:14.4g}" for mode in MODES))
+    if report.flat:
+        lines += ["", f"{f'flat areas of {len(report.flats)} pairs':26}{'texture':>14}{'grid':>14}"]
+        lines.append(f"  {'the model':24}{report.flat.texture:14.4g}{report.flat.grid:14.4g}")
     return "\n".join(lines)

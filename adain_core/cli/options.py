@@ -19,6 +19,7 @@ from ..images import check_size, pixel_limit
 from ..networks import Decoder, Encoder
 from ..progress import showing
 from ..statistics import check_alpha
+from ..stylize import check_texture
 from ..tiling import check_tile
 from ..weights import load_decoder, load_encoder, network_path
 
@@ -105,7 +106,8 @@ class NetworkOptions:
 class ResultOptions(NetworkOptions):
     """What the results of pictures, clips and data sets have in common. Raises AdainError for numbers out of range.
 
-    `size` and `style_size` are smallest sides in pixels, 0 for the pictures' own; `tile` is as in `transfer`.
+    `size` and `style_size` are smallest sides in pixels, 0 for the pictures' own; `tile` is as in `transfer`, `texture` as in
+    `decode`, None for what suits the content.
     """
 
     output: Path
@@ -114,12 +116,19 @@ class ResultOptions(NetworkOptions):
     style_size: int
     keep_colors: bool
     tile: int | None
+    texture: float | None
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
+        if self.texture is not None:
+            check_texture(self.texture)
         check_size(self.size)
         check_size(self.style_size)
         check_tile(self.tile)
+
+    def texture_or(self, usual: float) -> float:
+        """The texture that was asked for, or the `usual` one."""
+        return usual if self.texture is None else self.texture
 
 
 @dataclass(frozen=True)
@@ -185,6 +194,13 @@ def add_size(parser: argparse.ArgumentParser) -> None:
 
 def add_keep_colors(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-colors", action="store_true", help="give the result the content's colours")
+
+
+def add_texture(parser: argparse.ArgumentParser, default: str = "1") -> None:
+    parser.add_argument(
+        "--texture", type=float, metavar="X",
+        help=f"how much texture flat areas get from a decoder that paints one, as lite does; from 0 to 1 (default: {default})",
+    )  # fmt: skip
 
 
 def add_tile(parser: argparse.ArgumentParser) -> None:

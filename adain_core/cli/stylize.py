@@ -57,6 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="STYLE",
         help="go from the style to this one along a clip, from its first frame to its last",
     )
+    options.add_texture(parser, "1; 0 for clips, where it would stay in its place while the picture moves")
     options.add_tile(parser)
     options.add_max_pixels(parser, f", or {MAX_PIXELS:,} of a content that is read in parts")
     options.add_device(parser)

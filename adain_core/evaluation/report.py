@@ -23,6 +23,7 @@ from ..style import Style, encode_style
 from ..stylize import stylize
 from ..weights import load_decoder, load_encoder
 from .boil import MOTIONS, boil
+from .flat import PERIOD, FlatArea, flat_area, slope_of
 from .losses import Losses, layer_features, load_loss_network, mean_losses, pair_losses
 
 MODES = ("image", "batch", "running")  # content statistics that a clip can be stylised with
@@ -34,8 +35,8 @@ class EvaluationConfig:
     """Pictures in the folders `contents` and `styles` and below, and the model of `encoder` and `decoder` (names or files).
 
     `loss_encoder` is the VGG-19 (a name or a file) that measures. Pictures are squares of `size` pixels. `pairs`: how many
-    are drawn under `seed`, 0 for all; `boil_pairs`: on how many of them the boil is measured, 0 for none, with `half_life`
-    frames for running statistics. Raises AdainError for what cannot be.
+    are drawn under `seed`, 0 for all; `boil_pairs` and `flat_pairs`: on how many of them the boil, and how flat areas are
+    painted, are measured, 0 for none; `half_life` frames are for running statistics. Raises AdainError for what cannot be.
     """
 
     contents: Path
@@ -50,12 +51,15 @@ class EvaluationConfig:
     half_life: float = 8.0
     device: str = "auto"
     dtype: str = "float32"
+    flat_pairs: int = 4
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise AdainError(f"the size is {self.size}; give the side of the squares in pixels.")
-        if min(self.pairs, self.boil_pairs) < 0:
-            raise AdainError("a number of pairs is below 0; 0 takes all of them, and leaves the boil out.")
+        if min(self.pairs, self.boil_pairs, self.flat_pairs) < 0:
+            raise AdainError("a number of pairs is below 0; 0 takes all of them, and leaves the boil and flat areas out.")
+        if self.flat_pairs and self.size < PERIOD:
+            raise AdainError(f"flat areas are measured at {PERIOD} pixels a side or more; give a larger size, or 0 flat pairs.")
         check_half_life(self.half_life)
 
 
@@ -79,6 +83,15 @@ class PairBoil:
 
 
 @dataclass(frozen=True)
+class PairFlat:
+    """How one style is painted where a content, blurred to a slope, is flat."""
+
+    content: str
+    style: str
+    flat: FlatArea
+
+
+@dataclass(frozen=True)
 class Report:
     """What `evaluate` found by `config`. Fingerprints say which networks; `skipped` which files are no pictures, and why."""
 
@@ -90,6 +103,7 @@ class Report:
     loss_encoder_fingerprint: str
     pairs: tuple[PairLosses, ...]
     boils: tuple[PairBoil, ...]
+    flats: tuple[PairFlat, ...]
     skipped: tuple[str, ...]
 
     @property
@@ -108,24 +122,33 @@ class Report:
         motions = map(str, MOTIONS if self.boils else ())
         return {motion: {mode: fmean(pair.boil[motion][mode] for pair in self.boils) for mode in MODES} for motion in motions}
 
+    @property
+    def flat(self) -> FlatArea | None:
+        """The mean texture and grid of flat areas; None where they were left out."""
+        if not self.flats:
+            return None
+        return FlatArea(fmean(pair.flat.texture for pair in self.flats), fmean(pair.flat.grid for pair in self.flats))
+
     def save(self, path: str | Path) -> None:
         """Write means and every pair as JSON, beside `path` first and then renamed."""
         means = {"model": vars(self.model), "untouched": vars(self.untouched), "boil": self.boil}
+        means["flat"] = vars(self.flat) if self.flat else {}
         text = json.dumps({"means": means} | dataclasses.asdict(self), indent=1, default=str)
         with replacing(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def evaluate(config: EvaluationConfig) -> Report:
-    """Mean losses and boil of a model by `config`. It tells how many measurements are done, and of how many.
+    """Mean losses, boil and flat areas of a model by `config`. It tells how many measurements are done, and of how many.
 
     Pictures are composited on white, resized to a smallest side of `size` and cropped to their centres; the model runs at
-    alpha 1, the loss network in float32. Pictures that cannot be read are skipped with their pairs. Raises
-    FileNotFoundError for no folder, and AdainError for one without pictures and for losses that are not finite.
+    alpha 1, in the boil without a texture, the loss network in float32. Pictures that cannot be read are skipped with their
+    pairs. Raises FileNotFoundError for a folder that does not exist, and AdainError for one without pictures and for losses
+    that are not finite.
     """
     evaluation = _Evaluation(config)
     pairs = draw_pairs(list_images(config.contents), list_images(config.styles), config.pairs, config.seed)
-    counter = Counter(len(pairs) + min(config.boil_pairs, len(pairs)))
+    counter = Counter(len(pairs) + min(config.boil_pairs, len(pairs)) + min(config.flat_pairs, len(pairs)))
     losses: dict[tuple[Path, Path], PairLosses] = {}
     for pair in pairs:
         with counter.part():
@@ -135,7 +158,11 @@ def evaluate(config: EvaluationConfig) -> Report:
     for pair in random.Random(config.seed).sample(list(losses), min(config.boil_pairs, len(losses))):
         with counter.part():
             boils.append(evaluation.boil(*pair))
-    return evaluation.report(list(losses.values()), boils)
+    flats = []
+    for pair in random.Random(config.seed).sample(list(losses), min(config.flat_pairs, len(losses))):
+        with counter.part():
+            flats.append(evaluation.flat(*pair))
+    return evaluation.report(list(losses.values()), boils, flats)
 
 
 def draw_pairs(contents: Sequence[Path], styles: Sequence[Path], number: int = 0, seed: int = 0) -> list[tuple[Path, Path]]:
@@ -192,23 +219,31 @@ class _Evaluation:
         still = _load(content)
         found = {
             str(motion): {
-                mode: boil(lambda clip, mode=mode: self._stylise(clip, model_style, mode), still, motion) for mode in MODES
+                mode: boil(lambda clip, mode=mode: self._stylise(clip, model_style, mode, 0.0), still, motion) for mode in MODES
             }
             for motion in MOTIONS
         }
         return PairBoil(*self._names(content, style), found)
 
-    def report(self, pairs: Sequence[PairLosses], boils: Sequence[PairBoil]) -> Report:
+    def flat(self, content: Path, style: Path) -> PairFlat:
+        """The flat areas of a pair that can be read."""
+        result = self._stylise(slope_of(load_square(content, self.config.size)), self.styles[style][0])
+        return PairFlat(*self._names(content, style), flat_area(result))
+
+    def report(self, pairs: Sequence[PairLosses], boils: Sequence[PairBoil], flats: Sequence[PairFlat]) -> Report:
         if not pairs:
             raise AdainError(f"no pair of pictures can be read: {next(iter(self.unreadable.values()))}")
         return Report(
             self.config, self.encoder.name, self.encoder.fingerprint, self.decoder.name,
             self.loss_network.name, self.loss_network.fingerprint,
-            tuple(pairs), tuple(boils), tuple(self.unreadable.values()),
+            tuple(pairs), tuple(boils), tuple(flats), tuple(self.unreadable.values()),
         )  # fmt: skip
 
-    def _stylise(self, pictures: Tensor, style: Style, content_statistics: str = "image") -> Tensor:
-        return stylize(self.encoder, self.decoder, pictures, style, 1.0, content_statistics, self.config.half_life)
+    def _stylise(
+        self, pictures: Tensor, style: Style, content_statistics: str = "image", texture: float = 1.0
+    ) -> Tensor:
+        half_life = self.config.half_life
+        return stylize(self.encoder, self.decoder, pictures, style, 1.0, content_statistics, half_life, texture=texture)
 
     def _see_content(self, path: Path) -> bool:
         if path not in self.contents and (picture := self._square(path)) is not None:
