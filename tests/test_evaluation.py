@@ -29,7 +29,8 @@ def config(tmp_path, vgg, small_files):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         save_image(torch.rand(shape), tmp_path / name)
     files = {"loss_encoder": str(vgg), "encoder": str(small_files[0]), "decoder": str(small_files[1])}
-    return {"contents": tmp_path / "c", "styles": tmp_path / "s", "size": 16, "boil_pairs": 0, "flat_pairs": 0, "device": "cpu", **files}
+    measured = {"size": 16, "boil_pairs": 0, "flat_pairs": 0, "device": "cpu"}
+    return {"contents": tmp_path / "c", "styles": tmp_path / "s"} | measured | files
 
 
 def stripes(low, high):

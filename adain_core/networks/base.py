@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 State = dict[str, Tensor]
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of the weights in a file
+AUTOCAST = ("cpu", "cuda", "xpu", "mps")  # kinds of device that have it
 MOST_LEVELS, MOST_CHANNELS, MOST_BLOCKS = 8, 4096, 64  # a description that says more is damaged
 
 
@@ -99,7 +100,8 @@ class Network(nn.Module):
             return
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*inputs, *self.parameters())):
             raise AdainError(f"{self.name!r} is loaded for use, without gradients; set `plain` to True to train.")
-        with torch.autocast(inputs[0].device.type, enabled=False):
+        kind = inputs[0].device.type
+        with torch.autocast(kind, enabled=False) if kind in AUTOCAST else contextlib.nullcontext():
             yield
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
