@@ -236,7 +236,7 @@ def test_losses_of_the_pictures_as_they_are_shown(config, monkeypatch, clamp):
     batch, picture = objective.prepare(content, style), 3 * torch.rand(1, 3, 32, 32, generator=generator) - 1
 
     def losses(result):
-        monkeypatch.setattr(objective, "_decode", lambda features, size: result[..., : size[0], :])
+        monkeypatch.setattr(objective, "_decode", lambda features, size, texture: result[..., : size[0], :])
         return objective(batch, step=1)[1]
 
     found, shown = losses(picture.requires_grad_()), losses(picture.detach().clamp(0, 1))
@@ -394,6 +394,13 @@ def test_what_is_stopped_is_kept_and_goes_on(config, tmp_path):
     assert read_network(config.output / "tiny-decoder.safetensors").recipe["steps"] == 3
     whole = train(dataclasses.replace(config, output=tmp_path / "whole"))
     assert train(config).losses == whole.losses
+
+
+def test_a_taught_encoder_has_no_preview(config):
+    taught = dataclasses.replace(config, stage="encoder", channels=(4, 6, 8), blocks=(0, 1, 1))
+    with pytest.raises(ValueError, match="preview"):
+        train(taught, preview_every=1)
+    assert train(dataclasses.replace(taught, steps=2)).encoder.is_file()
 
 
 def test_a_preview_shows_fixed_pairs_at_the_start_and_every_few_steps(config):
