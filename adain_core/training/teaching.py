@@ -26,8 +26,8 @@ class Lesson:
 class EncoderObjective(nn.Module):
     """The share of the loss network's features that the encoder's do not explain, summed over its layers.
 
-    The encoder's layers, at strides 2, 4 and 8, are compared with the last of the loss network's `loss_layers`, which have
-    these strides in a VGG-19. Each is mapped there by the affine map of least squares, in closed form on running second
+    The encoder's layers, at strides 2, 4 and 8, are compared with the loss network's `loss_layers` after the first, which
+    have these strides in a VGG-19. Each is mapped there by the affine map of least squares, in closed form on running second
     moments. `running` are these moments, of each layer: the mean products of its features, and a 1, with themselves and with
     the loss network's, and the latter's mean squares. `dtype` is the type of the encoder's activations. Raises AdainError for
     an encoder with more layers than the loss network can teach.
@@ -36,9 +36,9 @@ class EncoderObjective(nn.Module):
     def __init__(self, loss_network: Encoder, encoder: Encoder, dtype: torch.dtype):
         super().__init__()
         self.loss_network, self.encoder, self.dtype = loss_network, encoder, dtype
-        self.layers = loss_network.loss_layers[-len(encoder.layers) :]
+        self.layers = loss_network.loss_layers[1 : 1 + len(encoder.layers)]
         if len(self.layers) < len(encoder.layers):
-            raise AdainError(f"{loss_network.name!r} can teach {len(self.layers)} strides; give as many channels.")
+            raise AdainError(f"{loss_network.name!r} can teach {len(self.layers)} strides; give no more channels.")
         self.running: list[list[Tensor]] = []
 
     @torch.no_grad()
