@@ -16,18 +16,21 @@ from torch import Tensor, nn
 from .errors import AdainError
 from .networks import Encoder
 from .networks.base import State
+from .networks.layers import ResidualBlock
 from .weights import NetworkFile
 
 
 def normalise(network: NetworkFile, images: Iterable[Tensor]) -> NetworkFile:
     """The encoder `network` normalised over pictures `(B, 3, H, W)` in [0, 1]; nothing given is changed.
 
-    The features of each layer are the old ones times `recipe["normalised"]["scale"][layer]`. Raises AdainError for a decoder
-    and for no pictures.
+    The features of each layer are the old ones times `recipe["normalised"]["scale"][layer]`. Raises AdainError for a decoder,
+    for an encoder with residual blocks, whose sums have no scale that could be undone, and for no pictures.
     """
     encoder = network.build()
     if not isinstance(encoder, Encoder):
         raise AdainError(f"{network.name} is a {network.role}; only encoders are normalised.")
+    if any(isinstance(module, ResidualBlock) for module in encoder.modules()):
+        raise AdainError(f"{network.name} has residual blocks, which cannot be normalised; give a VGG-19.")
     means, count = mean_activations(encoder, images)
     # a filter that is never active has no scale, and stays as it is
     scales = {layer: torch.where(mean > 0, 1 / mean, 1.0) for layer, mean in means.items()}
@@ -51,7 +54,8 @@ def mean_activations(encoder: Encoder, images: Iterable[Tensor]) -> tuple[dict[s
 
         return layer.register_forward_hook(add)
 
-    plain = encoder.copy_for(next(encoder.parameters()).device, encoder.dtype)  # whole, layer by layer
+    # whole, layer by layer, and in float32, since in 16 bits a layer is called for the mean colour too
+    plain = encoder.copy_for(next(encoder.parameters()).device)
     hooks = [watch(name, layer) for name, layer in plain.named_modules() if isinstance(layer, nn.Conv2d)]
     count = 0
     try:

@@ -260,7 +260,14 @@ def test_without_the_experiments_the_rest_works(config, tmp_path):
     assert (ROOT / "adain_core" / "experiments").is_dir() and not (tmp_path / "adain_core" / "experiments").exists()
 
     def adain(*words):
-        return subprocess.run([sys.executable, "-m", "adain_core", *words], cwd=tmp_path, capture_output=True, text=True)
+        # without `site`, which would lead to the experiments of an editable install
+        start = f"""
+import runpy, sys
+sys.path[1:1], sys.argv = {sys.path}, ["adain", *{words}]
+runpy.run_module("adain_core", run_name="__main__")
+"""
+        command = [sys.executable, "-S", "-c", start]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     report = adain(*arguments(config), "-o", "report.json")
     assert report.returncode == 0 and "4 pairs, 16x16" in report.stdout and (tmp_path / "report.json").is_file()

@@ -11,6 +11,7 @@ from adain_core.evaluation import plain
 from adain_core.filters import mean_activations, normalise, scale_filters
 from adain_core.images import save_image
 from adain_core.networks.pyramid import PyramidEncoder
+from adain_core.networks.student import StudentEncoder
 from adain_core.networks.vgg import VGGEncoder
 from adain_core.weights import NetworkFile, read_network
 
@@ -119,6 +120,18 @@ def test_decoders_and_no_pictures_are_refused(small_files):
         normalise(read_network(small_files[1]), [torch.rand(1, 3, 8, 8)])
     with pytest.raises(ValueError, match="no pictures"):
         normalise(read_network(small_files[0]), [])
+
+
+def test_an_encoder_with_residual_blocks_is_refused():
+    network = StudentEncoder({"channels": [4, 5], "blocks": [0, 1]})
+    with pytest.raises(ValueError, match="residual blocks"):
+        normalise(NetworkFile("encoder", "student", network.config, network.state_dict(), "small"), [torch.rand(1, 3, 8, 8)])
+
+
+def test_means_are_the_same_of_an_encoder_in_sixteen_bits(images):
+    network = pyramid()
+    wanted, found = (mean_activations(network.build(dtype=dtype), images)[0] for dtype in (torch.float32, torch.bfloat16))
+    assert all(found[layer].equal(mean) for layer, mean in wanted.items())
 
 
 def test_convert_normalises_over_a_folder_and_stores_the_scale(small_files, tmp_path, capsys):

@@ -134,6 +134,18 @@ def test_sixteen_bits_keep_the_picture_of_fog(reference, pictures, dtype, device
     assert -10 * (found - wanted).square().mean().log10() > 42
 
 
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "for use"])
+def test_autocast_changes_nothing_in_sixteen_bits(small, plain, device):
+    encoder, decoder = (network.copy_for(torch.device(device), torch.bfloat16, plain) for network in small)
+    fog = (0.4 + 0.01 * torch.rand(1, 3, 32, 48)).to(device)
+    with torch.no_grad():
+        levels = encoder.encode(fog)
+        picture = decoder(levels)
+        with torch.autocast(device, torch.bfloat16):
+            assert all(map(torch.equal, encoder.encode(fog), levels))
+            assert decoder(levels).equal(picture)
+
+
 def test_a_copy_of_a_network_in_sixteen_bits_is_exact(small, small_files):
     half = load_encoder(str(small_files[0]), small[0].conv[0].weight.device, "bfloat16")
     copied, picture = half.copy_for(half.conv[0].weight.device), torch.rand(1, 3, 16, 16).to(half.conv[0].weight)

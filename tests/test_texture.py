@@ -7,6 +7,7 @@ import torch
 
 from adain_core import encode_style, stylize
 from adain_core.evaluation.plain import relative_error
+from adain_core.networks import texture
 from adain_core.networks.student import StudentDecoder, StudentEncoder
 from adain_core.networks.texture import Texture
 
@@ -38,6 +39,19 @@ def test_a_number_depends_on_its_place_alone(device):
     assert part.equal(whole[:, :, 11:17, 23:32])
     assert torch.equal(Texture(seed=7).at(4, 2, whole), whole[:, :2])
     assert not torch.equal(Texture(seed=8).at(4, 3, whole), whole)
+
+
+def test_seeds_have_nothing_in_common(device):
+    like = torch.empty(1, 1, 64, 64, device=device)
+    first, second = (Texture(seed=seed).at(2, 8, like)[0].flatten(1) for seed in (0, 1))
+    together = torch.corrcoef(torch.cat([first, second]))[:8, 8:]
+    assert together.abs().max() < 0.1  # of 4096 numbers that are independent, six deviations
+
+
+def test_large_textures_are_not_kept(device):
+    before = texture._kept_numbers.cache_info()
+    Texture().at(2, 8, torch.empty(1, 1, 520, 520, device=device))
+    assert texture._kept_numbers.cache_info() == before
 
 
 def test_a_texture_is_the_same_in_tiles_and_in_other_number_types(student):

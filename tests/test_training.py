@@ -523,23 +523,3 @@ def test_the_command_trains_and_goes_on(config, capsys):
         assert f"{steps} steps, 0 skipped, 0 files unreadable" in capsys.readouterr().out
     recipe = read_network(config.output / "tiny-decoder.safetensors").recipe
     assert (recipe["resize_content"], recipe["learning_rate"], recipe["augment"]) == ([40, 40], 5e-4, False)
-
-
-def test_an_encoder_is_taught_to_see_as_the_loss_network_does(config, tmp_path):
-    """Of two strides and of three; a taught encoder explains more than a drawn one, and a stopped teaching goes on."""
-    for channels, blocks in (((6, 8), (0, 1)), ((4, 6, 8), (0, 1, 1))):
-        taught = dataclasses.replace(
-            config, stage="encoder", channels=channels, blocks=blocks, steps=30, log_every=10, learning_rate=0.01,
-            output=tmp_path / str(len(channels)), consistency_every=0,
-        )  # fmt: skip
-        result = train(taught)
-        assert result.decoder is None and list(result.losses) == ["relu2_1", "relu3_1", "relu4_1"][: len(channels)]
-        first, last = (sum(losses[step] for losses in result.losses.values()) for step in (0, -1))
-        assert 0 < last < first
-        assert load_encoder(str(result.encoder)).levels[-1].stride == 2 ** len(channels)
-        whole = train(dataclasses.replace(taught, steps=33))
-        again = train(dataclasses.replace(taught, output=tmp_path / f"whole-{len(channels)}", steps=33))
-        theirs, ours = (read_network(file.encoder).state for file in (whole, again))
-        assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
-    with pytest.raises(ValueError, match="give no more channels"):
-        train(dataclasses.replace(taught, channels=(2, 2, 2, 2), blocks=(0, 0, 0, 0), output=tmp_path / "four"))

@@ -91,15 +91,17 @@ class Network(nn.Module):
 
     @contextlib.contextmanager
     def _computing(self, *inputs: Tensor) -> Iterator[None]:
-        """Whatever a caller's autocast would do, a network for use computes in its own number type.
+        """Whatever a caller's autocast would do, a network for use computes in its own number type, and a plain one too in 16
+        bits, whose constants (`half.py`) autocast would round.
 
         Raises AdainError where gradients are wanted of a network that is not plain.
         """
-        if self.plain:
+        if not self.plain and torch.is_grad_enabled():
+            if any(tensor.requires_grad for tensor in (*inputs, *self.parameters())):
+                raise AdainError(f"{self.name!r} is loaded for use, without gradients; set `plain` to True to train.")
+        if self.plain and self.dtype.itemsize > 2:
             yield
             return
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*inputs, *self.parameters())):
-            raise AdainError(f"{self.name!r} is loaded for use, without gradients; set `plain` to True to train.")
         kind = inputs[0].device.type
         with torch.autocast(kind, enabled=False) if kind in AUTOCAST else contextlib.nullcontext():
             yield

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Whole = TypeVar("Whole", int, Tensor)
+
 BITS = 0xFFFFFFFF
 MULTIPLIER = 0x45D9F3B  # of an integer hash of 32 bits with little bias (Mueller 2012); products stay below 2^63
 LEVELS = 1 << 16  # values that a number can have
+KEPT = 1 << 21  # numbers of the largest texture that is kept for the next picture; of a larger one they are soon made
 
 
 @dataclass(frozen=True)
@@ -34,28 +38,33 @@ class Texture:
         """
         if self.strength == 0:
             return like.new_zeros(1, channels, 1, 1)
-        place = self.top // stride, self.left // stride, *like.shape[2:]
-        return _numbers(self.seed, channels, *place, like.device, like.dtype) * self.strength
+        height, width = like.shape[2:]
+        numbers = _kept_numbers if channels * height * width <= KEPT else _numbers
+        place = self.top // stride, self.left // stride, height, width
+        return numbers(self.seed, channels, *place, like.device, like.dtype) * self.strength
 
 
 NO_TEXTURE = Texture(strength=0.0)
 
 
-@functools.lru_cache(maxsize=8)
 def _numbers(
     seed: int, channels: int, top: int, left: int, height: int, width: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Kept for the frames of a clip, and for pictures of one size after the other."""
+    """`Texture.at` with a strength of 1; the place is in positions."""
     rows = torch.arange(top, top + height, device=device)[:, None]
     columns = torch.arange(left, left + width, device=device)
     pairs = torch.arange((channels + 1) // 2, device=device)[:, None, None]  # a hash gives the numbers of two channels
-    hashed = _hash(_hash(_hash(pairs + (seed & BITS)) + rows) + columns)
+    # hashed first, a seed has no channels in common with the next one
+    hashed = _hash(_hash(_hash(pairs + _hash(seed)) + rows) + columns)
     halves = torch.stack([hashed & (LEVELS - 1), hashed >> 16], 1).flatten(0, 1)[:channels]
     # evenly spread: their deviation is 1 / sqrt(12) of their range
     return ((halves.float() - (LEVELS - 1) / 2) * (12**0.5 / LEVELS))[None].to(dtype, memory_format=torch.channels_last)
 
 
-def _hash(x: Tensor) -> Tensor:
+_kept_numbers = functools.lru_cache(maxsize=8)(_numbers)  # for pictures of one size after the other
+
+
+def _hash(x: Whole) -> Whole:
     """Mixes the bits of whole numbers, in 64-bit arithmetic of which every device gives the same; the result has 32 bits."""
     x = x & BITS
     for _ in range(2):

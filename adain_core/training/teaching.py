@@ -13,6 +13,7 @@ from ..networks import Encoder
 
 MEMORY = 0.98  # of the running moments, at each step
 RIDGE = 1e-4  # of the mean square of a layer's features
+PROBE = 64  # pixels a side of a picture on which strides show
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,17 @@ class Lesson:
 class EncoderObjective(nn.Module):
     """The share of the loss network's features that the encoder's do not explain, summed over its layers.
 
-    The encoder's layers, at strides 2, 4 and 8, are compared with the loss network's `loss_layers` after the first, which
-    have these strides in a VGG-19. Each is mapped there by the affine map of least squares, in closed form on running second
-    moments. `running` are these moments, of each layer: the mean products of its features, and a 1, with themselves and with
-    the loss network's, and the latter's mean squares. `dtype` is the type of the encoder's activations. Raises AdainError for
-    an encoder with more layers than the loss network can teach.
+    Each of the encoder's layers is compared with the one of the loss network's `loss_layers` that has its stride: in a VGG-19
+    these have 1, 2, 4 and 8. It is mapped there by the affine map of least squares, in closed form on running second moments.
+    `running` are these moments, of each layer: the mean products of its features, and a 1, with themselves and with the loss
+    network's, and the latter's mean squares. `dtype` is the type of the encoder's activations. Raises AdainError for a layer
+    of a stride that the loss network does not have.
     """
 
     def __init__(self, loss_network: Encoder, encoder: Encoder, dtype: torch.dtype):
         super().__init__()
         self.loss_network, self.encoder, self.dtype = loss_network, encoder, dtype
-        self.layers = loss_network.loss_layers[1 : 1 + len(encoder.layers)]
-        if len(self.layers) < len(encoder.layers):
-            raise AdainError(f"{loss_network.name!r} can teach {len(self.layers)} strides; give no more channels.")
+        self.layers = _layers_of_its_strides(loss_network, encoder)
         self.running: list[list[Tensor]] = []
 
     @torch.no_grad()
@@ -60,12 +59,26 @@ class EncoderObjective(nn.Module):
                     [torch.lerp(new, old, MEMORY) for new, old in zip(*pair, strict=True)]
                     for pair in zip(moments, self.running, strict=True)
                 ]
-            self.running = moments
         losses = {
             name: (x @ linear_map(*known) - y).square().sum(1).mean() / variance(*known)
             for name, (x, y), known in zip(self.layers, pairs, moments, strict=True)
         }
-        return reduce(torch.add, losses.values()), losses
+        total = reduce(torch.add, losses.values())
+        if total.isfinite():  # else the step is skipped
+            self.running = moments
+        return total, losses
+
+
+@torch.no_grad()
+def _layers_of_its_strides(loss_network: Encoder, encoder: Encoder) -> list[str]:
+    """For each of the encoder's layers the last of the loss network's that has its stride."""
+    picture = next(encoder.parameters()).new_zeros(1, 3, PROBE, PROBE)
+    found = zip(loss_network.loss_layers, loss_network.features(picture, loss_network.loss_layers), strict=True)
+    names = {x.shape[2]: name for name, x in found}
+    sides = {name: x.shape[2] for name, x in zip(encoder.layers, encoder.features(picture, encoder.layers), strict=True)}
+    if strange := next((name for name, side in sides.items() if side not in names), None):
+        raise AdainError(f"{loss_network.name!r} cannot teach {strange}; give fewer channels, or another loss encoder.")
+    return [names[side] for side in sides.values()]
 
 
 def linear_map(squares: Tensor, products: Tensor, powers: Tensor) -> Tensor:

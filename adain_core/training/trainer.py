@@ -44,6 +44,7 @@ POOL = 16  # batches from which each step draws its own, where pictures serve se
 INVERSE_PIXELS = 48 * 128**2  # of the contents, and of the styles, that a decoder is fitted to in closed form
 OPTIMIZERS = {"adam": torch.optim.Adam, "muon": Muon}
 
+
 @dataclass(frozen=True)
 class TrainingResult:
     """Files of the networks (None for one that is not trained), mean losses up to each of the logged `steps`, and the
@@ -306,7 +307,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         for name in ("step", "skipped", "steps", "losses", "recent"):
             setattr(self, name, state[name])
-        self.objective.running = state.get("running", self.objective.running)
+        self.objective.running = [[x.to(self.device) for x in moments] for moments in state.get("running", [])]
         log.info("going on from step %d of %s", self.step, self.checkpoint)
 
     def _write_results(self) -> None:
