@@ -29,7 +29,7 @@ from .stylize import check_decoder, check_options, check_texture, decode, transf
 from .tiling import measure_in_memory
 from .video import PART, Frame, Video, VideoWriter, join, save_format
 
-CHUNK = 8  # frames at once on a GPU; on a CPU several are no faster
+CHUNK = 8  # frames at once on a GPU; on a CPU several at once are not faster
 PART_FRAMES = 64  # in each part of a video; finished parts are kept when the rest is interrupted
 
 

@@ -52,7 +52,7 @@ class HubFile:
         if not is_valid or "/" not in self.repo:
             raise AdainError(f"{self.repo!r} is not a repository on the Hugging Face Hub; write owner/repository.")
         if not all(map(is_safe_name, [*self.file.split("/"), self.revision])):
-            raise AdainError(f"{self.file!r} is not a file name that every system allows; rename the file on the Hub.")
+            raise AdainError(f"{self.file!r} is not a file name that every system allows; rename it on the Hub.")
 
     @classmethod
     def described(cls, fields: dict) -> HubFile:
@@ -61,7 +61,7 @@ class HubFile:
 
     @classmethod
     def parse(cls, name: str) -> HubFile:
-        """The file `hf:owner/repo/file`, or with `datasets/` or `spaces/` before the owner. Raises AdainError for other names."""
+        """The file `hf:owner/repo/file`; `datasets/` or `spaces/` may precede the owner. Raises AdainError for other names."""
         found = re.fullmatch(r"(?:hf:)?(?:(dataset|space)s/)?([\w.-]+/[\w.-]+)/([^\\]+)", name.strip())
         if not found or {"", ".", ".."} & set(found[3].split("/")):
             raise AdainError(f"{name!r} is not a file on the Hugging Face Hub; write owner/repository/file, not a web address.")

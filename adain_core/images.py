@@ -122,7 +122,7 @@ def save_format(path: str | Path) -> str:
     """Pillow's name of the format of `path`, by its extension. Raises AdainError for a format that is not written."""
     suffix = Path(path).suffix.lower()
     if suffix not in SAVE_FORMATS:
-        raise AdainError(f"{path} does not have the extension of a picture format that can be written; use one of {', '.join(SAVE_FORMATS)}.")
+        raise AdainError(f"pictures cannot be written as {path}; use one of the extensions {', '.join(SAVE_FORMATS)}.")
     return SAVE_FORMATS[suffix]
 
 
@@ -182,7 +182,9 @@ def check_size(smallest_side: int) -> None:
 def check_pictures(images: Tensor, what: str) -> Tensor:
     """`images`; raises AdainError unless they are finite floats `(B, 3 or 4, H, W)`. The error calls them `what` pictures."""
     if images.ndim != 4 or images.shape[1] not in (3, 4) or not images.is_floating_point() or 0 in images.shape:
-        raise AdainError(f"{what} pictures must be floats of shape (B, 3 or 4, H, W), not {images.dtype} of {tuple(images.shape)}.")
+        raise AdainError(
+            f"{what} pictures must be floats of shape (B, 3 or 4, H, W), not {images.dtype} of {tuple(images.shape)}."
+        )
     if not torch.isfinite(images).all():
         raise AdainError(f"the {what} picture holds NaN or infinite pixels; find the earlier step that makes them.")
     return images

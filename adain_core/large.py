@@ -92,7 +92,7 @@ def stylize_file(
     """`stylize` from a picture file to a PNG or TIFF file; the memory it needs depends on the tile and the width only.
 
     Colours, depths, orientation and alpha are as in `load_image`, except that CMYK without a profile is read with libvips'
-    usual printing profile. Meanwhile the picture and the result lie uncompressed beside `target`, and libvips maps the result
+    own CMYK profile. Meanwhile the picture and the result lie uncompressed beside `target`, and libvips maps the result
     to write it. `tile`: the side of the tiles in pixels; None or 0 means 1024. Raises AdainError, before any work, if pyvips
     is missing, for more than `max_pixels` pixels, too small a disk, a masked style or another format than PNG and TIFF;
     OSError if the picture cannot be read.
@@ -112,7 +112,7 @@ def stylize_file(
     except vips.Error as error:
         if full := next((number for number in FULL if os.strerror(number) in str(error)), 0):
             raise not_written(target, OSError(full, "")) from None
-        raise OSError(f"{source} could not be read, or {target} could not be written ({' '.join(str(error).split())}).") from None
+        raise OSError(f"{source} could not be read, or {target} not be written ({' '.join(str(error).split())}).") from None
     except OSError as error:
         if error.errno not in FULL:
             raise

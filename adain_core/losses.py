@@ -42,7 +42,7 @@ def style_loss(
 def gram_matrix(x: Tensor) -> Tensor:
     """Mean product of every two channels of `x` `(B, C, H, W)` over its positions, `(B, C, C)`.
 
-    The mean, not the sum, so that pictures of different sizes can be compared. Source: Gatys, Ecker and Bethge 2016, equation 3.
+    The mean, not the sum: it does not depend on the size of the picture. Source: Gatys, Ecker and Bethge 2016, equation 3.
     """
     flat = x.float().flatten(2)
     return flat @ flat.mT / flat.shape[2]
