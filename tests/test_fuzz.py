@@ -426,7 +426,7 @@ def test_other_headers_on_the_hub(folder, network, data):
         def read(self, url, start, stop):
             return content[start:stop]
 
-        def fetch(self, url, spans, staging, whole=False):
+        def fetch(self, url, spans, staging, whole_file=False):
             staging.write_bytes(b"".join(content[start:stop] for start, stop in spans))
 
     file = hub.HubFile("me/model", "model.safetensors")
@@ -434,7 +434,7 @@ def test_other_headers_on_the_hub(folder, network, data):
         patch.setattr(hub, "_describe", lambda download, file: (file, "etag", len(content)))
         patch.setattr(hub, "assets", lambda: folder)
         try:
-            found = hub._ranges(Line(), file, dict.fromkeys(wanted, ""), "")
+            found = hub._pull_ranges(Line(), file, dict.fromkeys(wanted, ""), "")
         except hub.HubError as error:
             assert "me/model/model.safetensors on the Hub is not the right file: " in str(error) and "\n" not in str(error)
         else:

@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--dtypes", nargs="+", default=[], choices=DTYPES,
         help="number types (default: float32, and 16 bits if the device multiplies them fast)",
     )  # fmt: skip
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="number of measurements; their median counts (default: 5)")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="measure N times and take the median (default: 5)")
     for role in ("encoder", "decoder"):
         parser.add_argument(
             f"--{role}", default="", metavar="NAME", help="weights of a VGG-19: a name or a file (default: random weights)"

@@ -30,7 +30,7 @@ HELP = {
     "results": "folders of finished pictures, named CONTENT...STYLE as adain stylize names them",
     "size": "side of the squares that pictures are cut to, or of crops in training",
     "sizes": "sides of the pictures",
-    "runs": "number of measurements; their median counts",
+    "runs": "number of measurements, of which the median is taken",
     "content_count": "number of contents to draw",
     "style_count": "number of styles to draw",
     "iterations": "iterations of optimisation, and of inverting swapped features",
@@ -65,7 +65,7 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
 def run(kind: type, measure: Callable[..., Measurement], arguments: argparse.Namespace) -> int:
     if arguments.output:
         if arguments.output.suffix.lower() == ".png":
-            raise AdainError(f"{arguments.output} is a picture; name the file for the numbers, and the figure is written beside it.")
+            raise AdainError(f"{arguments.output} is a picture; name a .json file, beside which the figure is written.")
         check_writable(arguments.output)
         check_writable(arguments.output.with_suffix(".png"))
         if kind.MATPLOTLIB and importlib.util.find_spec("matplotlib") is None:

@@ -124,7 +124,7 @@ class ResultOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class StylizeOptions(ResultOptions):
-    """The options of `adain stylize`: `content` is a picture, a folder or a video; `styles`, pictures or style files, are mixed.
+    """The options of `adain stylize`: `content`, a picture, a folder or a video, and `styles`, pictures and style files to mix.
 
     `weights` and `mask` hold one for each style, or are None; a mask is the name of a file, or "-". With None as
     `content_statistics` they depend on the content. `half_life` and `style_to` are for clips, `max_pixels` for pictures that
@@ -180,7 +180,7 @@ def add_alpha(parser: argparse.ArgumentParser) -> None:
 
 def add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--size", type=int, default=0, metavar="PIXELS", help="smallest side of the resized content; 0 keeps its size (default: 0)"
+        "--size", type=int, default=0, metavar="PIXELS", help="smallest side to resize the content to; 0 keeps it (default: 0)"
     )
 
 
@@ -191,7 +191,7 @@ def add_keep_colors(parser: argparse.ArgumentParser) -> None:
 def add_tile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile", type=int, metavar="PIXELS",
-        help="side of the tiles in which large pictures are computed; 0 never tiles (default: as large as the free memory allows)",
+        help="side of the tiles that large pictures are computed in; 0 never tiles (default: what fits the free memory)",
     )  # fmt: skip
 
 

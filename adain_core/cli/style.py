@@ -53,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="encoder whose features the loss compares, best a VGG-19 (default: the encoder)",
     )
-    learn.add_argument("--steps", type=int, default=100, metavar="N", help="most steps; it ends earlier if the loss stops falling")
+    learn.add_argument("--steps", type=int, default=100, metavar="N", help="most steps; fewer if the loss stops falling")
     learn.add_argument("--learning-rate", type=float, default=0.02, metavar="RATE")
     learn.add_argument("--seed", type=int, default=0, metavar="N")
     options.add_max_pixels(learn)

@@ -27,9 +27,7 @@ class StyleSources:
 
     @classmethod
     def read(cls, options: StylizeOptions) -> StyleSources:
-        """Read the files of the options. Raises AdainError for options that do not fit each other, and AdainError or OSError for
-        unreadable files.
-        """
+        """Read the files. Raises AdainError for options that do not fit each other, AdainError or OSError for bad files."""
         if options.match_colors and any(map(_is_style_file, options.styles)):
             raise AdainError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
         names = options.mask or ("-",) * len(options.styles)

@@ -38,7 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_alpha(parser)
     options.add_weights(parser)
     parser.add_argument(
-        "--mask", nargs="+", metavar="FILE", help="pictures, one for each STYLE: the style applies where they are white; - for everywhere"
+        "--mask", nargs="+", metavar="FILE",
+        help="one picture for each STYLE, white in the area where the style applies; - for everywhere",
     )
     options.add_size(parser)
     options.add_style_size(parser, "--style-size")
@@ -82,6 +83,6 @@ def _run_dataset(arguments: argparse.Namespace) -> int:
     if arguments.mask or arguments.weights or arguments.match_colors or arguments.style_to:
         raise AdainError("--mask, --weights, --match-colors and --style-to do not work with --styles; leave them out.")
     if arguments.content_statistics not in (None, "image"):
-        raise AdainError("--content-statistics does not work with --styles, which treats each picture separately; leave it out.")
+        raise AdainError("--content-statistics can only be image with --styles; leave it out.")
     folders = {"contents": arguments.content, "styles": arguments.style_folder}
     return dataset.run(argparse.Namespace(**vars(arguments) | folders))
