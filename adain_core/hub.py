@@ -197,7 +197,7 @@ def _pull_ranges(download: Download, file: HubFile, tensors: Mapping[str, str], 
         if any(not (type(start) is type(stop) is int and begin <= start < stop <= size) for start, stop in where.values()):
             raise ValueError
     except KeyError as error:
-        _refuse(file, f"it lacks the tensor {error.args[0]}")
+        _refuse(file, f"it lacks {error.args[0]}")
     except (ValueError, TypeError):
         _refuse(file, "it is not a safetensors file")
     spans = _joined(where.values())

@@ -35,7 +35,7 @@ def read_state(path: str | Path) -> State:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise AdainError(f"{path} is damaged or not a weight file of PyTorch ({reason}); download it again.") from None
     if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
-        raise AdainError(f"{path} holds something other than named tensors; save one with torch.save(net.state_dict(), ...).")
+        raise AdainError(f"{path} is not a state dict of named tensors; save one with torch.save(net.state_dict(), ...).")
     return {name: tensor.detach() for name, tensor in state.items()}
 
 

@@ -244,8 +244,8 @@ def check_decoder(decoder: Decoder, fingerprint: str, name: str) -> None:
     """Raise AdainError unless `decoder` reads the features of the encoder with this fingerprint and name."""
     if decoder.encoder_fingerprint != fingerprint:
         raise AdainError(
-            f"the decoder {decoder.name!r} reads the encoder {decoder.encoder_name!r}, but the features"
-            f" are of {name!r}; load the decoder that belongs to {name!r}."
+            f"the decoder {decoder.name!r} reads the encoder {decoder.encoder_name!r}, the features are of"
+            f" {name!r}; load the decoder that belongs to {name!r}."
         )
 
 

@@ -24,7 +24,7 @@ ITERATIONS = 500  # of optimisation; one is measured, and its time multiplied by
 
 @dataclass(frozen=True)
 class SpeedConfig:
-    """Sides `sizes` of square pictures in pixels; the median of `runs` measurements is taken. Others are as in `BenchConfig`."""
+    """Sides `sizes` of square pictures in pixels; the median of `runs` is taken. The rest is as in `BenchConfig`."""
 
     FULL: ClassVar[dict] = {"runs": 15}
     MATPLOTLIB: ClassVar[bool] = True
