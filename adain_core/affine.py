@@ -24,7 +24,7 @@ class AffineMap:
     gains: tuple[Tensor, ...]
 
     def __call__(self, x: Tensor, pictures: slice, window: Window, stride: int) -> Tensor:
-        """Of the features `x` of some pictures of the batch in a window: `x + sum gain ((scale - 1) x + shift)`."""
+        """The map of features `x`, of some `pictures` of the batch in a window: `x + sum gain ((scale - 1) x + shift)`."""
         rows, columns = window.positions(stride)
 
         def part(tensor: Tensor) -> Tensor:
@@ -46,16 +46,17 @@ def affine_map(
     alpha: float,
     regional: bool,
 ) -> AffineMap:
-    """AdaIN on a level of so many `positions` (h, w), given the content's statistics there.
+    """AdaIN on a level whose features have the size `positions` (h, w), given the content's `statistics` on this level.
 
-    These are the whole picture's, then, where it is `regional`, those inside the mask of each component that has one.
+    The first are the whole picture's. If `regional`, those inside the mask of each component with a mask follow.
     """
-    whole, *regions = statistics
-    inside = iter(regions)
+    of_picture, *others = statistics
+    of_regions = iter(others)
     pairs = []
     for component in components:
-        measured = _region_or_whole(next(inside), whole) if regional and component.mask is not None else whole
-        pairs.append(affine_pair(measured, component.levels[level]))
+        has_region = regional and component.mask is not None
+        content = _region_or_picture(next(of_regions), of_picture) if has_region else of_picture
+        pairs.append(affine_pair(content, component.levels[level]))
     scales, shifts = zip(*pairs, strict=True)
     return AffineMap(scales, shifts, tuple(alpha * gain for gain in _gains(components, positions)))
 
@@ -74,6 +75,6 @@ def _gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]
     return [coverage * part / total.where(total > 0, torch.ones_like(total)) for part in parts]
 
 
-def _region_or_whole(inside: ChannelStatistics, whole: ChannelStatistics) -> ChannelStatistics:
-    """A region's statistics; one that is smaller than one position has none, and takes the picture's."""
-    return inside.map(partial(torch.where, inside.count >= 1), whole)
+def _region_or_picture(region: ChannelStatistics, picture: ChannelStatistics) -> ChannelStatistics:
+    """The statistics of a region; those of the picture if the region is smaller than one position."""
+    return region.map(partial(torch.where, region.count >= 1), picture)

@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: threads that have files ready before, and away after, the networks work."""
+"""Reading ahead and writing behind: threads read and write files while the networks compute."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 def read_ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items, of which a thread makes up to `depth` before they are asked for."""
+    """The same items; a thread makes up to `depth` of them in advance."""
     end, pending, iterator = object(), deque(), iter(items)
     with ThreadPoolExecutor(1) as reader:
         while True:
@@ -26,9 +26,10 @@ def read_ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
 
 @contextlib.contextmanager
 def write_behind(depth: int = 2) -> Iterator[Callable[..., None]]:
-    """Gives `call(function, *arguments)`, which has a thread make the calls in their order while others are prepared.
+    """Gives `call(function, *arguments)`: a thread makes the calls in their order, and the caller goes on meanwhile.
 
-    At most `depth` wait. What one raises is raised by a later one, or at the end, by which all are made.
+    At most `depth` calls wait; a further `call` blocks. An error of a call is raised by a later `call`, or at the end of the
+    `with` block, which waits for all calls.
     """
     pending: deque[Future] = deque()
     with ThreadPoolExecutor(1) as writer:
@@ -39,5 +40,5 @@ def write_behind(depth: int = 2) -> Iterator[Callable[..., None]]:
             pending.append(writer.submit(function, *arguments))
 
         yield call
-        for made in pending:
-            made.result()
+        for submitted in pending:
+            submitted.result()

@@ -1,4 +1,4 @@
-"""Clips: frames stylised one after the other, in constant memory; what is broken off goes on where it stopped."""
+"""Clips: frames are stylised one after the other, in constant memory; an interrupted clip goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from .stylize import check_decoder, check_options, check_texture, decode, transf
 from .tiling import measure_in_memory
 from .video import PART, Frame, Video, VideoWriter, join, save_format
 
-CHUNK = 8  # frames at once on a GPU; on a CPU several are no faster
-PART_FRAMES = 64  # after which a part of a video is finished, and kept if the rest is broken off
+CHUNK = 8  # frames at once on a GPU; on a CPU several at once are not faster
+PART_FRAMES = 64  # in each part of a video; finished parts are kept when the rest is interrupted
 
 
 class PictureSequence:
     """Picture files of one size as the frames of a clip, in the order given.
 
-    Raises AdainError where sizes differ or a file is no picture.
+    Raises AdainError if sizes differ or a file is not a picture.
     """
 
-    multiple = 1  # of which resized frames' sides are
+    multiple = 1  # the sides of resized frames are multiples of this
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = paths
         first = _stored_size(paths[0])
-        if odd := next((path for path in paths if _stored_size(path) != first), None):
-            raise AdainError(f"{odd} is not of the size of {paths[0]}; the frames of a clip must all be of one size.")
+        if different := next((path for path in paths if _stored_size(path) != first), None):
+            raise AdainError(f"{different} and {paths[0]} differ in size; give frames of one size.")
         self.version = [(str(path), version(path)) for path in paths]
 
     def __len__(self) -> int:
@@ -58,9 +58,10 @@ class PictureSequence:
 
 
 class ClipState:
-    """How far a clip is: frames `measured` and `done`, its statistics so far (one per level), when its parts begin.
+    """How far a clip is: the numbers of frames `measured` and `done`, the statistics so far (one per level), and the times
+    at which its parts begin.
 
-    It is kept in the file `path`, and starts anew where that is damaged or was written under another `digest`.
+    It is kept in the file `path`. If that file is missing, damaged, or written under another `digest`, the clip starts anew.
     """
 
     def __init__(self, path: Path, digest: str):
@@ -72,7 +73,7 @@ class ClipState:
             tensors, metadata = read_safetensors(path)
             measured, done, parts = json.loads(metadata["place"])
             statistics = levels_of(tensors)
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # there is none, or a damaged one
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # the file is missing or damaged
             return
         if metadata.get("digest") == digest:
             self.measured, self.done, self.parts, self.statistics = measured, done, parts, statistics
@@ -88,10 +89,10 @@ class ClipState:
 class ClipStylizer:
     """Stylises clips of any length; memory depends on the frames' size alone.
 
-    `content_statistics` is as in `transfer`: "batch" reads the clip twice, first to measure it. A `style` with a batch is
-    spread along the clip: one style a frame where there are as many, else each frame has the mix of the two that it lies
-    between. `size` is the smallest side that frames are resized to, 0 keeps theirs; with `keep_colors` each frame has its
-    content's colours. `texture` is as in `decode`. Raises AdainError for what `transfer` and `decode` refuse.
+    `content_statistics` is as in `transfer`; "batch" reads the clip twice, first to measure it. The styles of a `style` with
+    a batch are spread evenly along the clip; a frame between two of them gets their mix. `size` is the smallest side in
+    pixels that frames are resized to; 0 keeps the size. With `keep_colors` each frame has its content's colours. `texture`
+    is as in `decode`. Raises the errors of `transfer` and `decode` before any work.
     """
 
     encoder: Encoder
@@ -113,15 +114,15 @@ class ClipStylizer:
     def video(self, video: Video, path: str | Path) -> None:
         """Write the stylised video to `path`, with the frame times and the sound of `video`.
 
-        Until it is whole, finished parts are kept in a folder beside it; started again with the same settings, it goes on
-        after them. Raises AdainError for an ending that is not written.
+        Finished parts are kept in a folder beside it until the video is complete. A new run with the same settings goes on
+        after them. Raises AdainError for the ending of a format that is not written.
         """
         save_format(path)
         path = Path(path)
         folder = path.with_name(f"{path.name}.parts")
         state = ClipState(folder / "state.safetensors", self.digest(video))
         if not (state.measured or state.done):
-            shutil.rmtree(folder, ignore_errors=True)  # of other settings
+            shutil.rmtree(folder, ignore_errors=True)  # parts made with other settings
             make_folder(folder)
 
         def part(index: int) -> Path:
@@ -147,7 +148,7 @@ class ClipStylizer:
         shutil.rmtree(folder)
 
     def pictures(self, clip: PictureSequence, targets: Sequence[Path], state_path: Path) -> None:
-        """Write each stylised frame to its target. Until all are written, `state_path` says where to go on."""
+        """Write each stylised frame to its target. The file `state_path` says where to go on, until all are written."""
         state = ClipState(state_path, self.digest(clip))
         remove_leftovers(state_path)
 
@@ -165,7 +166,7 @@ class ClipStylizer:
         state_path.unlink(missing_ok=True)
 
     def digest(self, clip: Video | PictureSequence) -> str:
-        """Of everything that the result depends on."""
+        """A hash of everything that the result depends on."""
         settings = (
             clip.version, str(self.encoder.dtype), str(self.decoder.dtype), self.alpha, self.content_statistics, self.half_life,
             self.keep_colors, self.size, self.texture,
@@ -178,24 +179,24 @@ class ClipStylizer:
         return digest.hexdigest()
 
     def _stylized(self, clip: Video | PictureSequence, state: ClipState) -> Iterator[list[Frame]]:
-        """The frames that are still to be done, in chunks; `state` is the one after the last chunk that was given."""
-        known = state.statistics
+        """The frames that are not done yet, in chunks; `state` describes the clip after the last chunk that was yielded."""
+        statistics = state.statistics
         if self.content_statistics == "batch":
             if not state.done:
                 self._measure(clip, state)
-            known = [level.map(Tensor.float) for level in state.statistics]
+            statistics = [level.map(Tensor.float) for level in state.statistics]
         for chunk in self._chunks(clip, state.done):
             pictures = torch.cat([frame.picture for frame in chunk])
             with part_of(state.done, len(clip)):
                 features = transfer_part(
                     self.encoder, pictures, self._styles(state.done, len(chunk), len(clip)), self.alpha,
-                    self.content_statistics, self.half_life, self.tile, known,
+                    self.content_statistics, self.half_life, self.tile, statistics,
                 )  # fmt: skip
                 result = decode(self.decoder, features, self.tile, self.texture)
             if self.keep_colors:
                 result = keep_colors(result, pictures)
             if self.content_statistics == "running":
-                known = state.statistics = [level[-1] for level in features.content_statistics]
+                statistics = state.statistics = [level[-1] for level in features.content_statistics]
             state.done += len(chunk)
             tell(state.done, len(clip), result)
             yield [dataclasses.replace(frame, picture=picture[None]) for frame, picture in zip(chunk, result, strict=True)]
@@ -204,8 +205,8 @@ class ClipStylizer:
         """The first pass: pool the statistics of all frames, in double precision since there may be many."""
         for chunk in self._chunks(clip, state.measured):
             with part_of(state.measured, len(clip)):
-                found = measure_in_memory(self.encoder, torch.cat([f.picture[:, :3] for f in chunk]), tile=self.tile)
-            pooled = [level[0].map(Tensor.double).pool() for level in found]
+                measured = measure_in_memory(self.encoder, torch.cat([f.picture[:, :3] for f in chunk]), tile=self.tile)
+            pooled = [level[0].map(Tensor.double).pool() for level in measured]
             before = state.statistics
             state.statistics = [a.merge(b) for a, b in zip(before, pooled, strict=True)] if before else pooled
             state.measured += len(chunk)
@@ -217,7 +218,7 @@ class ClipStylizer:
     def _chunks(self, clip: Video | PictureSequence, skip: int) -> Iterator[list[Frame]]:
         count = 1 if next(self.encoder.parameters()).device.type == "cpu" else CHUNK
         frames = (dataclasses.replace(f, picture=resize(f.picture, self.size, clip.multiple)) for f in clip.frames(skip))
-        # pictures with and without transparency do not go together
+        # pictures with and without transparency do not fit into one tensor
         for _, alike in itertools.groupby(read_ahead(frames), lambda frame: frame.picture.shape):
             while chunk := list(itertools.islice(alike, count)):
                 yield chunk

@@ -10,21 +10,21 @@ from torch import Tensor
 from .errors import AdainError
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
-MINIMUM_VARIANCE = 1e-5  # of colour, below which a direction holds rounding only
+MINIMUM_VARIANCE = 1e-5  # of colour; a direction with less holds rounding errors only
 
 
 def match_colors(style_images: Tensor, content: Tensor) -> Tensor:
     """Style pictures with the content's colours: mean and covariance of their RGB pixels become the content's.
 
-    Both are `(B, 3, H, W)` in [0, 1] (further channels are left out), of any sizes; batches must be equal, or one of them
+    Both are `(B, 3, H, W)` in [0, 1] (further channels are ignored), of any sizes; batches must be equal, or one of them
     1. The map is `A (x - mu_s) + mu_c`, `A = S_c^(1/2) S_s^(-1/2)` with symmetric roots; the result is clamped.
-    Source: Gatys et al. 2016 (arXiv 1606.05897), image analogies colour matching. Raises AdainError for other batches.
+    Source: Gatys et al. 2016 (arXiv 1606.05897), image analogies colour matching. Raises AdainError if the batches do not fit.
     """
     _check_batches(len(style_images), len(content))
     # 3x3 roots: the CPU has float64 and eigh everywhere
     style_mean, style_covariance = _moments(style_images)
     content_mean, content_covariance = _moments(content)
-    # a floor under the inverse root only: with one under the other, flat contents would keep a trace of the style
+    # a floor for the inverse root only: with a floor for the other root, flat contents would keep a trace of the style
     matrix = _symmetric_power(content_covariance, 0.5, 0) @ _symmetric_power(style_covariance, -0.5, MINIMUM_VARIANCE)
     shift = content_mean - torch.einsum("bij,bj->bi", matrix, style_mean)
     rgb = style_images[:, :3]
@@ -39,7 +39,7 @@ def keep_colors(stylized: Tensor, content: Tensor) -> Tensor:
 
     The content's difference from its own grey (chrominance, BT.601 luminance) is added to the stylised grey, and scaled
     down where it would leave [0, 1], so that luminance is exact. An alpha channel of `stylized` is kept. Source: Gatys et
-    al. 2016, luminance-only transfer. Raises AdainError where sizes or batches differ.
+    al. 2016, luminance-only transfer. Raises AdainError if sizes or batches do not fit.
     """
     check_keepable(len(stylized), stylized.shape[2:], content)
     content = content[:, :3].to(stylized)
@@ -54,20 +54,20 @@ def check_keepable(count: int, size: Sequence[int], content: Tensor) -> None:
     """Raise AdainError unless `count` pictures of `size` (H, W) can take the colours of `content` `(B, C, H, W)`."""
     if tuple(size) != tuple(content.shape[2:]):
         raise AdainError(
-            f"colours can only be kept from a picture of the same size; {tuple(content.shape[2:])} is not {tuple(size)}."
+            f"colours can only be kept from a picture of the same size, {tuple(size)} (H, W), not {tuple(content.shape[2:])}."
         )
     _check_batches(count, len(content))
 
 
 def luma(images: Tensor) -> Tensor:
-    """Luminance `(B, 1, H, W)` of pictures `(B, 3 or 4, H, W)`, by `LUMINANCE`."""
+    """Luminance `(B, 1, H, W)` of pictures `(B, 3 or 4, H, W)`, with the weights `LUMINANCE`."""
     return (images[:, :3] * images.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
 
 
 def _check_batches(a: int, b: int) -> None:
     """Raise AdainError unless the numbers of pictures are equal or one of them is 1."""
     if a != b and 1 not in (a, b):
-        raise AdainError(f"{a} and {b} pictures cannot be paired; the numbers must agree or one of them be 1.")
+        raise AdainError(f"{a} and {b} pictures cannot be paired; give equal numbers, or a single picture.")
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Devices, processes and number types: which there are, which one a network runs in, and float32 that means float32."""
+"""Devices, processes and number types: what is available, what a network runs in, and float32 without TF32."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import torch
 from .errors import AdainError
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # GPUs, the CPU, the CPU on Windows
-FAST_FLOAT16 = (7, 0)  # CUDA capability from which there are units for float16
-# Cards of that capability without those units, on which ComfyUI found convolutions in float16 to give NaN
+FAST_FLOAT16 = (7, 0)  # the first CUDA capability with units for float16
+# Cards of that capability without those units; ComfyUI found that convolutions in float16 give NaN on them
 BROKEN_FLOAT16 = ("1630", "1650", "1660", "T500", "T550", "T600", "T1000", "T1200", "T2000", "MX450", "MX550", "CMP 30HX")
 CGROUPS = Path("/sys/fs/cgroup")
-# Limit, use, and what of the use can be taken back (by its name in memory.stat) of a container: cgroup v2, v1
+# The files of a container's memory limit and use, and the entry of memory.stat with the reclaimable part: cgroup v2, v1
 CONTAINER_MEMORY = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
@@ -29,15 +29,15 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def available_devices() -> list[str]:
-    """Kinds of device that PyTorch finds here, the fastest first; the CPU is always the last."""
+    """The kinds of device that PyTorch finds here, the fastest first, the CPU last."""
     kinds = [kind for kind in ("cuda", "xpu", "mps") if getattr(torch, kind, None) and getattr(torch, kind).is_available()]
     return [*kinds, "cpu"]
 
 
 def resolve_device(device: str) -> torch.device:
-    """A torch.device from "auto" (the fastest kind found) or a name such as "cuda:1". Raises AdainError for any other.
+    """A torch.device from "auto" (the fastest kind found) or a name such as "cuda:1". Raises AdainError for other names.
 
-    Of several processes that torch's launcher started on a machine, "auto" gives each a GPU of its own.
+    If torch's launcher started several processes on this machine, "auto" gives each its own GPU.
     """
     found = available_devices()
     if device == "auto":
@@ -47,12 +47,12 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError:
         resolved = None
     if resolved is None or resolved.type not in found or (resolved.index or 0) >= getattr(torch, resolved.type).device_count():
-        raise AdainError(f"there is no device {device!r} here; choose auto or one of {', '.join(found)}.")
+        raise AdainError(f"this machine has no device {device!r}; choose auto or one of {', '.join(found)}.")
     return resolved
 
 
 def rank_and_size() -> tuple[int, int]:
-    """This process's number among those that torch's launcher started, and how many they are; (0, 1) without it."""
+    """This process's number among the processes that torch's launcher started, and their count; (0, 1) without it."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -60,13 +60,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions that multiply bfloat16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # No public question exists; a PyTorch without these answers no.
-    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+    # PyTorch has no public function for this; a version without these private ones counts as a no.
+    functions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in functions)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """The number type in which the device computes fastest what is good enough for a picture."""
+    """The fastest number type of the device that is precise enough for pictures."""
     if device.type in ("mps", "xpu"):
         return torch.float16
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FAST_FLOAT16:
@@ -76,20 +76,23 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -> torch.dtype:
-    """A torch.dtype from "auto" (`fast_dtype` of the device), a name in `DTYPES`, or a torch.dtype."""
+    """A torch.dtype from "auto" (`fast_dtype` of the device), a name in `DTYPES`, or a torch.dtype.
+
+    Raises AdainError for other types.
+    """
     if dtype == "auto":
         return fast_dtype(torch.device(device))
     resolved = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if resolved is None or resolved not in DTYPES.values():
-        raise AdainError(f"{dtype!r} is no number type for a network; choose auto, {', '.join(DTYPES)}.")
+        raise AdainError(f"{dtype!r} is not a number type of the networks; choose one of auto, {', '.join(DTYPES)}.")
     return resolved
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that new tensors could take on `device`."""
+    """The number of free bytes for new tensors on `device`."""
     if device.type in ("cuda", "xpu"):
         backend = getattr(torch, device.type)
-        # what PyTorch has taken from the device and does not use now can be used again
+        # PyTorch can use again the memory that it has reserved on the device and does not use now
         return backend.mem_get_info(device)[0] + backend.memory_reserved(device) - backend.memory_allocated(device)
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
@@ -97,9 +100,9 @@ def free_memory(device: torch.device) -> int:
 
 
 def _container_room() -> int:
-    """Bytes to the memory limit of the container that this runs in, which the system's own count does not know."""
+    """The number of bytes left below the memory limit of this container; the system's own count ignores that limit."""
     for limit, used, reclaimable in CONTAINER_MEMORY:
-        with contextlib.suppress(OSError, ValueError, KeyError):  # another version, or "max": no limit
+        with contextlib.suppress(OSError, ValueError, KeyError):  # another cgroup version, or "max", which is no limit
             room = int((CGROUPS / limit).read_text()) - int((CGROUPS / used).read_text())
             stat = dict(line.split() for line in (CGROUPS / limit).with_name("memory.stat").read_text().splitlines())
             return max(0, room + int(stat[reclaimable]))
@@ -115,19 +118,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Give back what PyTorch keeps of the memory of GPUs for later."""
+    """Give back the GPU memory that PyTorch keeps unused for later."""
     for kind in available_devices()[:-1]:
         getattr(torch, kind).empty_cache()
 
 
 def keep_freed_memory(all_of_it: bool = False) -> None:
-    """Have glibc keep blocks of up to 32 MB that are freed, for the next; with `all_of_it` all blocks, as a training wants.
+    """Have glibc keep freed blocks of up to 32 MB and reuse them; with `all_of_it` all blocks, for a training.
 
-    A block from the system comes page by page, which on a CPU takes up to as long as the convolution that fills it. What is
-    kept is this process's until it ends: for a host, blocks of up to 32 MB are enough. Other C libraries are left alone.
+    The system hands out a new block page by page, which on a CPU can take as long as the convolution that fills it. Kept
+    memory stays with this process until it ends, so only blocks of up to 32 MB are kept inside a host. With another C
+    library nothing happens.
     """
     if not all_of_it:
-        # glibc keeps blocks no larger than the largest that it was given back so far, of up to 32 MB
+        # glibc keeps blocks as large as the largest block freed so far, up to 32 MB: free one of almost that size
         torch.empty((1 << 25) - (1 << 14), dtype=torch.uint8)
         return
     with contextlib.suppress(OSError, AttributeError, TypeError):
@@ -138,7 +142,7 @@ def keep_freed_memory(all_of_it: bool = False) -> None:
 
 
 class _ExactFloat32:
-    """The flags of TF32, which are the process's: turned off while any thread is inside, and then as they were before."""
+    """Turns the process-wide flags of TF32 off while any thread is inside, and restores them when the last one leaves."""
 
     def __init__(self) -> None:
         self.lock, self.inside = threading.Lock(), 0
@@ -151,7 +155,7 @@ class _ExactFloat32:
                 return
             cudnn = torch.backends.cudnn
             flags: list[tuple[object, str, object]] = [(cudnn, "allow_tf32", False)]
-            # since PyTorch 2.9; where a host has set this one, the old one is refused
+            # since PyTorch 2.9; if a host has set this flag, PyTorch refuses the old one
             if convolutions := getattr(cudnn, "conv", None):
                 flags.append((convolutions, "fp32_precision", "ieee"))
             for holder, flag, off in flags:
@@ -172,9 +176,9 @@ _exact_float32 = _ExactFloat32()
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Turn TF32 off for the convolutions inside (10 bits of mantissa are not float32), and back to what it was after.
+    """Turn TF32, which has only 10 bits of mantissa, off for the convolutions inside, and restore its flags afterwards.
 
-    Several threads may be inside; the last to leave turns it back.
+    Several threads may be inside; the last one to leave restores the flags.
     """
     _exact_float32.enter()
     try:

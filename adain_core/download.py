@@ -1,7 +1,7 @@
-"""Requests to the Hugging Face Hub that are tried again, and downloads that go on where they broke off.
+"""Requests to the Hugging Face Hub that are tried again, and downloads that go on where they were interrupted.
 
-All goes through huggingface-hub's session, and so by its token, proxies, HF_ENDPOINT and HF_HUB_OFFLINE. Its own downloads
-can neither be stopped, nor do they say in all versions how far they are or go on where they broke off.
+All requests use huggingface-hub's session, and so its token, proxies, HF_ENDPOINT and HF_HUB_OFFLINE. Its own downloads cannot
+be stopped; in some versions they do not report their progress, and do not go on where they were interrupted.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ from .errors import AdainError
 from .progress import tell
 
 LIBRARY = "adain"
-CHUNK = 1 << 17  # bytes between two looks at the progress and at whether to stop
+CHUNK = 1 << 17  # bytes between two reports of the progress, each of which may stop the download
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before the next attempt
-LONGEST_PAUSE = 60  # however long the Hub asks to wait
+LONGEST_PAUSE = 60  # seconds, even if the Hub asks for a longer one
 
-Span = tuple[int, int]  # bytes of a file from the first to before the second
+Span = tuple[int, int]  # bytes of a file: the first one, and the one after the last
 Result = TypeVar("Result")
 
 
 class BrokenLine(Exception):
-    """A request that was not answered, or not to the end."""
+    """A request without a complete answer."""
 
 
 class NoRanges(Exception):
-    """A server that sends whole files only."""
+    """The server sends whole files only."""
 
 
 class Download:
-    """A row of requests, which tells its bytes. Failures that may pass are tried again after pauses, which grow until a request
-    succeeds.
+    """A series of requests that reports its bytes. Temporary failures are tried again after pauses, which grow until a
+    request succeeds.
     """
 
     def __init__(self):
         self.done, self.furthest, self.total, self.failures = 0, 0, 1, 0
 
     def head(self, url: str) -> Mapping[str, str]:
-        """The headers by which the Hub describes a file."""
+        """The headers that describe a file on the Hub."""
         return self.retry(lambda: _head(url))
 
     def read(self, url: str, start: int, stop: int) -> bytes:
         """The bytes `start` to `stop` of a file. Raises NoRanges."""
         return self.retry(lambda: b"".join(_chunks(url, start, stop)))
 
-    def fetch(self, url: str, spans: Sequence[Span], staging: Path, whole: bool = False) -> None:
-        """Append to the file `staging` what it lacks of the bytes of `spans`, one after the other.
+    def fetch(self, url: str, spans: Sequence[Span], staging: Path, whole_file: bool = False) -> None:
+        """Append the missing bytes of `spans`, one after the other, to the file `staging`.
 
-        `whole` says that these are a whole file, which needs no server that can send parts. Raises NoRanges for others.
+        `whole_file` says that the spans are a whole file. Raises NoRanges if they are not and the server cannot send parts.
         """
         self.total = sum(stop - start for start, stop in spans)
         staging.parent.mkdir(parents=True, exist_ok=True)
@@ -73,13 +73,13 @@ class Download:
                 raise OSError(errno.ENOSPC, "not enough space", str(staging))
             self.done = self.furthest = sink.tell()
             while sink.tell() < self.total:
-                self.retry(lambda: self._advance(url, spans, sink, whole))
+                self.retry(lambda: self._advance(url, spans, sink, whole_file))
 
-    def _advance(self, url: str, spans: Sequence[Span], sink: BinaryIO, whole: bool) -> None:
-        """Read on in the first span that is not complete. Failures are counted anew after a line that brought something."""
+    def _advance(self, url: str, spans: Sequence[Span], sink: BinaryIO, whole_file: bool) -> None:
+        """Go on with the first incomplete span. A request that brought new bytes resets the count of failures."""
         start, stop = _rest(spans, sink.tell())
         try:
-            for chunk in _chunks(url, start, stop, whole):
+            for chunk in _chunks(url, start, stop, whole_file):
                 sink.write(chunk)
                 self.done = sink.tell()
                 tell(self.done, self.total)
@@ -88,7 +88,7 @@ class Download:
                 self.furthest, self.failures = self.done, 0
             raise
         except NoRanges:
-            if not whole:
+            if not whole_file:
                 raise
             sink.seek(0)
             sink.truncate()
@@ -114,10 +114,10 @@ class Download:
             tell(self.done, self.total)
 
 
-def _chunks(url: str, start: int, stop: int, whole: bool = False) -> Iterator[bytes]:
-    """The bytes `start` to `stop` of a file as they arrive; `whole` says that these are all of a file, or its end.
+def _chunks(url: str, start: int, stop: int, whole_file: bool = False) -> Iterator[bytes]:
+    """The bytes `start` to `stop` of a file as they arrive; `whole_file` says that `stop` is the end of the file.
 
-    Raises BrokenLine where fewer arrive and NoRanges where the server sends others.
+    Raises BrokenLine if fewer bytes arrive and NoRanges if the server sends other bytes.
     """
     options = {"headers": _headers(Range=f"bytes={start}-{stop - 1}"), "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
     session: Any = get_session()  # httpx's or requests'
@@ -128,8 +128,8 @@ def _chunks(url: str, start: int, stop: int, whole: bool = False) -> Iterator[by
             opened, read = session.get(url, stream=True, **options), "iter_content"
         with opened as response:
             hf_raise_for_status(response)
-            asked_for = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            if not (asked_for if response.status_code == 206 else whole and start == 0):
+            is_span = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            if not (is_span if response.status_code == 206 else whole_file and start == 0):
                 raise NoRanges
             left = stop - start
             for chunk in getattr(response, read)(CHUNK):
@@ -142,7 +142,7 @@ def _chunks(url: str, start: int, stop: int, whole: bool = False) -> Iterator[by
 
 @contextlib.contextmanager
 def one_kind_of_error() -> Iterator[None]:
-    """Whatever the HTTP client at hand calls a broken line becomes a BrokenLine."""
+    """Turn the connection errors of either HTTP client, httpx or requests, into a BrokenLine."""
     try:
         yield
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, BrokenLine, NoRanges):
@@ -153,9 +153,9 @@ def one_kind_of_error() -> Iterator[None]:
 
 @one_kind_of_error()
 def _head(url: str) -> Mapping[str, str]:
-    """The headers by which the Hub describes a file.
+    """The headers that describe a file on the Hub.
 
-    Some versions of `get_hf_file_metadata` try again for half a minute, in which they cannot be stopped.
+    Not by `get_hf_file_metadata`: some versions of it try again for half a minute and cannot be stopped meanwhile.
     """
     session: Any = get_session()
     options = {"headers": _headers(), "timeout": constants.HF_HUB_ETAG_TIMEOUT}
@@ -163,7 +163,7 @@ def _head(url: str) -> Mapping[str, str]:
     for _ in range(5):
         response = session.request("HEAD", url, **options)
         hf_raise_for_status(response)
-        # A redirect that does not describe the file is one on the Hub itself; other hosts must not get the token.
+        # Follow a redirect only within the Hub, where it does not describe the file yet: other hosts must not get the token.
         before, url = url, urljoin(url, response.headers.get("Location", ""))
         if "X-Linked-Size" in response.headers or url == before or urlsplit(url).netloc != urlsplit(before).netloc:
             break
@@ -175,7 +175,7 @@ def _headers(**more: str) -> dict[str, str]:
 
 
 def _is_httpx(session: Any) -> bool:
-    """Whether huggingface-hub's session is one of httpx, as from 1.0 on, or of requests, where `stream` is a flag."""
+    """Whether huggingface-hub's session is of httpx (from 1.0 on), not of requests, where `stream` is a flag."""
     return callable(session.stream)
 
 
@@ -195,7 +195,7 @@ def _retry_after(error: Exception) -> float:
 
 
 def _rest(spans: Sequence[Span], done: int) -> Span:
-    """What is left of the first span that is not complete, after `done` bytes of all."""
+    """The rest of the first incomplete span, after `done` bytes of all spans."""
     for start, stop in spans:
         if done < stop - start:
             return start + done, stop

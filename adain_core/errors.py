@@ -2,7 +2,7 @@
 
 
 class AdainError(ValueError):
-    """Something that was given cannot be used; the message is a sentence that says what is wrong and what to do."""
+    """An unusable input. The message is one sentence: what is wrong, and what to do."""
 
 
 class DivergedError(AdainError, FloatingPointError):

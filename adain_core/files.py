@@ -21,18 +21,18 @@ from torch import Tensor
 from .errors import AdainError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-MARK = "adain-"  # in the names of what is being written, after which come eight random characters
-LONGEST_NAME = 200  # bytes; systems take 255, of which endings and marks need some
-# What Windows takes for a device, whatever the ending, and what it cannot have in a name.
+TEMPORARY_PREFIX = "adain-"  # in the names of temporary files and folders; eight random characters follow it
+LONGEST_NAME = 200  # bytes; systems allow 255, and endings and temporary names need some of them
+# Names that Windows takes for devices, with any ending, and characters that it does not allow in a name.
 DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{p}{n}" for p in ("com", "lpt") for n in "0123456789¹²³")}
 FORBIDDEN = frozenset('<>:"|?*/\\')
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` at the end, or is removed after an error.
+    """A temporary path beside `path` to write to; it replaces `path` at the end, or is removed after an error.
 
-    Raises FileNotFoundError where the folder does not exist, and OSError where nothing can be written there.
+    Raises FileNotFoundError if the folder does not exist, and OSError if its files cannot be written.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -52,7 +52,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise before any work what `replacing` would raise after it."""
+    """Raise the errors of `replacing` before any work is done."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it.")
@@ -60,7 +60,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def check_folder(path: str | Path) -> None:
-    """Raise OSError where a folder could not be made, or no file written to it."""
+    """Raise OSError if the folder cannot be made, or a file in it cannot be written."""
     path = Path(path)
     place = next((place for place in (path, *path.parents) if place.exists()), path)
     if place.is_file():
@@ -69,7 +69,7 @@ def check_folder(path: str | Path) -> None:
 
 
 def make_folder(path: str | Path) -> None:
-    """Make a folder and those above it where they are not there. Raises OSError where that cannot be."""
+    """Make a folder, and those above it, if they do not exist. Raises OSError if this fails."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -77,17 +77,17 @@ def make_folder(path: str | Path) -> None:
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what killed runs left of writing to `path` with `replacing`; nobody else may be writing to it now."""
+    """Remove temporary files that killed runs left beside `path`; no other process may be writing to `path` now."""
     path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.{MARK}????????{glob.escape(path.suffix)}"):
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.{TEMPORARY_PREFIX}????????{glob.escape(path.suffix)}"):
         leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float = 0) -> Iterator[None]:
-    """Hold the lock file `path`, as far as its disk has locks.
+    """Hold the lock file `path`; on a disk without locks nothing is held.
 
-    Raises BlockingIOError where another process holds it still after `timeout` seconds.
+    Raises BlockingIOError if another process still holds it after `timeout` seconds.
     """
     lock = FileLock(path)
     try:
@@ -104,9 +104,9 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def working_folder(path: str | Path) -> Iterator[Path]:
-    """A folder beside `path` for what is needed meanwhile; it is removed at the end, and by the next run if this is killed."""
+    """A folder for temporary files beside `path`; it is removed at the end, or by the next run if this one is killed."""
     path = Path(path)
-    for lock in path.parent.glob(f".*.{MARK}????????/lock"):
+    for lock in path.parent.glob(f".*.{TEMPORARY_PREFIX}????????/lock"):
         try:
             with FileLock(lock, timeout=0):  # a killed process holds no lock
                 pass
@@ -114,7 +114,7 @@ def working_folder(path: str | Path) -> Iterator[Path]:
             continue
         shutil.rmtree(lock.parent, ignore_errors=True)
     try:
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.stem}.{MARK}", dir=path.parent)
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.stem}.{TEMPORARY_PREFIX}", dir=path.parent)
     except OSError as error:
         raise not_written(path, error) from None
     with folder as name:
@@ -123,7 +123,7 @@ def working_folder(path: str | Path) -> Iterator[Path]:
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a file or folder can have this name on every system: no path, not hidden, and no device of Windows."""
+    """Whether a file or folder can have this name on every system: it is not a path, not hidden, not a device of Windows."""
     return (
         name.isprintable()
         and 0 < len(name.encode()) <= LONGEST_NAME
@@ -135,16 +135,16 @@ def is_safe_name(name: str) -> bool:
 
 
 def new_path(folder: str | Path, name: str, ending: str, what: str = "file") -> Path:
-    """The file `name` with `ending`, of a `what`, in `folder`, or of a name "a/b" in a folder there, which need not exist.
+    """The path of a new file `name`, with `ending`, in `folder`; "a/b" is a file in its sub-folder, which need not exist.
 
-    Raises AdainError for a name that not every system could have, for one that leads out of the folder by a link, and for
-    one that some systems would take for another that is there.
+    Errors call the file a `what`. Raises AdainError for a name that some system does not allow, for one that leads out of the
+    folder by a link, and for one that differs from an existing name in upper and lower case only.
     """
     folder = Path(os.path.realpath(folder))
     parts = name.strip().removesuffix(ending).split("/")
     path = Path(os.path.realpath(folder.joinpath(*parts[:-1], parts[-1] + ending))) if all(map(is_safe_name, parts)) else folder
     if path == folder or not path.is_relative_to(folder):
-        raise AdainError(f"{name!r} is no name for a {what}; use letters and digits, for example waves or sea/waves.")
+        raise AdainError(f"{name!r} is not a name for a {what}; use letters and digits, for example waves or sea/waves.")
     place = folder
     for part in path.relative_to(folder).parts:
         there = os.listdir(place) if place.is_dir() else []
@@ -155,7 +155,7 @@ def new_path(folder: str | Path, name: str, ending: str, what: str = "file") -> 
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What JSON from elsewhere says. Raises AdainError for any other text."""
+    """The value of a JSON text from an unknown source. Raises AdainError if it is not JSON."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -165,7 +165,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def version(path: str | Path) -> tuple[int, int]:
-    """What differs once a file has changed: its time and size."""
+    """The time and size of a file; they differ after a change of the file."""
     status = Path(path).stat()
     return status.st_mtime_ns, status.st_size
 
@@ -173,7 +173,7 @@ def version(path: str | Path) -> tuple[int, int]:
 def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, copied into memory: a mapped file could not be replaced on Windows.
 
-    `names` are the tensors to read; None takes all. Raises FileNotFoundError, or AdainError where the file is no whole
+    `names` are the tensors to read; None takes all. Raises FileNotFoundError, or AdainError if the file is not a complete
     safetensors file or lacks one of the names.
     """
     if not Path(path).is_file():
@@ -183,13 +183,13 @@ def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tu
             names = file.keys() if names is None else names
             return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except SafetensorError as error:
-        raise AdainError(f"{path} is no whole safetensors file ({error}); download or make it again.") from None
+        raise AdainError(f"{path} is not a complete safetensors file ({error}); download or make it again.") from None
 
 
 def not_written(path: Path, error: OSError) -> OSError:
-    """The error in one sentence, with its number."""
+    """The error of writing `path` as one sentence, with the same error number."""
     if error.errno in FULL:
-        why = "the disk is full, or the file larger than is allowed here; free some space, or choose another disk"
+        why = "the disk is full, or the file is larger than allowed; free some space, or choose another disk"
     else:
         why = f"{error.strerror or error}; free it if it is read-only or in use, or choose another place"
     sentence = OSError(f"{path} cannot be written: {why}.")
@@ -198,12 +198,12 @@ def not_written(path: Path, error: OSError) -> OSError:
 
 
 def _temporary(path: Path) -> Path:
-    """A new empty file beside `path`, known to `remove_leftovers`."""
+    """A new empty file beside `path`; `remove_leftovers` finds it by its name."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first.")
-    temporary = path.with_name(f".{path.stem}.{MARK}{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{TEMPORARY_PREFIX}{secrets.token_hex(4)}{path.suffix}")
     try:
-        temporary.touch(exist_ok=False)  # not by tempfile: a result has the mode that any new file gets
+        temporary.touch(exist_ok=False)  # not by tempfile, which makes private files: a result has the usual mode of a new file
     except OSError as error:
         raise not_written(path, error) from None
     return temporary

@@ -1,8 +1,8 @@
 """Normalising an encoder: its filters scaled so that each has a mean activation of 1 over natural pictures.
 
-As in Gatys, Ecker and Bethge (2015). Rectified and max-pooled features scale with their filters, so what a filter is divided
-by is multiplied into the next layer, and the network stays the same function up to the scale of its features. AdaIN's
-losses need this: with the scales that classification leaves, some channels drown the others.
+As in Gatys, Ecker and Bethge (2015). Rectified and max-pooled features scale with their filters. So each filter is divided by
+its mean activation, the next layer is multiplied by it, and the network stays the same function up to the scale of its
+features. AdaIN's losses need this: with the scales of a network trained for classification, some channels dominate the others.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .weights import NetworkFile
 
 
 def normalise(network: NetworkFile, images: Iterable[Tensor]) -> NetworkFile:
-    """The encoder `network` normalised over pictures `(B, 3, H, W)` in [0, 1]; nothing given is changed.
+    """The encoder `network` normalised over pictures `(B, 3, H, W)` in [0, 1]; `network` itself is not changed.
 
     The features of each layer are the old ones times `recipe["normalised"]["scale"][layer]`. Raises AdainError for a decoder,
-    for an encoder with residual blocks, whose sums have no scale that could be undone, and for no pictures.
+    for an encoder with residual blocks, whose sums have no scale that could be undone, and if there are no pictures.
     """
     encoder = network.build()
     if not isinstance(encoder, Encoder):
@@ -32,7 +32,7 @@ def normalise(network: NetworkFile, images: Iterable[Tensor]) -> NetworkFile:
     if any(isinstance(module, ResidualBlock) for module in encoder.modules()):
         raise AdainError(f"{network.name} has residual blocks, which cannot be normalised; give a VGG-19.")
     means, count = mean_activations(encoder, images)
-    # a filter that is never active has no scale, and stays as it is
+    # a filter that is never active stays as it is
     scales = {layer: torch.where(mean > 0, 1 / mean, 1.0) for layer, mean in means.items()}
     recipe = network.recipe | {"normalised": {"pictures": count, "scale": {k: scale.tolist() for k, scale in scales.items()}}}
     scaled = dataclasses.replace(network, state=scale_filters(network.state, scales), recipe=recipe)
@@ -40,9 +40,10 @@ def normalise(network: NetworkFile, images: Iterable[Tensor]) -> NetworkFile:
 
 
 def mean_activations(encoder: Encoder, images: Iterable[Tensor]) -> tuple[dict[str, Tensor], int]:
-    """Mean of each filter's rectified output over all positions of pictures `(B, 3, H, W)`, and how many pictures these were.
+    """Mean of each filter's rectified output over all positions of pictures `(B, 3, H, W)`, and the number of pictures.
 
-    Means are float64 `(C,)` by the layer's name, in the order in which the layers run. Raises AdainError for no pictures.
+    Means are float64 `(C,)` by the layer's name, in the order in which the layers run. Raises AdainError if there are
+    no pictures.
     """
     sums: dict[str, Tensor] = {}
     positions: dict[str, int] = {}
@@ -54,7 +55,7 @@ def mean_activations(encoder: Encoder, images: Iterable[Tensor]) -> tuple[dict[s
 
         return layer.register_forward_hook(add)
 
-    # whole, layer by layer, and in float32, since in 16 bits a layer is called for the mean colour too
+    # in one piece, layer by layer, and in float32: in 16 bits a layer is called for the mean colour too
     plain = encoder.copy_for(next(encoder.parameters()).device)
     hooks = [watch(name, layer) for name, layer in plain.named_modules() if isinstance(layer, nn.Conv2d)]
     count = 0
@@ -67,14 +68,14 @@ def mean_activations(encoder: Encoder, images: Iterable[Tensor]) -> tuple[dict[s
         for hook in hooks:
             hook.remove()
     if not count:
-        raise AdainError("there are no pictures to normalise over.")
+        raise AdainError("there are no pictures to normalise over; give at least one.")
     return {name: sums[name] / positions[name] for name in sums}, count
 
 
 def scale_filters(state: State, scales: dict[str, Tensor]) -> State:
     """A chain of rectified convolutions with the features of each layer multiplied by its positive scales `(C,)`.
 
-    `scales` are in the layers' order. Each layer undoes its input's scale first. Worked out in float64.
+    `scales` are in the layers' order. Each layer undoes its input's scale first. Computed in float64.
     """
     scaled, before = dict(state), None
     for layer, scale in scales.items():

@@ -22,8 +22,8 @@ from .files import replacing
 log = logging.getLogger(__name__)
 
 SAVE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-LONGEST_SIDES = {"JPEG": 65500, "WEBP": 16383}  # pixels, of what Pillow writes
-PROGRAMS = ("EPS", "WMF")  # which Pillow has another program or the system run
+LONGEST_SIDES = {"JPEG": 65500, "WEBP": 16383}  # pixels that Pillow can write
+PROGRAMS = ("EPS", "WMF")  # formats that Pillow runs by another program or the system: not safe to open
 IMAGE_EXTENSIONS = frozenset({*SAVE_FORMATS, ".bmp", ".gif", ".ppm", ".pgm"})
 
 
@@ -32,24 +32,24 @@ class TooManyPixels(AdainError):
 
 
 def pixel_limit() -> float:
-    """The most pixels of a picture in memory: Pillow's limit, beyond which it takes files for bombs."""
+    """The most pixels of a picture in memory: Pillow's limit against decompression bombs."""
     return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
 def limit_pixels(most: float) -> None:
     """Set `pixel_limit()` for the whole process."""
-    Image.MAX_IMAGE_PIXELS = most / 2  # from there on Pillow warns
+    Image.MAX_IMAGE_PIXELS = most / 2  # Pillow warns from half of its limit on
 
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """A picture file of which only the header is read yet; what reads more of it does so inside `damage_named`.
+    """Open a picture file and read its header; read its pixels inside `damage_named`.
 
-    Raises FileNotFoundError, TooManyPixels, or AdainError where it is not a picture.
+    Raises FileNotFoundError, TooManyPixels, or AdainError if it is not a picture.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
-    # given a name, Pillow maps uncompressed TIFFs, and scrambles those that are stored lying on their side
+    # given a name, Pillow maps uncompressed TIFFs into memory, and scrambles those that are stored rotated
     with open(path, "rb") as stream:
         with damage_named(path):
             file = Image.open(stream)
@@ -61,7 +61,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def damage_named(path: str | Path) -> Iterator[None]:
-    """Have what Pillow raises inside, of a damaged file, said in one sentence, as `opened` does."""
+    """Turn Pillow's errors for a damaged file into an AdainError of one sentence that names the file."""
     try:
         yield
     except Image.DecompressionBombError:
@@ -69,15 +69,15 @@ def damage_named(path: str | Path) -> Iterator[None]:
             f"{path} has more than {pixel_limit():,.0f} pixels; if you trust it, raise the limit: --max-pixels,"
             " ADAIN_MAX_PIXELS for ComfyUI, or PIL.Image.MAX_IMAGE_PIXELS in Python."
         ) from None
-    except Exception as error:  # a damaged file meets struct.error, RuntimeError and more in Pillow's decoders
-        raise AdainError(f"{path} is not a whole picture that can be read ({error or type(error).__name__}).") from None
+    except Exception as error:  # for damaged files Pillow's decoders raise struct.error, RuntimeError and more
+        raise AdainError(f"{path} is not a readable picture, or is damaged ({error or type(error).__name__}).") from None
 
 
 def load_image(path: str | Path) -> Tensor:
-    """A picture file as float32 `(1, 3, H, W)`, or `(1, 4, H, W)` where it is not opaque, sRGB in [0, 1].
+    """A picture file as float32 `(1, 3, H, W)`, or `(1, 4, H, W)` if it is not opaque, sRGB in [0, 1].
 
     EXIF orientation is applied; greyscale, palette, 16-bit, floating-point in [0, 1], CMYK and ICC-tagged files are
-    converted. Raises FileNotFoundError, or AdainError for a file that is no whole picture or larger than `pixel_limit()`.
+    converted. Raises FileNotFoundError, or AdainError if it is not a picture, damaged, or larger than `pixel_limit()`.
     """
     image = _read(path)
     if image.mode.startswith("I") or image.mode == "F":
@@ -97,9 +97,9 @@ def load_mask(path: str | Path) -> Tensor:
 def save_image(image: Tensor, path: str | Path, quality: int = 95) -> None:
     """Write a picture `(3 or 4, H, W)` or `(1, 3 or 4, H, W)` in [0, 1] as PNG, JPEG, WebP or TIFF by its extension.
 
-    Values are clamped and rounded to 8 bits; JPEG has no alpha and is composited on white. The file is written beside
-    and renamed. Raises AdainError for another extension or a picture too long for it, and FileNotFoundError for a folder
-    that does not exist.
+    Values are clamped and rounded to 8 bits; JPEG has no alpha and is composited on white. A temporary file
+    is written beside `path`, then renamed. Raises AdainError for another extension or a picture too long for it, and
+    FileNotFoundError if the folder does not exist.
     """
     kind = save_format(path)
     check_sides(image, path)
@@ -111,36 +111,36 @@ def save_image(image: Tensor, path: str | Path, quality: int = 95) -> None:
 
 
 def write_picture(picture: Image.Image, path: str | Path, kind: str, **options: object) -> None:
-    """Write a picture in Pillow's format `kind`, beside `path` first and then renamed."""
-    buffer = io.BytesIO()  # into a file on a full disk, Pillow writes half a JPEG and raises nothing
+    """Write a picture in Pillow's format `kind`: a temporary file beside `path`, then renamed."""
+    buffer = io.BytesIO()  # on a full disk, Pillow would write half a JPEG file without an error
     picture.save(buffer, kind, **options)
     with replacing(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def save_format(path: str | Path) -> str:
-    """Pillow's name of the format of `path`, by its extension. Raises AdainError for one that is not written."""
+    """Pillow's name of the format of `path`, by its extension. Raises AdainError for a format that is not written."""
     suffix = Path(path).suffix.lower()
     if suffix not in SAVE_FORMATS:
-        raise AdainError(f"{path} has no extension of a picture that can be written; use one of {', '.join(SAVE_FORMATS)}.")
+        raise AdainError(f"pictures cannot be written as {path}; use one of the extensions {', '.join(SAVE_FORMATS)}.")
     return SAVE_FORMATS[suffix]
 
 
 def check_sides(image: Tensor, path: str | Path) -> None:
-    """Raise AdainError where a picture of the size of `image` `(..., H, W)` is too long for the format of `path`."""
+    """Raise AdainError if the picture `image` `(..., H, W)` has too long a side for the format of `path`."""
     kind = save_format(path)
     if (side := max(image.shape[-2:])) > (most := LONGEST_SIDES.get(kind, math.inf)):
-        raise AdainError(f"{path} cannot have a side of {side} pixels, {kind} has at most {most}; write a PNG or a TIFF.")
+        raise AdainError(f"{path} would have a side of {side} pixels, {kind} allows at most {most}; write a PNG or a TIFF.")
 
 
 def list_images(folder: str | Path) -> list[Path]:
     """Picture files in `folder` and below, sorted; hidden ones are skipped.
 
-    Raises FileNotFoundError for no folder and AdainError for one without pictures.
+    Raises FileNotFoundError if the folder does not exist, and AdainError if it holds no pictures.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}.")
+        raise FileNotFoundError(f"there is no folder {folder}; give an existing one.")
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -157,7 +157,7 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
     """Resize pictures `(B, C, H, W)` so that the smallest side is `smallest_side` pixels, aspect kept; 0 keeps the size.
 
     Bicubic with antialiasing, clamped to [0, 1]; new sides are rounded to a multiple of `multiple`. Raises AdainError for a
-    negative size, and for more pixels than `pixel_limit()`.
+    negative size, and if the result would have more pixels than `pixel_limit()`.
     """
     check_size(smallest_side)
     shortest = min(images.shape[2:])
@@ -174,22 +174,24 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
 
 
 def check_size(smallest_side: int) -> None:
-    """Raise AdainError for a negative size in pixels; 0 keeps a picture's own."""
+    """Raise AdainError for a negative size in pixels; 0 keeps a picture's own size."""
     if smallest_side < 0:
         raise AdainError(f"the size is {smallest_side}; give the smallest side in pixels, or 0 to keep the size.")
 
 
 def check_pictures(images: Tensor, what: str) -> Tensor:
-    """`images` if they are finite `(B, 3 or 4, H, W)` floats, else AdainError."""
+    """`images`; raises AdainError unless they are finite floats `(B, 3 or 4, H, W)`. The error calls them `what` pictures."""
     if images.ndim != 4 or images.shape[1] not in (3, 4) or not images.is_floating_point() or 0 in images.shape:
-        raise AdainError(f"{what} pictures must be floats of shape (B, 3, H, W), not {images.dtype} of {tuple(images.shape)}.")
+        raise AdainError(
+            f"{what} pictures must be floats of shape (B, 3 or 4, H, W), not {images.dtype} of {tuple(images.shape)}."
+        )
     if not torch.isfinite(images).all():
-        raise AdainError(f"the {what} picture holds NaN or infinite pixels; find the step before that makes them.")
+        raise AdainError(f"the {what} picture holds NaN or infinite pixels; find the earlier step that makes them.")
     return images
 
 
 def check_mask(mask: Tensor) -> Tensor:
-    """A mask as float32 `(B, 1, H, W)`; AdainError unless it is `(H, W)` or `(B, 1, H, W)`, in [0, 1] and not all zero."""
+    """A mask as float32 `(B, 1, H, W)`. Raises AdainError unless it is `(H, W)` or `(B, 1, H, W)`, in [0, 1], and not all 0."""
     mask = mask[None, None] if mask.ndim == 2 else mask
     if mask.ndim != 4 or mask.shape[1] != 1 or 0 in mask.shape:
         raise AdainError(f"a mask must be of shape (H, W) or (B, 1, H, W), not {tuple(mask.shape)}.")
@@ -217,7 +219,7 @@ def thumbnail_jpeg(image: Tensor, side: int = 96) -> bytes:
 
 
 def on_white(images: Tensor) -> Tensor:
-    """Pictures `(..., 3, H, W)` of `(..., 3 or 4, H, W)` in [0, 1]; what is transparent is composited on white."""
+    """Pictures `(..., 3 or 4, H, W)` in [0, 1] composited on white, `(..., 3, H, W)`."""
     if images.shape[-3] != 4:
         return images
     colours, alpha = images.split([3, 1], dim=-3)
@@ -225,7 +227,10 @@ def on_white(images: Tensor) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """The 8-bit picture of `(3 or 4, H, W)` or `(1, 3 or 4, H, W)`, clamped to [0, 1]. Raises AdainError for other shapes."""
+    """A tensor `(3 or 4, H, W)` or `(1, 3 or 4, H, W)` in [0, 1], clamped, as an 8-bit picture.
+
+    Raises AdainError for other shapes.
+    """
     if image.ndim == 4 and len(image) == 1:
         image = image[0]
     if image.ndim != 3 or image.shape[0] not in (3, 4):
@@ -240,7 +245,7 @@ def to_bytes(image: Tensor) -> np.ndarray:
 
 
 def _read(path: str | Path) -> Image.Image:
-    """The picture of a file, read whole and upright."""
+    """The picture of a file, with all pixels read, upright."""
     with opened(path) as file, damage_named(path):
         profile = file.info.get("icc_profile")
         image = ImageOps.exif_transpose(file)
@@ -251,8 +256,8 @@ def _read(path: str | Path) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """RGB in sRGB, by the embedded ICC profile if there is a usable one; RGBA where the picture is not opaque."""
-    # alpha and palettes are beside the profile's colour space, and are put aside
+    """RGB in sRGB, converted by the embedded ICC profile if it is usable; RGBA if the picture is not opaque."""
+    # a profile describes neither alpha nor palettes: they are separated first
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     colours = image
     if image.mode in ("1", "LA"):
@@ -268,8 +273,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
                 outputMode="RGB", flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
             )  # fmt: skip
         except (ImageCms.PyCMSError, OSError) as error:
-            log.warning("a colour profile that does not fit its picture is ignored (%s)", error)
-    colours = colours.convert("RGB")  # pyright: ignore[reportOptionalMemberAccess]  # None comes of `inPlace` alone
+            log.warning("a colour profile is ignored, since it does not fit its picture (%s)", error)
+    colours = colours.convert("RGB")  # pyright: ignore[reportOptionalMemberAccess]  # None only with `inPlace`
     if alpha is not None and alpha.getextrema() != (255, 255):
         colours.putalpha(alpha)
     return colours

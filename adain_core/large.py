@@ -1,4 +1,4 @@
-"""Pictures that are too large for memory, from file to file; libvips (pyvips) reads and writes them in parts."""
+"""Pictures too large for memory, stylised from file to file; libvips (pyvips) reads and writes them in parts."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ log = logging.getLogger(__name__)
 
 TILE = 1024
 MAX_PIXELS = 1_000_000_000
-# Of each pixel in memory: the content and its result as float32, the result once more as it is finished and rounded.
+# In memory: the content and its result as float32, and the result once more while it is finished and rounded.
 BYTES_PER_PIXEL = 48
 
 
 class RawPicture:
     """8-bit pixels `(height, width, channels)` in a file, read and written in parts like a tensor `(1, 3, H, W)` in [0, 1].
 
-    Each access maps the file anew, so that no more of it counts as this process's memory than one part. What is written
-    takes the colours of `colors_of`, if that is given, as `keep_colors` does.
+    Each access maps the file anew, so that only one part of it counts as this process's memory. If `colors_of` is given,
+    written parts take its colours, as by `keep_colors`.
     """
 
     def __init__(self, path: Path, height: int, width: int, channels: int = 3, colors_of: RawPicture | None = None):
         self.path, self.pixels, self.colors_of = path, (height, width, channels), colors_of
         self.shape = torch.Size((1, 3, height, width))
         with path.open("ab") as file:
-            try:  # a disk that fills up while pixels are written to a mapped file would end the process
+            try:  # reserve the space: a full disk would kill a process that writes to a mapped file
                 os.posix_fallocate(file.fileno(), 0, height * width * channels)
-            except (AttributeError, OSError) as error:  # not on every system and disk
+            except (AttributeError, OSError) as error:  # not every system and disk can reserve space
                 if getattr(error, "errno", None) in FULL:
                     raise
                 file.truncate(height * width * channels)
@@ -68,13 +68,13 @@ class RawPicture:
 
 
 def needs_streaming(path: str | Path) -> bool:
-    """Whether a picture file is larger than Pillow reads, or than half of the free memory has room for, by its header."""
+    """Whether a picture file, by its header, is too large for Pillow or for half of the free memory."""
     try:
         with opened(path) as file:
             return file.width * file.height * BYTES_PER_PIXEL > free_memory(torch.device("cpu")) / 2
     except TooManyPixels:
         return True
-    except (AdainError, OSError):  # what is wrong with a file is told where it is read
+    except (AdainError, OSError):  # a damaged file raises its error later, when it is read
         return False
 
 
@@ -90,13 +90,13 @@ def stylize_file(
     max_pixels: int = MAX_PIXELS,
     texture: float = 1.0,
 ) -> None:
-    """`stylize` from a picture file to a PNG or TIFF file, in memory of its own that depends on the tile and the width alone.
+    """`stylize` from a picture file to a PNG or TIFF file; the memory it needs depends on the tile and the width only.
 
-    Colours, depths, orientation and alpha are as of `load_image`, except that CMYK without a profile is taken for what
-    presses usually print. The picture and the result lie uncompressed beside `target` meanwhile; libvips maps the result
-    to write it. `tile`: the side of the tiles, 1024 pixels for None or 0. Raises AdainError before any work without
-    pyvips, for more than `max_pixels` pixels, too small a disk, a masked style and another format to write; OSError where
-    the picture cannot be read.
+    Colours, depths, orientation and alpha are as in `load_image`, except that CMYK without a profile is read with libvips'
+    own CMYK profile. Meanwhile the picture and the result lie uncompressed beside `target`, and libvips maps the result
+    to write it. `tile`: the side of the tiles in pixels; None or 0 means 1024. Raises AdainError, before any work, if pyvips
+    is missing, for more than `max_pixels` pixels, too small a disk, a masked style or another format than PNG and TIFF;
+    OSError if the picture cannot be read.
     """
     target = Path(target)
     picture = check_large(source, target, [style], max_pixels)
@@ -113,7 +113,7 @@ def stylize_file(
     except vips.Error as error:
         if full := next((number for number in FULL if os.strerror(number) in str(error)), 0):
             raise not_written(target, OSError(full, "")) from None
-        raise OSError(f"{source} could not be read, or {target} not written ({' '.join(str(error).split())}).") from None
+        raise OSError(f"{source} could not be read, or {target} not be written ({' '.join(str(error).split())}).") from None
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -123,12 +123,12 @@ def stylize_file(
 def check_large(
     source: str | Path, target: str | Path, styles: Sequence[Style] = (), max_pixels: int = MAX_PIXELS
 ) -> pyvips.Image:
-    """Raise what `stylize_file` would raise for these, by the picture's header; the picture, which is not read yet."""
+    """Open the picture `source` by its header only. Raises the errors of `stylize_file`."""
     vips, target = _vips(), Path(target)
     if save_format(target) not in ("PNG", "TIFF"):
         raise AdainError(f"{source} is too large for the format of {target}; write a PNG or a TIFF.")
     if any(component.mask is not None for style in styles for component in style.components):
-        raise AdainError(f"{source} is too large for styles with masks; stylise it without, or make it smaller.")
+        raise AdainError(f"{source} is too large for styles with masks; give styles without masks, or make it smaller.")
     try:
         picture = _srgb(vips, Path(source))
     except vips.Error as error:
@@ -140,9 +140,9 @@ def check_large(
 def _vips() -> ModuleType:
     try:
         import pyvips
-    except (ImportError, OSError):  # the latter without libvips itself
+    except (ImportError, OSError):  # OSError if libvips itself is missing
         raise AdainError("a picture of this size needs pyvips; pip install 'adain[large]', or make it smaller.") from None
-    pyvips.cache_set_max(0)  # or files stay open, which cannot be removed then on Windows
+    pyvips.cache_set_max(0)  # the cache would keep files open, and Windows could not remove them
     return pyvips
 
 
@@ -152,19 +152,19 @@ def _srgb(vips: ModuleType, path: Path) -> pyvips.Image:
     if picture.format not in ("uchar", "ushort"):
         raise AdainError(f"{path} has pixels of the type {picture.format}; save it with 8 or 16 bits.")
     if picture.get_typeof("orientation") and picture.get("orientation") != 1:
-        # turning needs any row at any time: libvips unpacks the picture into its own temporary file
+        # a rotation needs rows in any order: libvips unpacks the picture into its own temporary file
         picture = vips.Image.new_from_file(str(path), fail_on="error").autorot()
     if picture.get_typeof("icc-profile-data"):
         try:
             picture = picture.icc_transform("srgb", embedded=True, intent="relative", black_point_compensation=True)
         except vips.Error as error:
-            log.warning("a colour profile that does not fit its picture is ignored (%s)", error)
+            log.warning("a colour profile is ignored, since it does not fit its picture (%s)", error)
     picture = picture.colourspace("srgb")
     return picture[: 4 if picture.hasalpha() else 3].cast("uchar")
 
 
 def _write(vips: ModuleType, result: RawPicture, content: RawPicture, target: Path) -> None:
-    """Write the picture `result` with the transparency of `content`; what libvips maps meanwhile is let go at the end."""
+    """Write the picture `result` with the transparency of `content`; libvips unmaps both at the end."""
     height, width, channels = content.pixels
     finished = vips.Image.rawload(str(result.path), width, height, 3)
     if channels == 4:
@@ -187,6 +187,6 @@ def _check_room(source: str | Path, target: Path, pixels: int, channels: int, ma
     need, free = pixels * (2 * channels + 3), shutil.disk_usage(target.parent).free
     if need > free:
         raise AdainError(
-            f"{source} needs {need / 1e9:.1f} GB of disk in {target.parent.resolve()} while it is worked on, of which"
-            f" {free / 1e9:.1f} are free; make room, or write to another disk."
+            f"{source} needs {need / 1e9:.1f} GB of disk in {target.parent.resolve()} for temporary files, and only"
+            f" {free / 1e9:.1f} are free; free some space, or write to another disk."
         )

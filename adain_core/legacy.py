@@ -1,4 +1,4 @@
-"""The layouts in which AdaIN's PyTorch networks are passed around: `nn.Sequential` state dicts, numbered by layer."""
+"""The layouts of public PyTorch networks for AdaIN: `nn.Sequential` state dicts, numbered by layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .networks.vgg import VGGDecoder, VGGEncoder
 
 ENCODER_LAYERS = (0, 2, 5, 9, 12, 16, 19, 22, 25, 29)
 DECODER_LAYERS = (1, 5, 8, 11, 14, 18, 21, 25, 28)
-# The public decoders carry no mark of their encoder: all read the paper's normalised VGG-19.
+# The fingerprint of the paper's normalised VGG-19: all public decoders read it, but their files do not say so.
 PAPER_ENCODER = "a8657bd8b7ab519605a4521717a943cb25eab91e4d8f1c901d0ef419cc490bea"
 
 
@@ -22,7 +22,7 @@ def read_state(path: str | Path) -> State:
     """The state dict of a PyTorch file (`.pth`, `.pt`, `.bin`), on the CPU.
 
     It is read with `weights_only=True`, which runs no code. Raises FileNotFoundError, or AdainError for a file that is
-    damaged, holds code or holds anything but named tensors, and for one that would unpack to more than it is.
+    damaged, holds code or anything else than named tensors, or would be larger when unpacked.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
@@ -30,12 +30,12 @@ def read_state(path: str | Path) -> State:
         _check_packing(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise AdainError(f"{path} is no PyTorch weight file, or holds more than tensors; it is not run.") from None
-    except Exception as error:  # torch.load raises whatever a damaged file leads it to
+        raise AdainError(f"{path} is not a PyTorch weight file, or holds more than tensors; it is not run.") from None
+    except Exception as error:  # for damaged files torch.load raises errors of many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AdainError(f"{path} is damaged or no PyTorch weight file ({reason}); download it again.") from None
+        raise AdainError(f"{path} is damaged or not a weight file of PyTorch ({reason}); download it again.") from None
     if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
-        raise AdainError(f"{path} holds no state dict of named tensors; save one with torch.save(net.state_dict(), ...).")
+        raise AdainError(f"{path} is not a state dict of named tensors; save one with torch.save(net.state_dict(), ...).")
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
@@ -49,7 +49,7 @@ def rename(state: State) -> tuple[str, State]:
     elif state.keys() == {f"{layer}.{part}" for layer in DECODER_LAYERS for part in ("weight", "bias")}:
         layers, names, role = DECODER_LAYERS, [name for name, _, _ in VGGDecoder.layers], "decoder"
     else:
-        raise AdainError("the weights are of no known layout; AdaIN's public VGG-19 encoder and decoder are understood.")
+        raise AdainError("the layout of the weights is unknown; give AdaIN's public VGG-19 encoder or decoder.")
     try:
         return role, {
             f"{name}.{part}": state[f"{layer}.{part}"]
@@ -70,8 +70,8 @@ def _is_plain(value: object) -> bool:
 
 
 def _check_packing(path: str | Path) -> None:
-    """PyTorch packs without compressing. Raises AdainError for an archive that is larger inside, as bombs are."""
+    """Raise AdainError for an archive that unpacks to more than its size, like a zip bomb; PyTorch does not compress."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(part.file_size for part in archive.infolist()) > Path(path).stat().st_size:
-                raise AdainError("it would unpack to more than it is")
+                raise AdainError("it would be larger when unpacked")

@@ -1,6 +1,6 @@
-"""The losses networks are trained and compared by, as functions of features or pictures.
+"""The losses of trainings and measurements, as functions of features or pictures.
 
-The paper writes Euclidean norms; its published code, and everyone's since, takes mean squared errors. So does this file.
+The paper writes Euclidean norms; its published code, and all code since, takes mean squared errors. So does this file.
 Features may be 16-bit; every loss is summed in float32 or better.
 """
 
@@ -33,16 +33,16 @@ def style_loss(
     the numbers of layers differ. Source: Huang and Belongie 2017, equation 13.
     """
     parts = []
-    for x, wanted in zip(features, statistics, strict=True):
-        found = channel_statistics(x)
-        parts.append(_mean_square(found.mean - wanted.mean) + _mean_square(found.std - wanted.std))
+    for x, target in zip(features, statistics, strict=True):
+        own = channel_statistics(x)
+        parts.append(_mean_square(own.mean - target.mean) + _mean_square(own.std - target.std))
     return _weighted_sum(parts, weights)
 
 
 def gram_matrix(x: Tensor) -> Tensor:
     """Mean product of every two channels of `x` `(B, C, H, W)` over its positions, `(B, C, C)`.
 
-    The mean, not the sum, so that pictures of different sizes compare. Source: Gatys, Ecker and Bethge 2016, equation 3.
+    The mean, not the sum: it does not depend on the size of the picture. Source: Gatys, Ecker and Bethge 2016, equation 3.
     """
     flat = x.float().flatten(2)
     return flat @ flat.mT / flat.shape[2]
@@ -66,14 +66,14 @@ def total_variation(images: Tensor) -> Tensor:
 def consistency_loss(images: Tensor, shifted: Tensor, offset: tuple[int, int] = (0, 0)) -> Tensor:
     """Mean squared error where two results overlap: `shifted` begins `offset` = (down, right) pixels into `images`.
 
-    Both are `(B, C, H, W)`, of any H and W. An offset of (0, 0) compares two results of the same place, such as of a
-    picture and its noised copy. Raises AdainError where nothing overlaps.
+    Both are `(B, C, H, W)`, of any H and W. An offset of (0, 0) compares two results of the same place, such as those of a
+    picture and its noised copy. Raises AdainError if nothing overlaps.
     """
     (top, left), (mirrored_top, mirrored_left) = [max(0, o) for o in offset], [max(0, -o) for o in offset]
     images, shifted = images[:, :, top:, left:], shifted[:, :, mirrored_top:, mirrored_left:]
     height, width = (min(a, b) for a, b in zip(images.shape[2:], shifted.shape[2:], strict=True))
     if 0 in (height, width):
-        raise AdainError(f"nothing overlaps at the offset {offset}; give one smaller than the pictures.")
+        raise AdainError(f"nothing overlaps at the offset {offset}; give an offset smaller than the pictures.")
     return F.mse_loss(shifted[:, :, :height, :width].float(), images[:, :, :height, :width].float())
 
 

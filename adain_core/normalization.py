@@ -5,7 +5,7 @@ All compute `gamma * (x - mu) / sigma + beta`; they differ in where the statisti
 - `BatchNorm2d`: mu and sigma over the batch in training, population estimates at test time; learned gamma, beta.
 - `InstanceNorm2d`: mu and sigma of each sample, in training and at test time.
 - `ConditionalInstanceNorm2d`: the same, with one learned pair of gamma and beta for each of a fixed set of styles.
-- `AdaptiveInstanceNorm2d`: the same, with gamma and beta read off another input; nothing is learned.
+- `AdaptiveInstanceNorm2d`: the same; gamma and beta are the standard deviation and mean of another input, nothing is learned.
 """
 
 from __future__ import annotations

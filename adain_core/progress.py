@@ -1,6 +1,7 @@
-"""How far work is: the function that works tells it, and the one that is shown it is called, whatever lies between them.
+"""The progress of long work: the working function reports it by `tell`, and the callback given to `showing` receives it.
 
-This holds within a thread. Threads that are started to read ahead or to write tell nobody, and have nothing to tell.
+The functions between the two pass nothing on. The callback belongs to a thread; threads that read or write files report
+nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ _shown: ContextVar[Progress | None] = ContextVar("shown", default=None)
 def showing(progress: Progress) -> Iterator[None]:
     """Have `progress(done, total, pictures)` called before, between and after the parts of the work inside.
 
-    An exception from it ends the work. The count begins anew with each function that is called inside, for `stylize` with
-    its `transfer` and its `decode`, and where memory ran out.
+    An exception in it stops the work. The count begins anew with each function that is called inside (`stylize` calls
+    `transfer` and `decode`), and when work is tried again because the memory ran out.
     """
     token = _shown.set(progress)
     try:
@@ -31,16 +32,16 @@ def showing(progress: Progress) -> Iterator[None]:
 
 
 def tell(done: int, total: int, pictures: Tensor | None = None) -> None:
-    """Say how far the work is to the innermost `showing` around it, if there is one."""
+    """Report that `done` of `total` parts are done to the innermost `showing` around the work, if there is one."""
     if progress := _shown.get():
         progress(done, total, pictures)
 
 
 @contextlib.contextmanager
 def part_of(done: int, total: int, steps: int = 1) -> Iterator[None]:
-    """The work inside is the next `steps` of `total`, after `done`: what it tells is told so, and without its pictures.
+    """Count the work inside as the next `steps` of `total`, after `done` steps; its reports are scaled to this.
 
-    The last of these steps is done after the end, which is not told here.
+    They are passed on without pictures. The last of the steps counts as done only after the end; report it with `tell`.
     """
     progress = _shown.get()
 
@@ -53,7 +54,7 @@ def part_of(done: int, total: int, steps: int = 1) -> Iterator[None]:
 
 
 class Counter:
-    """Counts the steps of work, of which there are `total`, and tells how many are done, at first that none is."""
+    """Counts the steps of work, `total` of them, and reports how many are done, beginning with 0."""
 
     def __init__(self, total: int):
         self.done, self.total = 0, total
@@ -61,7 +62,7 @@ class Counter:
 
     @contextlib.contextmanager
     def part(self, steps: int = 1) -> Iterator[None]:
-        """The next `steps` are done inside, by work that may tell how far it is by itself."""
+        """Count the work inside as the next `steps`; it may report its own progress."""
         with part_of(self.done, self.total, steps):
             yield
         self.done += steps

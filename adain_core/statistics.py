@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .errors import AdainError
 
-EPS = 1e-5  # under the root, as in the paper's code
-PARTS = ("count", "mean", "m2")  # of `ChannelStatistics`
+EPS = 1e-5  # added to the variance under the root, as in the paper's code
+PARTS = ("count", "mean", "m2")  # the fields of `ChannelStatistics`
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class ChannelStatistics:
     def running(self, half_life: float, past: ChannelStatistics | None = None) -> ChannelStatistics:
         """Statistics smoothed along the batch: a sample's weight halves every `half_life` samples after it.
 
-        `past`, of batch 1, is the last of what this gave for the samples before. Raises AdainError for a half-life that is
-        not above 0.
+        `past`, of batch 1, is the last result for the samples before these. Raises AdainError for a half-life that is not
+        above 0.
         """
         check_half_life(half_life)
         decay = 0.5 ** (1.0 / half_life)
@@ -65,23 +65,23 @@ class ChannelStatistics:
         return ChannelStatistics.concatenate(smoothed)
 
     def map(self, function: Callable[..., Tensor], *others: ChannelStatistics) -> ChannelStatistics:
-        """`function` of the counts, of the means and of the M2, of these and of the others."""
+        """The statistics with `function` applied to each field: `function(self.count, *(other.count for others))`, ..."""
         return ChannelStatistics(*(function(*(getattr(each, part) for each in (self, *others))) for part in PARTS))
 
     def __getitem__(self, index: int) -> ChannelStatistics:
-        """One sample's, batch 1."""
+        """The statistics of one sample, batch 1."""
         return self.map(lambda part: part[[index]])
 
     @staticmethod
     def concatenate(parts: Sequence[ChannelStatistics]) -> ChannelStatistics:
-        """Parts side by side along the batch."""
+        """The statistics of all parts, one after the other along the batch."""
         return parts[0].map(lambda *tensors: torch.cat(tensors), *parts[1:])
 
 
 def channel_statistics(x: Tensor, weights: Tensor | None = None) -> ChannelStatistics:
     """Statistics of features `x` `(B, C, H, W)` over H and W, per sample and channel.
 
-    `weights` `(B or 1, 1, H, W)`, at least 0, count each position by its weight. 16-bit features are summed in float32.
+    `weights` `(B or 1, 1, H, W)`, at least 0, weigh the positions. 16-bit features are summed in float32.
     """
     x = _at_least_float32(x)
     if weights is None:
@@ -97,12 +97,12 @@ def channel_statistics(x: Tensor, weights: Tensor | None = None) -> ChannelStati
 
 
 def level_tensors(levels: Sequence[ChannelStatistics], prefix: str = "") -> dict[str, Tensor]:
-    """The statistics of levels as files hold them: `level.{i}.count`, `.mean` and `.m2`, behind the prefix."""
+    """The statistics of levels as tensors for a file: `level.{i}.count`, `.mean` and `.m2`, after the prefix."""
     return {f"{prefix}level.{i}.{name}": getattr(level, name) for i, level in enumerate(levels) for name in PARTS}
 
 
 def levels_of(tensors: Mapping[str, Tensor], prefix: str = "") -> list[ChannelStatistics]:
-    """The statistics that `level_tensors` put there. Raises KeyError where a part of one is missing."""
+    """The statistics that `level_tensors` stored in `tensors`. Raises KeyError if a field of one is missing."""
     levels = []
     while (level := f"{prefix}level.{len(levels)}") + ".mean" in tensors:
         levels.append(ChannelStatistics(*(tensors[f"{level}.{name}"] for name in PARTS)))

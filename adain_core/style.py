@@ -22,12 +22,12 @@ from .tiling import measure_in_memory
 
 FORMAT = "adain-style-1"
 MASK_SIDE = 512  # masks are stored at most this large
-LARGEST = 1e6  # of means and deviations; activations of networks that work are far below
+LARGEST = 1e6  # mean or deviation; the activations of working networks are far smaller
 
 
 @dataclass(frozen=True)
 class Component:
-    """One style of a mix: `weight` `(B,)`, statistics of each level, and where it applies, `(B or 1, 1, H, W)` or None."""
+    """One style of a mix: its `weight` `(B,)`, the statistics of each level, and its `mask` `(B or 1, 1, H, W)`, or None."""
 
     weight: Tensor
     levels: tuple[ChannelStatistics, ...]
@@ -40,9 +40,9 @@ class Component:
 
 @dataclass(frozen=True)
 class Style:
-    """What AdaIN needs of one or more style pictures, made by `encode_style`, `mix_styles` or `load_style`.
+    """One or more style pictures as statistics for AdaIN, made by `encode_style`, `mix_styles` or `load_style`.
 
-    `encoder_fingerprint` and `encoder_name` say by which encoder; `thumbnail` is a small JPEG; `source` and `licence`
+    `encoder_fingerprint` and `encoder_name` identify its encoder; `thumbnail` is a small JPEG; `source` and `licence`
     belong to the picture. A style with a batch above 1 has one style for each content.
     """
 
@@ -61,8 +61,8 @@ class Style:
     def masked(self, mask: Tensor) -> Style:
         """The style confined to `mask`, `(H, W)` or `(B, 1, H, W)` in [0, 1], of any size; masks of masks multiply.
 
-        Raises AdainError for a mask of another shape or range, or one that is zero everywhere, and for masks that are not as
-        many as the styles where both are several.
+        Raises AdainError for a mask of another shape or range, or one that is zero everywhere, and if there are several masks
+        and several styles, but not the same number.
         """
         mask = check_mask(mask)
         if 1 not in (len(mask), self.batch) and len(mask) != self.batch:
@@ -80,7 +80,7 @@ class Style:
         return self._map(lambda tensor: tensor.to(device))
 
     def select(self, indices: Tensor) -> Style:
-        """Those styles of a batch, in that order."""
+        """The styles of the batch with these indices, in this order."""
         return self._map(lambda tensor: tensor if len(tensor) == 1 else tensor[indices])
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Style:
@@ -91,7 +91,7 @@ class Style:
         return dataclasses.replace(self, components=tuple(map(change, self.components)))
 
     def save(self, path: str | Path) -> None:
-        """Write a style file (safetensors), beside `path` first and then renamed."""
+        """Write a style file (safetensors): a temporary file beside `path`, then renamed."""
         path = Path(path)
         metadata = {
             "format": FORMAT,
@@ -103,13 +103,13 @@ class Style:
             "source": self.source,
             "licence": self.licence,
         }
-        # on Linux the name of a file, and so of a style, may be any bytes
+        # on Linux a file name, and so the name of a style, may be any bytes
         metadata = {key: text.encode(errors="replace").decode() for key, text in metadata.items()}
         with replacing(path) as temporary:
             temporary.write_bytes(save(self.tensors(), metadata))
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a style file holds, by name; masks with 8 bits."""
+        """The tensors of a style file by name; masks have 8 bits."""
         tensors = {}
         for k, component in enumerate(self.components):
             tensors[f"component.{k}.weight"] = component.weight
@@ -122,10 +122,10 @@ class Style:
 
 
 def load_style(path: str | Path) -> Style:
-    """Read a style file. Raises FileNotFoundError, or AdainError where it is no style file or damaged."""
+    """Read a style file. Raises FileNotFoundError, or AdainError if it is damaged or not a style file."""
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
-        raise AdainError(f"{path} is no style file of this format ({FORMAT}); make one with `adain style make`.")
+        raise AdainError(f"{path} is not a style file of this format ({FORMAT}); make one with `adain style make`.")
     components = []
     try:
         while f"component.{len(components)}.weight" in tensors:
@@ -133,7 +133,7 @@ def load_style(path: str | Path) -> Style:
             levels = tuple(level.map(_numbers) for level in levels_of(tensors, f"{prefix}."))
             mask = tensors.get(f"{prefix}.mask")
             if mask is not None and (mask.dtype != torch.uint8 or 0 in mask.shape):
-                raise AdainError("its mask is none")
+                raise AdainError("its mask does not hold 8-bit numbers")
             mask = None if mask is None else mask.float() / 255
             components.append(Component(_numbers(tensors[f"{prefix}.weight"]), levels, mask))
         _check_components(components)
@@ -145,11 +145,11 @@ def load_style(path: str | Path) -> Style:
 
 
 def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None) -> Style:
-    """The style of pictures `images` `(B, 3, H, W)`, or `(B, 4, H, W)` whose transparent parts do not count, in [0, 1].
+    """The style of pictures `images` `(B, 3, H, W)`, or `(B, 4, H, W)` without their transparent parts, in [0, 1].
 
-    `size`: smallest side in pixels they are resized to, which sets the scale of the strokes; 0 keeps their own.
+    `size`: the smallest side in pixels that they are resized to, which sets the scale of the strokes; 0 keeps their size.
     `combine`: "pool", one style from all pictures' pixels, or "each", one per picture. `mask`, `(H, W)` or
-    `(B, 1, H, W)` in [0, 1]: which part of the pictures counts. Raises AdainError for anything else.
+    `(B, 1, H, W)` in [0, 1]: the part of the pictures that counts. Raises AdainError for other values.
     """
     if combine not in ("pool", "each"):
         raise AdainError(f'combine is {combine!r}; choose "pool" (one style) or "each" (one per picture).')
@@ -162,18 +162,18 @@ def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str
         opaque = images[:, 3:].float().clamp(0, 1).cpu()
         mask = opaque if mask is None else opaque * resize_mask(mask.cpu(), opaque.shape[2:])
     if mask is not None:
-        seen = mask.flatten(1).any(1)
-        if not (seen.any() if combine == "pool" else seen.all()):
-            raise AdainError("a style picture is transparent or masked everywhere; leave it out, or let a part of it count.")
+        visible = mask.flatten(1).any(1)
+        if not (visible.any() if combine == "pool" else visible.all()):
+            raise AdainError("a style picture is transparent or masked everywhere; leave it out, or paint its mask.")
     pictures = resize(images[:, :3], size)
-    found = measure_in_memory(encoder, pictures, [] if mask is None else [mask.cpu()])
-    levels = [level[-1].pool() if combine == "pool" else level[-1] for level in found]
+    measured = measure_in_memory(encoder, pictures, [] if mask is None else [mask.cpu()])
+    levels = [level[-1].pool() if combine == "pool" else level[-1] for level in measured]
     weight = torch.ones(levels[0].batch, dtype=torch.float32)
     return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail_jpeg(images[:1]))
 
 
 def pool_styles(styles: Sequence[Style]) -> Style:
-    """One style from the pixels of several single ones, which were made by one encoder and are neither mixed nor masked.
+    """One style from the pixels of several styles, which are of one encoder and neither mixed nor masked.
 
     Where `encode_style` pools pictures of one size, this pools pictures of any size.
     """
@@ -201,7 +201,7 @@ def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None
     batches = sorted({*map(len, weights), *(style.batch for style in styles)} - {1})
     if len(batches) > 1:
         raise AdainError(
-            f"styles or weights for {batches[0]} and {batches[1]} pictures cannot be mixed; the numbers must agree or be 1."
+            f"styles or weights for {batches[0]} and {batches[1]} pictures cannot be mixed; give equal numbers, or 1."
         )
     table = torch.stack(torch.broadcast_tensors(*weights))
     total = table.sum(0)
@@ -226,10 +226,10 @@ def check_levels(style: Style, encoder: Encoder) -> None:
 
 
 def check_same_encoder(style: Style, fingerprint: str, name: str, what: str) -> None:
-    """Raise AdainError unless `style` was made by the encoder with this fingerprint."""
+    """Raise AdainError unless `style` was made by the encoder with this fingerprint and name; the error calls it `what`."""
     if style.encoder_fingerprint != fingerprint:
         raise AdainError(
-            f"the style was made by the encoder {style.encoder_name!r}, {what} is of {name!r};"
+            f"the style was made by the encoder {style.encoder_name!r}, {what} by {name!r};"
             f" encode the style again with {name!r}."
         )
 
@@ -237,13 +237,13 @@ def check_same_encoder(style: Style, fingerprint: str, name: str, what: str) -> 
 def _numbers(tensor: Tensor) -> Tensor:
     """A tensor of a style file in float32."""
     if tensor.dtype not in DTYPES:
-        raise AdainError("its statistics are not finite numbers")
+        raise AdainError("its statistics are not floating-point numbers")
     return tensor.float()
 
 
 def _check_components(components: list[Component]) -> None:
     if not components:
-        raise AdainError("it holds no component")
+        raise AdainError("it holds no styles")
     shapes = [tuple(level.mean.shape[1:]) for level in components[0].levels]
     for component in components:
         tensors = [component.weight] + [t for level in component.levels for t in (level.count, level.mean, level.m2)]

@@ -1,4 +1,4 @@
-"""The whole way from pictures to picture: encode, transfer, decode."""
+"""From content and style to the stylised picture: encode, transfer, decode."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CONTENT_STATISTICS = ("image", "batch", "running", "region")
 
 @dataclass(frozen=True)
 class Features:
-    """Stylised features of `count` pictures on their way to a decoder, given by `transfer`.
+    """Stylised features of `count` pictures for a decoder, made by `transfer`.
 
-    `strides`: those of the encoder's levels, shallow first. `size`: the content's H and W. `alpha_channel`: the content's,
-    `(B, 1, H, W)`, or None. `device`: where the content lies, and the picture will. `encoder_fingerprint` and `encoder_name`
-    say which decoder can read them. `content_statistics`: for each level, what the content was normalised by where no region
-    has its own.
+    `strides`: the strides of the encoder's levels, shallow first. `size`: the content's H and W. `alpha_channel`: the
+    content's, `(B, 1, H, W)`, or None. `device`: the content's and the result's. `encoder_fingerprint` and `encoder_name`: the
+    decoder must belong to this encoder. `content_statistics`: for each level, the statistics that the content was normalised
+    by; regions with their own statistics are left out.
     """
 
     strides: tuple[int, ...]
@@ -43,13 +43,13 @@ class Features:
     content_statistics: tuple[ChannelStatistics, ...]
 
     def window(self, pictures: slice, window: Window) -> list[Tensor]:
-        """The levels of some of the pictures in a window."""
+        """The levels, shallow first, of the `pictures` of the batch inside a window."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class ComputedFeatures(Features):
-    """Features at hand: `levels`, one `(B, C, h, w)` for each, shallow first."""
+    """Features in memory: `levels`, a tensor `(B, C, h, w)` each, shallow first."""
 
     levels: tuple[Tensor, ...]
 
@@ -59,7 +59,7 @@ class ComputedFeatures(Features):
 
 @dataclass(frozen=True)
 class DeferredFeatures(Features):
-    """Features that would not fit the memory: computed from the content, part by part, when they are decoded."""
+    """Features too large for the memory: they are computed from the content part by part while they are decoded."""
 
     content: Pictures
     encoder: Encoder
@@ -84,12 +84,12 @@ def transfer(
 
     `alpha` in [0, 1] is the strength of the style. `content_statistics`: "image" per picture, "batch" pooled over the
     batch, "running" smoothed along it so that a picture's weight halves every `half_life` pictures, "region" inside the
-    mask of each style. `tile`: the side in pixels of the tiles that are worked on one after the other, which changes the
-    memory it takes but not the result; None chooses by the free memory, 0 never tiles. Raises AdainError for anything else,
-    for pixels that are not finite and for another encoder's style.
+    mask of each style. `tile`: the side in pixels of the tiles that are computed one after the other; it changes the
+    memory needed, not the result; None chooses by the free memory, 0 never tiles. Raises AdainError for other values, for
+    pixels that are not finite and for a style of another encoder.
 
     With masks, at each position: `t = (1 - c) x + c sum_k a_k adain_k`, `a_k = w_k m_k / sum_j w_j m_j`,
-    `c = min(1, sum_j m_j)`, where a style without a mask has m = 1.
+    `c = min(1, sum_j m_j)`; m = 1 for a style without a mask.
     """
     return transfer_part(encoder, content, style, alpha, content_statistics, half_life, tile)
 
@@ -102,12 +102,12 @@ def transfer_part(
     content_statistics: str,
     half_life: float,
     tile: int | None,
-    known: Sequence[ChannelStatistics] = (),
+    clip_statistics: Sequence[ChannelStatistics] = (),
 ) -> Features:
-    """`transfer` of a part of a clip, whose statistics are `known` in part.
+    """`transfer` of a part of a clip, given the `clip_statistics`, of batch 1 for each level.
 
-    They are of batch 1 for each level: for "batch" the whole clip's, for "running" the last of the `content_statistics` of
-    the part before. `content` may also be pictures that are read in parts.
+    For "batch" they are those of the whole clip, for "running" the last of the `content_statistics` of the part before.
+    `content` may also be pictures that are read in parts.
     """
     check_options(encoder, style, alpha, content_statistics, half_life)
     if isinstance(content, Tensor):
@@ -115,43 +115,43 @@ def transfer_part(
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         raise AdainError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
     sample = next(encoder.parameters())
-    style = style.to("cpu")  # with its masks, which may be a clip's; parts of them go to the device when they are due
+    style = style.to("cpu")  # its masks may be as large as a clip; parts of them go to the device when they are needed
     (height, width), count = content.shape[2:], max(len(content), style.batch)
     size = height, width
     rgb, alpha_channel, device = content, None, torch.device("cpu")
     regional = content_statistics == "region"
     regions = [component.mask for component in style.components if regional and component.mask is not None]
-    if isinstance(content, Tensor):  # what is read in parts is of bytes, on the CPU, and has no alpha
+    if isinstance(content, Tensor):  # pictures that are read in parts are on the CPU, finite and without alpha
         rgb, device = content[:, :3], content.device
         if content.shape[1] == 4:
             alpha_channel = content[:, 3:].expand(count, -1, -1, -1)
         if regional:
-            rgb = rgb.expand(count, -1, -1, -1)  # one content has statistics of its own inside each of many masks
+            rgb = rgb.expand(count, -1, -1, -1)  # one content has different statistics inside each mask
     strides = tuple(level.stride for level in encoder.levels)
 
     def work(attempt: Plan) -> Features:
         windows = attempt.windows(size, strides[-1])
-        whole = len(windows) == 1 and _fits(encoder, count, size)
-        pooled = known if content_statistics == "batch" else ()
-        if whole or not pooled:
-            found, levels = measure(encoder, rgb, regions, attempt, keep=whole)
+        keep = len(windows) == 1 and _fits(encoder, count, size)
+        pooled = clip_statistics if content_statistics == "batch" else ()
+        if keep or not pooled:
+            measured, levels = measure(encoder, rgb, regions, attempt, keep)
         if pooled:
-            found = [[statistics] for statistics in pooled]
-        for parts, past in itertools.zip_longest(found, known):
+            measured = [[statistics] for statistics in pooled]
+        for parts, past in itertools.zip_longest(measured, clip_statistics):
             if content_statistics == "batch":
                 parts[0] = parts[0].pool()
             elif content_statistics == "running":
                 parts[0] = parts[0].running(half_life, past)
         maps = tuple(
             affine_map(style.components, level, parts, grid(size, stride), alpha, regional)
-            for level, (parts, stride) in enumerate(zip(found, strides, strict=True))
+            for level, (parts, stride) in enumerate(zip(measured, strides, strict=True))
         )
-        statistics = tuple(parts[0] for parts in found)
+        statistics = tuple(parts[0] for parts in measured)
         common = (strides, count, size, alpha_channel, device, encoder.fingerprint, encoder.name, statistics)
-        if not whole:
+        if not keep:
             return DeferredFeatures(*common, rgb, encoder, maps)
         everything = slice(0, count)
-        # each level is let go as soon as it is mapped
+        # each level is freed as soon as it is mapped
         mapped = (m(levels.pop(0), everything, windows[0], stride) for m, stride in zip(maps, strides, strict=True))
         return ComputedFeatures(*common, tuple(mapped))
 
@@ -165,8 +165,9 @@ def decode(
     """The picture of `features`, `(B, 3, H, W)` in [0, 1], or `(B, 4, H, W)` if the content had alpha; float32.
 
     H and W are exactly the content's, and it lies on the content's device. `tile` is as in `transfer`. `texture` in [0, 1]
-    is the strength of what a decoder paints flat areas with, drawn under `seed`; with 0, as clips want it, nothing stays
-    behind on the screen while the picture moves. Raises AdainError if the decoder belongs to another encoder.
+    is the strength of the texture, drawn under `seed`, that a decoder paints flat areas with. Use 0 for clips: the texture
+    does not move with the picture. Raises AdainError if the decoder belongs to another encoder, and for a texture out of
+    range.
     """
     shape = (features.count, 3, *features.size)
     images = torch.empty(shape, dtype=torch.float32, device=features.device, memory_format=torch.channels_last)
@@ -179,7 +180,7 @@ def decode(
 def decode_into(
     images: Pictures, decoder: Decoder, features: Features, tile: int | None, texture: float = 1.0, seed: int = 0
 ) -> None:
-    """`decode` without alpha into what takes the pictures `(B, 3, H, W)` tile by tile; errors are the same."""
+    """`decode`, without alpha, into `images` `(B, 3, H, W)`, tile by tile. Raises the errors of `decode`."""
     check_decoder(decoder, features.encoder_fingerprint, features.encoder_name)
     check_texture(texture)
     sample, size = next(decoder.parameters()), features.size
@@ -214,16 +215,16 @@ def stylize(
     texture: float = 1.0,
     seed: int = 0,
 ) -> Tensor:
-    """`decode(decoder, transfer(encoder, ...))`, whose arguments and errors it has: the content's pictures in the style.
+    """The content's pictures in the style: `decode(decoder, transfer(encoder, ...))`, with their arguments and errors.
 
-    They are float32 `(N, 3, H, W)` in [0, 1], `(N, 4, H, W)` if the content has alpha, of exactly its H and W.
+    The result is float32 `(N, 3, H, W)` in [0, 1], `(N, 4, H, W)` if the content has alpha, of exactly its H and W.
     """
     return decode(decoder, transfer(encoder, content, style, alpha, content_statistics, half_life, tile), tile, texture, seed)
 
 
 def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str, half_life: float) -> None:
-    """Raise AdainError where `transfer` could not do this with any content."""
-    check_same_encoder(style, encoder.fingerprint, encoder.name, "the content's encoder")
+    """Raise the errors of `transfer` that do not depend on the content."""
+    check_same_encoder(style, encoder.fingerprint, encoder.name, "the content's features")
     check_levels(style, encoder)
     check_alpha(alpha)
     check_half_life(half_life)
@@ -240,7 +241,7 @@ def check_texture(texture: float) -> None:
 
 
 def check_decoder(decoder: Decoder, fingerprint: str, name: str) -> None:
-    """Raise AdainError unless `decoder` reads the features of the encoder of that fingerprint and name."""
+    """Raise AdainError unless `decoder` reads the features of the encoder with this fingerprint and name."""
     if decoder.encoder_fingerprint != fingerprint:
         raise AdainError(
             f"the decoder {decoder.name!r} reads the encoder {decoder.encoder_name!r}, the features are of"
@@ -249,7 +250,7 @@ def check_decoder(decoder: Decoder, fingerprint: str, name: str) -> None:
 
 
 def _fits(encoder: Encoder, count: int, size: tuple[int, int]) -> bool:
-    """Whether the features of `count` pictures take little of the free memory; while they are made it is three times that."""
+    """Whether the features of `count` pictures fit the free memory easily; computing them takes three times their size."""
     sample = next(encoder.parameters())
     values = sum(level.channels / level.stride**2 for level in encoder.levels)
     return count * size[0] * size[1] * values * sample.element_size() < free_memory(sample.device) / 16

@@ -1,7 +1,8 @@
-"""Exact streaming: a picture in tiles with enough around each that they fit together as if it had been worked on whole.
+"""Exact streaming: a picture is computed in tiles, with the same result as in one piece.
 
-A convolution sees a little beyond its own position, and so does a network: its halo. A tile that is computed with its halo,
-and then cut, has the whole picture's values; padding happens at the picture's true borders alone.
+The result of a convolution at a position depends on pixels around it; how far these reach is a network's halo. A tile is
+computed together with its halo and then cropped, and so has the values of the whole picture; padding happens only at the
+picture's true borders.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from .progress import tell
 from .statistics import ChannelStatistics, channel_statistics
 
 SMALLEST_TILE = 64
-# Input, padded input, output and the convolution's work space are alive at once.
+# In memory at once: the input, the padded input, the output and the convolution's work space.
 COPIES = 4
 Result = TypeVar("Result")
 
 
 class Pictures(Protocol):
-    """Pictures `(B, 3, H, W)` of which parts are read or written: a tensor, or what keeps them elsewhere."""
+    """Pictures `(B, 3, H, W)` that are read or written in parts: a tensor, or for example a file."""
 
     shape: torch.Size
 
@@ -56,11 +57,11 @@ class Window:
         )
 
     def positions(self, stride: int) -> tuple[slice, slice]:
-        """Rows and columns of the features of `stride` that it covers."""
+        """The rows and columns of the features of this `stride` that the window covers."""
         return slice(self.top // stride, -(-self.bottom // stride)), slice(self.left // stride, -(-self.right // stride))
 
     def inside(self, outer: Window, stride: int) -> tuple[slice, slice]:
-        """Its rows and columns among the features, of `stride`, of the window `outer` around it."""
+        """The window's rows and columns in the features, of this `stride`, of the larger window `outer`."""
         rows, columns = self.positions(stride)
         top, left = outer.top // stride, outer.left // stride
         return slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
@@ -68,13 +69,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is worked on at once: `pictures` of a batch, in tiles of `side` pixels."""
+    """How much is computed at once: `pictures` of a batch, in tiles of `side` pixels."""
 
     pictures: int
     side: int
 
     def smaller(self) -> Plan | None:
-        """Half as many pictures, else tiles of half the side; None where that would be too small to be worth it."""
+        """Half as many pictures, or for one picture tiles of half the side; None if these would be below `SMALLEST_TILE`."""
         if self.pictures > 1:
             return Plan(self.pictures // 2, self.side)
         return Plan(1, self.side // 2) if self.side >= 2 * SMALLEST_TILE else None
@@ -94,10 +95,10 @@ class Plan:
 
 
 def plan(tile: int | None, count: int, size: Sequence[int], halo: int, values_per_pixel: float, sample: Tensor) -> Plan:
-    """How a batch of `count` pictures of `size` is worked on, on the device and in the number type of `sample`.
+    """The plan for a batch of `count` pictures of `size`, on the device and in the number type of `sample`.
 
-    `tile`: None takes the largest that half of the free memory has room for, 0 the whole picture, else a side in pixels.
-    `values_per_pixel` are the network's at its widest. Raises AdainError for a tile that is too small.
+    `tile`: a side in pixels; None takes the largest tile that fits half of the free memory, 0 the whole picture.
+    `values_per_pixel`: see `Network`. Raises AdainError for a tile that is too small.
     """
     check_tile(tile)
     room = free_memory(sample.device) / 2 / (values_per_pixel * COPIES * sample.element_size())
@@ -105,7 +106,7 @@ def plan(tile: int | None, count: int, size: Sequence[int], halo: int, values_pe
     if tile is None and size[0] * size[1] > room:
         side = max(SMALLEST_TILE, (int(room**0.5) - 2 * halo) // SMALLEST_TILE * SMALLEST_TILE)
     if sample.device.type == "cpu":
-        return Plan(1, side)  # several pictures at once are no faster there
+        return Plan(1, side)  # on a CPU several pictures at once are not faster
     height, width = (min(length, side + 2 * halo) for length in size)
     return Plan(max(1, min(count, int(room // (height * width)))), side)
 
@@ -117,7 +118,10 @@ def check_tile(tile: int | None) -> None:
 
 
 def run_in_memory(work: Callable[[Plan], Result], attempt: Plan) -> Result:
-    """`work(plan)`, again with a smaller plan each time that memory runs out; at the smallest the error is raised."""
+    """The result of `work(plan)`; each time the memory runs out, work begins anew with a smaller plan.
+
+    Raises the error of the smallest plan.
+    """
     while True:
         try:
             return work(attempt)
@@ -125,13 +129,13 @@ def run_in_memory(work: Callable[[Plan], Result], attempt: Plan) -> Result:
             smaller = attempt.smaller() if is_out_of_memory(error) else None
             if smaller is None:
                 raise
-        # outside of the handler, which keeps the tensors of the failed attempt alive
+        # outside of the `except` block, which keeps the tensors of the failed attempt alive
         release_memory()
         attempt = smaller
 
 
 def encode_window(encoder: Encoder, pictures: Pictures, part: slice, window: Window) -> list[Tensor]:
-    """The encoder's levels of a part of `pictures` `(B, 3, H, W)` in the window, as they are in the levels of the whole."""
+    """The encoder's levels of a `part` of `pictures` `(B, 3, H, W)` in the window, equal to those of whole pictures there."""
     stride = encoder.levels[-1].stride
     outer = window.grow(encoder.halo, stride, pictures.shape[2:])
     device = next(encoder.parameters()).device
@@ -147,39 +151,39 @@ def grid(size: Sequence[int], stride: int) -> list[int]:
 def measure(
     encoder: Encoder, pictures: Pictures, masks: Sequence[Tensor], attempt: Plan, keep: bool = False
 ) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
-    """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of the whole, then by each of the `masks`.
+    """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of whole pictures, then of each of the `masks`.
 
-    They are on the CPU. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, for a plan of one window, the levels are
-    given back as well.
+    They are on the CPU. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, which needs a plan of one window, also returns
+    the levels.
     """
     size = pictures.shape[2:]
     weights = [[None, *(resize_mask(mask, grid(size, level.stride)) for mask in masks)] for level in encoder.levels]
     windows, parts = attempt.windows(size, encoder.levels[-1].stride), list(attempt.parts(len(pictures)))
     steps = itertools.count()
     tell(next(steps), len(parts) * len(windows))
-    measured, kept = [], []
+    measured, kept_levels = [], []
     for part in parts:
-        found = []
+        merged = []
         for window in windows:
             levels = encode_window(encoder, pictures, part, window)
-            here = [
+            of_window = [
                 _statistics(x, mask, part, window.positions(level.stride))
-                for x, masks_here, level in zip(levels, weights, encoder.levels, strict=True)
-                for mask in masks_here
+                for x, level_masks, level in zip(levels, weights, encoder.levels, strict=True)
+                for mask in level_masks
             ]
-            found = [a.merge(b) for a, b in zip(found, here, strict=True)] if found else here
+            merged = [a.merge(b) for a, b in zip(merged, of_window, strict=True)] if merged else of_window
             tell(next(steps), len(parts) * len(windows))
-        measured.append([statistics.map(Tensor.cpu) for statistics in found])
+        measured.append([statistics.map(Tensor.cpu) for statistics in merged])
         if keep:
-            kept.append(levels)
+            kept_levels.append(levels)
     flat = iter([ChannelStatistics.concatenate(batch) for batch in zip(*measured, strict=True)])
-    return [[next(flat) for _ in level] for level in weights], [torch.cat(level) for level in zip(*kept, strict=True)]
+    return [[next(flat) for _ in level] for level in weights], [torch.cat(level) for level in zip(*kept_levels, strict=True)]
 
 
 def measure_in_memory(
     encoder: Encoder, pictures: Tensor, masks: Sequence[Tensor] = (), tile: int | None = None
 ) -> list[list[ChannelStatistics]]:
-    """What `measure` finds, in parts that fit the memory; `tile` is as in `plan`."""
+    """The statistics of `measure`, computed in parts that fit the memory; `tile` is as in `plan`."""
     sample = next(encoder.parameters())
     attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, sample)
     with torch.no_grad(), exact_float32():

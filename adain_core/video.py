@@ -1,4 +1,4 @@
-"""Video files in and out, through PyAV, which is an extra and is imported when it is first needed."""
+"""Reading and writing video files with PyAV, an optional dependency that is imported when it is first needed."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# For each container that is written: the encoder and what it is told. Pictures that refer to later ones (bf) would give
-# the parts of a clip times of decoding that overlap; force-cfr has the average rate written, not the time base.
+# For each container: the encoder and its options. bf=0: frames that refer to later ones would make the decoding times of a
+# clip's parts overlap. force-cfr: the file states the average frame rate, not the time base.
 H264 = ("libx264", {"crf": "17", "preset": "fast", "bf": "0", "x264-params": "force-cfr=1"})
 VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"})
 SAVE_FORMATS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264, ".webm": VP9}
 VIDEO_EXTENSIONS = frozenset({*SAVE_FORMATS, ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv"})
-PART = ".mp4"  # of the parts that are joined at the end: it holds each of these codecs, and times exactly
-BT709 = 1  # the same number in FFmpeg's lists of colour spaces, primaries and transfers
+PART = ".mp4"  # the format of the parts that are joined at the end: it can hold each of these codecs, and exact times
+BT709 = 1  # FFmpeg has the same number for its colour space, primaries and transfer
 LIMITED_RANGE = 1  # 8-bit luma from 16 to 235
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture `(1, 3 or 4, H, W)` in [0, 1] of a clip, and when it is shown, in the clip's `time_base`."""
+    """A picture `(1, 3 or 4, H, W)` in [0, 1] of a clip, and the time at which it is shown, in units of the `time_base`."""
 
     picture: Tensor
     time: int
@@ -50,22 +50,22 @@ class Frame:
 class Video:
     """A video file, by its path or as bytes in memory, whose frames are read one after the other.
 
-    `start` and `duration` in seconds cut it; a duration of 0 goes to the end. `size` is the upright frames' H and W,
-    `aspect` their pixels' width to height, `rate` their average number in a second, `time_base` the unit of their times in
-    seconds, `step` the usual one between two, `len` how many there are by what the file says. Raises FileNotFoundError, or
-    AdainError where the file is no video or PyAV is not installed.
+    `start` and `duration` in seconds select a part; a duration of 0 goes to the end. `size` is the upright frames' H and W,
+    `aspect` their pixels' width to height, `rate` their average number per second, `time_base` the unit of their times in
+    seconds, `step` the usual time between two frames in that unit, `len` their number as the file states it. Raises
+    FileNotFoundError, or AdainError if the file is not a video or PyAV is not installed.
     """
 
-    multiple = 2  # of which resized frames' sides are: some players show no colours in full
+    multiple = 2  # resized frames have even sides: some players cannot show colours in full resolution
 
     def __init__(self, source: str | Path | io.BytesIO, start: float = 0.0, duration: float = 0.0):
         self.source, self.name = source, "the video" if isinstance(source, io.BytesIO) else str(source)
         self.start, self.duration = Fraction(start), Fraction(duration)
         with self._open() as container:
-            stream = container.streams.best("video")  # not a cover
+            stream = container.streams.best("video")  # not a cover picture
             self.rate, self.time_base = stream.average_rate or stream.guessed_rate or Fraction(25), stream.time_base
             self.step = max(1, round(1 / self.rate / self.time_base))
-            # files may start later than at 0, their sound too
+            # a file may start later than at 0, and its sound too
             self.offset = self.start or Fraction(container.start_time or 0, _av().time_base)
             self.count = stream.frames
             if not self.count or start or duration:
@@ -73,12 +73,12 @@ class Video:
             self.aspect = stream.sample_aspect_ratio or Fraction(1)
         first = next(self.frames(), None)
         if first is None:
-            raise AdainError(f"{self.name} holds no frames; give another video, or another part of it.")
+            raise AdainError(f"{self.name} holds no frames; give another video, or another part of this one.")
         self.size = tuple(first.picture.shape[2:])
 
     @property
     def version(self) -> tuple:
-        """What differs for another video, and once this one's file has changed."""
+        """Identifies this part of this video; differs after a change of the file."""
         if isinstance(self.source, io.BytesIO):
             return hashlib.sha256(self.source.getbuffer()).hexdigest(), self.start, self.duration
         return version(self.source), self.start, self.duration
@@ -87,9 +87,9 @@ class Video:
         return self.count
 
     def frames(self, skip: int = 0) -> Iterator[Frame]:
-        """The frames after the first `skip`, upright, float32 sRGB `(1, 3, H, W)`; times start at 0 and always rise."""
+        """The frames after the first `skip`, upright, float32 sRGB `(1, 3, H, W)`; times start at 0 and always increase."""
         with self._open() as container:
-            stream = container.streams.best("video")  # not a cover
+            stream = container.streams.best("video")  # not a cover picture
             stream.thread_type = "AUTO"
             if self.start:
                 container.seek(int(self.start / self.time_base), stream=stream)
@@ -103,19 +103,19 @@ class Video:
                 if skip > 0:
                     skip -= 1
                     continue
-                # older PyAV heeds the frame's colour space where another is asked for; which one is nothing to RGB
+                # older PyAV uses the frame's colour space only if a target is given; RGB is the same for every target
                 pixels = frame.reformat(format="rgb24", dst_colorspace="ITU601").to_ndarray()
                 pixels = np.rot90(pixels, frame.rotation // 90)
                 picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255)
                 yield Frame(picture, last)
 
     def sound(self, output: av.container.OutputContainer) -> Iterator[av.Packet]:
-        """Add the sound to `output`, and give its packets: copied where such a file takes them, else encoded anew."""
+        """Add the sound to `output`, and yield its packets: copied if the file format allows it, else encoded anew."""
         original = self._open()
         streams = {}
         for stream in original.streams.audio:
             count, layout = stream.layout.nb_channels, stream.layout.name
-            if layout == f"{count} channels":  # AVI and WMV do not say which; encoders and MP4 want the usual ones named
+            if layout == f"{count} channels":  # AVI and WMV do not name it; encoders and MP4 need a name
                 layout = f"{count}c"
             if _takes(output, stream):
                 streams[stream] = output.add_stream_from_template(stream, opaque=True, layout=layout), False
@@ -130,18 +130,18 @@ class Video:
             for packet in self._demux(original, *streams) if streams else ():
                 target, encode = streams[packet.stream]
                 if encode:
-                    kept = [frame for frame in self._decode(packet) if self._within(frame.pts, frame.time_base)]
-                    for frame in kept:
+                    frames = [frame for frame in self._decode(packet) if self._within(frame.pts, frame.time_base)]
+                    for frame in frames:
                         if frame.pts is not None:
                             frame.pts -= round(self.offset / frame.time_base)
-                    # the packet at the end of a stream is empty, and so ends the encoding
+                    # the last packet of a stream is empty: None then ends the encoding
                     end = [] if packet.size or packet.dts is not None else [None]
                     try:
-                        packets = [p for frame in [*kept, *end] for p in target.encode(frame)]
+                        packets = [p for frame in [*frames, *end] for p in target.encode(frame)]
                     except _av().FFmpegError as error:
                         raise AdainError(
                             f"the sound of {self.name} cannot be encoded by {target.codec_context.name} ({error.strerror});"
-                            " write another format, or take the sound out."
+                            " write another format, or remove the sound."
                         ) from None
                 elif packet.dts is not None and self._within(packet.pts, packet.time_base):
                     _shift(packet, -self.offset)
@@ -152,7 +152,7 @@ class Video:
                 yield from packets
 
     def _within(self, time: int | None, time_base: Fraction) -> bool:
-        """Whether something of that time belongs to the part there is to read."""
+        """Whether a packet or frame of this time belongs to the selected part."""
         if time is None:
             return not self.start
         seconds = time * time_base - self.start
@@ -162,26 +162,26 @@ class Video:
         try:
             yield from container.demux(*streams)
         except _av().FFmpegError as error:
-            raise AdainError(f"{self.name} is damaged and cannot be read on ({error}).") from None
+            raise AdainError(f"{self.name} is damaged and cannot be read to its end ({error}); repair or replace it.") from None
 
     def _decode(self, packet: av.Packet) -> Iterable[Any]:  # frames of pictures or of sound
         try:
             return packet.decode()
         except _av().FFmpegError as error:
-            log.warning("%s is damaged at tick %s; that is left out (%s)", self.name, packet.pts, error)
+            log.warning("%s is damaged at time %s; the damaged packet is left out (%s)", self.name, packet.pts, error)
             return ()
 
     def _open(self) -> av.container.InputContainer:
         if isinstance(self.source, io.BytesIO):
             self.source.seek(0)
         elif not Path(self.source).is_file():
-            raise FileNotFoundError(f"there is no file {self.source}.")
+            raise FileNotFoundError(f"there is no file {self.source}; give an existing one.")
         try:
             # titles may be in any encoding
             source = self.source if isinstance(self.source, io.BytesIO) else str(self.source)
             container = _av().open(source, metadata_errors="replace")
         except _av().FFmpegError as error:
-            raise AdainError(f"{self.name} is no video that can be read ({error}).") from None
+            raise AdainError(f"{self.name} is not a readable video ({error}); give another file.") from None
         if not container.streams.video:
             container.close()
             raise AdainError(f"{self.name} holds no video; give a file with pictures.")
@@ -189,11 +189,11 @@ class Video:
 
 
 class VideoWriter:
-    """Writes frames in the time of `video`, without its sound, to `path`; use it in a `with` statement.
+    """Writes frames to `path` with the time base and rate of `video`, without its sound; use it in a `with` statement.
 
-    `size` is their H and W; where one is odd, colours are kept in full (4:4:4), since they cannot be halved. The encoder is
-    the one for the file ending `ending`. Raises AdainError for another, where PyAV lacks the encoder, and at the first frame
-    for a size that the encoder does not take.
+    `size` is their H and W; if one is odd, colours have the full resolution (4:4:4), since it cannot be halved. `ending`, such
+    as ".mp4", selects the encoder. Raises AdainError for another ending, if PyAV lacks the encoder, and at the first frame for
+    a size that the encoder refuses.
     """
 
     def __init__(self, path: Path, size: Sequence[int], video: Video, ending: str):
@@ -233,16 +233,16 @@ class VideoWriter:
                 " make them smaller, or write another format."
             ) from None
         for packet in packets:
-            packet.duration = self.step  # of the last frame; others last until the next
+            packet.duration = self.step  # counts for the last frame only; others last until the next frame
             self.container.mux(packet)
 
 
 def join(parts: Sequence[tuple[Path, Fraction]], video: Video, path: Path) -> None:
-    """Write a video of parts, each a file and the seconds at which it begins, with the sound of `video`; replaces `path`."""
+    """Join `parts`, each a file and its beginning in seconds, with the sound of `video` to a video file; replaces `path`."""
     with replacing(path) as temporary, _av().open(str(temporary), "w") as output:
         with _av().open(str(parts[0][0])) as first:
             stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
-        # one packet at a time, in order: sound after all of the pictures would have to wait in memory
+        # packets in the order of their times: otherwise the sound would have to wait in memory for all pictures
         packets = heapq.merge(_joined(parts, stream), video.sound(output), key=_decoded_at)
         for packet in packets:
             output.mux(packet)
@@ -259,7 +259,7 @@ def _joined(parts: Sequence[tuple[Path, Fraction]], target: av.VideoStream) -> I
 
 
 def _takes(output: av.container.OutputContainer, stream: av.AudioStream) -> bool:
-    """Whether files of the kind of `output` take the sound as it is: fewer do than by the codecs that FFmpeg lists."""
+    """Whether the format of `output` takes the sound unchanged; FFmpeg's lists of codecs promise more than is true."""
     try:
         with _av().open(io.BytesIO(), "w", format=output.format.name) as trial:
             trial.add_stream_from_template(stream, opaque=True)
@@ -270,7 +270,7 @@ def _takes(output: av.container.OutputContainer, stream: av.AudioStream) -> bool
 
 
 def _decoded_at(packet: av.Packet) -> Fraction:
-    """In seconds; packets without a time are not copied, and encoders give each one."""
+    """The time of decoding in seconds. Each packet has one: those without are not copied, and encoders set it."""
     return (packet.dts or 0) * packet.time_base
 
 
@@ -283,13 +283,13 @@ def _shift(packet: av.Packet, seconds: Fraction) -> None:
 
 
 def save_format(path: str | Path) -> tuple[str, dict[str, str]]:
-    """Encoder and its options for the video file `path`, by its ending.
+    """Encoder and its options for the video file `path`, by its extension.
 
-    Raises AdainError for an ending that is not written, and where PyAV is not installed or lacks the encoder.
+    Raises AdainError for a format that is not written, and if PyAV is not installed or lacks the encoder.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SAVE_FORMATS:
-        raise AdainError(f"{path} has no extension of a video that can be written; use one of {', '.join(SAVE_FORMATS)}.")
+        raise AdainError(f"videos cannot be written as {path}; use one of the extensions {', '.join(SAVE_FORMATS)}.")
     codec, options = SAVE_FORMATS[suffix]
     if codec not in _av().codecs_available:
         raise AdainError(f"this PyAV cannot encode {suffix} ({codec} is missing); use another build or format.")

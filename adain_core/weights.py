@@ -1,4 +1,4 @@
-"""Networks from names: a bundled model, a file of this project, or a public file."""
+"""Networks by their names: bundled models, files of this project, and public files."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ Kind = TypeVar("Kind", Encoder, Decoder)
 
 FORMAT = "adain-network-1"
 ROLES = ("encoder", "decoder")
-# What a network file says of its network, beside the weights. A file may say more, or less, than this version knows.
+# The fields that describe the network in its file, beside the weights. Files of other versions may have more or fewer.
 DESCRIPTION = ("role", "architecture", "config", "name", "encoder_name", "encoder_fingerprint", "recipe", "licence")
 
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network as it is stored: `role` is "encoder" or "decoder", `encoder_fingerprint` the one it is or reads.
+    """A network as it is stored. `role` is "encoder" or "decoder".
 
-    `recipe` says how it was trained (any JSON), `licence` under what terms it may be used.
+    `encoder_name` and `encoder_fingerprint` identify the encoder: the network itself, or the one whose features a decoder
+    reads. `recipe` says how it was trained (any JSON), `licence` names the terms of its use.
     """
 
     role: str
@@ -51,15 +52,15 @@ class NetworkFile:
         texts = ("role", "architecture", "name", "encoder_name", "encoder_fingerprint", "licence")
         for kind, names in ((str, texts), (dict, ("config", "recipe"))):
             if wrong := next((name for name in names if not isinstance(getattr(self, name), kind)), None):
-                raise AdainError(f"its description has no proper {wrong}.")
+                raise AdainError(f"the {wrong} in its description has the wrong type.")
 
     def build(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Encoder | Decoder:
-        """The network, frozen, for use. Raises AdainError where weights and architecture do not fit."""
+        """The frozen network, for use. Raises AdainError if weights and architecture do not fit."""
         if self.role not in ROLES or self.architecture not in ARCHITECTURES:
-            raise AdainError(f"the {self.role} architecture {self.architecture!r} is not known; update ComfyUI-AdaIN.")
-        # Outside of inference mode, in which a host may call: weights made there could not be trained through.
+            raise AdainError(f"the {self.role} architecture {self.architecture!r} is unknown; update ComfyUI-AdaIN.")
+        # A host may call this in inference mode, but no gradients can pass through weights made in it.
         with torch.inference_mode(False):
-            with torch.device("meta"):  # what a description says gets memory once the weights are there
+            with torch.device("meta"):  # without memory, until the weights are found to fit the description
                 network = getattr(ARCHITECTURES[self.architecture], self.role)(self.config)
             network.load(self.state)
             network.name = self.name
@@ -69,7 +70,7 @@ class NetworkFile:
             return network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
     def checked(self) -> NetworkFile:
-        """The network, with an encoder's own name and fingerprint. Raises AdainError where the weights do not fit."""
+        """The network; an encoder gets its own name and fingerprint. Raises AdainError if the weights do not fit."""
         built = self.build()
         if isinstance(built, Decoder):
             return self
@@ -77,26 +78,25 @@ class NetworkFile:
 
 
 def load_encoder(name: str = "lite", device: str | torch.device = "cpu", dtype: str | torch.dtype = "auto") -> Encoder:
-    """The encoder of a name in the catalog, of a file (this project's safetensors, or a public `.pth` or `.safetensors`),
-    or of "hf:owner/repo/file"; what is on the Hugging Face Hub is pulled the first time.
+    """The encoder with a name of the catalog, of a file (this project's safetensors, or a public `.pth` or `.safetensors`),
+    or of "hf:owner/repo/file"; a file on the Hugging Face Hub is pulled the first time.
 
-    `DIR/NAME` stands for the file `DIR/NAME-encoder.safetensors`, and so one name for both networks of a training.
-    `dtype`: "auto" (16 bits where the device multiplies them fast), a name such as "float16" or a torch.dtype. Raises
-    FileNotFoundError for a name that is none of these, HubError where a pull fails, and AdainError for a file that holds no
-    encoder.
+    `DIR/NAME` stands for the file `DIR/NAME-encoder.safetensors`, so one name serves for both networks of a training.
+    `dtype`: "auto" (16 bits if the device multiplies them fast), a name such as "float16" or a torch.dtype. Raises
+    FileNotFoundError for an unknown name, HubError if a pull fails, and AdainError if the file does not hold an encoder.
     """
     return load_network(name, Encoder, device, dtype)
 
 
 def load_decoder(name: str = "lite", device: str | torch.device = "cpu", dtype: str | torch.dtype = "auto") -> Decoder:
-    """The decoder of a name or a file; as `load_encoder`."""
+    """The decoder of a name or a file; names, arguments and errors are as in `load_encoder`."""
     return load_network(name, Decoder, device, dtype)
 
 
 def load_network(name: str, kind: type[Kind], device: str | torch.device, dtype: str | torch.dtype) -> Kind:
-    """`load_encoder` or `load_decoder`, by the `kind`."""
+    """`load_encoder` for the `kind` Encoder, `load_decoder` for Decoder."""
     dtype = resolve_dtype(dtype, device)
-    with part_of(0, 1):  # the bytes of a pull are not what a caller counts; `network_path` tells them
+    with part_of(0, 1):  # a caller does not count the bytes of a pull; `network_path` reports them
         path = network_path(name, kind.role)
 
     def use(network: NetworkFile) -> Kind:
@@ -107,7 +107,7 @@ def load_network(name: str, kind: type[Kind], device: str | torch.device, dtype:
 
 
 def network_path(name: str, role: str) -> Path:
-    """The file of a network, which is pulled as by `pull` if it is on the Hub and not yet here.
+    """The file of a network; it is pulled, as by `pull`, if it is on the Hub and not on this machine yet.
 
     Names and errors are as in `load_encoder`.
     """
@@ -118,17 +118,17 @@ def network_path(name: str, role: str) -> Path:
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         names = ", ".join(entry.name for entry in catalog() if entry.role == role and entry.available) or "none"
-        known = next((f"; {name} is {entry.about}" for entry in catalog() if entry.name == name), "")
+        about = next((f"; {name} is {entry.about}" for entry in catalog() if entry.name == name), "")
         raise FileNotFoundError(
-            f"there is no {role} {name!r}: it is no file, no hf:owner/repo/file and no name in the catalog ({names}){known}."
+            f"there is no {role} {name!r}; give a file, hf:owner/repo/file or a name in the catalog ({names}){about}."
         )
     return path
 
 
 def pull(entry: Entry, refresh: bool = False) -> Path:
-    """The file of a network on the Hub, in this project's layout, checked; made once, or anew with `refresh`.
+    """The file of a network on the Hub, checked, in this project's layout; made once, or anew with `refresh`.
 
-    While it is pulled, its bytes are told. Raises HubError where it cannot be had, AdainError where it is no such network.
+    Reports how many bytes are pulled. Raises HubError if the pull fails, AdainError if the file does not hold the network.
     """
     if entry.path.is_file() and not refresh:
         return entry.path
@@ -155,9 +155,9 @@ def read_network(path: str | Path) -> NetworkFile:
 
 
 def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dtype | None = "float32") -> None:
-    """Write a network as safetensors, kernels in `dtype` (None: as they are), biases in float32.
+    """Write a network as safetensors, kernels in `dtype` (None keeps theirs), biases in float32.
 
-    It is written beside `path` first and then renamed.
+    A temporary file is written beside `path`, then renamed.
     """
     dtype = dtype and resolve_dtype(dtype)
     state = {
@@ -170,7 +170,7 @@ def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dty
 
 
 def _read(path: str | Path, use: Callable[[NetworkFile], Result]) -> Result:
-    """What `use` makes of the network in a file; an error of it, or of the file, names the file."""
+    """The result of `use(network)` for the network in a file; its errors, and those of the file, name the file."""
     path = Path(path)
     metadata = {}
     if path.suffix.lower() == ".safetensors":
@@ -189,13 +189,13 @@ def _read(path: str | Path, use: Callable[[NetworkFile], Result]) -> Result:
 
 
 def _described(state: State, description: str) -> NetworkFile:
-    """A network by its weights and the description in its file. Raises AdainError where that is damaged."""
+    """A network from its weights and the description in its file. Raises AdainError if that is damaged."""
     fields = parse_json(description)
     if not isinstance(fields, dict):
-        raise AdainError("its description is not one of this version.")
+        raise AdainError("its description is damaged or of another version.")
     given = {name: fields[name] for name in DESCRIPTION if name in fields}
     if missing := [name for name in ("role", "architecture", "config", "name") if name not in given]:
-        raise AdainError(f"its description is not one of this version (it has no {missing[0]}).")
+        raise AdainError(f"its description is damaged or of another version (it lacks the {missing[0]}).")
     return NetworkFile(state=state, **given)
 
 
@@ -215,16 +215,16 @@ def _from_hub(entry: Entry, refresh: bool) -> NetworkFile:
     _check_role(network, entry.role or network.role, entry.name)
     network = network.checked()
     if network.role == "encoder" and entry.fingerprint not in ("", network.encoder_fingerprint):
-        raise AdainError(f"{entry.name} has another fingerprint than expected; the file on the Hub is not the right one.")
+        raise AdainError(f"the fingerprint of {entry.name} is not the expected one; the file on the Hub is a wrong one.")
     return replace(network, licence=entry.licence or network.licence)
 
 
 def _of_tensors(entry: Entry) -> NetworkFile:
-    """A network whose tensors are some of those in a safetensors file."""
+    """A network from some of the tensors of a safetensors file on the Hub."""
     names = {f"{ours}.{part}": f"{theirs}.{part}" for ours, theirs in entry.tensors.items() for part in ("weight", "bias")}
     hashes = {theirs: entry.hashes.get(theirs, "") for theirs in names.values()}
-    found = hub.pull_tensors(entry.mirrors, hashes, entry.sha256)
-    state = {ours: found[theirs] for ours, theirs in names.items()}
+    pulled = hub.pull_tensors(entry.mirrors, hashes, entry.sha256)
+    state = {ours: pulled[theirs] for ours, theirs in names.items()}
     if entry.mean:
         mean, std = (torch.tensor(numbers, dtype=torch.float32) for numbers in (entry.mean, entry.std))
         state |= {"preprocess.weight": torch.diag(1 / std)[:, :, None, None], "preprocess.bias": -mean / std}

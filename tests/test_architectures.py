@@ -53,7 +53,7 @@ class ToyDecoder(Decoder):
         return cls({})
 
     def draw(self, features, arithmetic, texture):
-        return arithmetic.whole(self.up, features[0])
+        return arithmetic.output(self.up, features[0])
 
 
 @pytest.fixture
@@ -95,5 +95,5 @@ def test_a_new_architecture_trains_stylises_and_is_tiled(toy, tmp_path, device):
 
 def test_a_file_of_an_architecture_that_is_not_registered_is_refused(toy, monkeypatch):
     monkeypatch.delitem(ARCHITECTURES, "toy")
-    with pytest.raises(ValueError, match="'toy' is not known; update"):
+    with pytest.raises(ValueError, match="'toy' is unknown; update"):
         load_encoder(str(toy))

@@ -86,7 +86,7 @@ def test_a_picture_too_long_for_its_format_is_refused_before_the_work(folder, ca
     monkeypatch.setattr("adain_core.cli.pictures.stylize", lambda *_, **__: pytest.fail("it was stylised"))
     save_image(torch.rand(3, 2, 16384), folder / "long.png")
     assert run("stylize", "long.png", "red.png", "-o", "long.webp", *NETWORKS) == 2
-    assert "WEBP has at most 16383; write a PNG or a TIFF" in capsys.readouterr().err
+    assert "WEBP allows at most 16383; write a PNG or a TIFF" in capsys.readouterr().err
 
 
 def test_two_pictures_that_would_become_one_file_are_refused(folder, capsys):
@@ -156,7 +156,7 @@ def test_a_style_is_shown_where_the_screen_lacks_the_letters_of_its_name(folder)
         (["photo.png", "red.png", "-o", "o.png", "--device", "abacus"], "abacus"),
         (["photo.png", "red.png", "-o", "o.png", "--device", "cpu:9"], "cpu:9"),
         (["photo.png", "red.png", "-o", "o.png", "--encoder", "decoder.safetensors"], "holds a decoder"),
-        (["photo.png", "encoder.safetensors", "-o", "o.png"], "no style file"),
+        (["photo.png", "encoder.safetensors", "-o", "o.png"], "not a style file"),
         (["photo.png", "s.safetensors", "-o", "o.png", "--match-colors"], "--keep-colors"),
         (["photo.png", "red.png", "-o", "o.png", "--content-statistics", "region"], "mask"),
         (["photo.png"], "required"),
@@ -189,7 +189,7 @@ def test_errors_are_one_line_and_status_2(folder, capsys, arguments, reason):
         (["photo.png", "red.png", "-o", "o.png", "--style-to", "blue.png"], "needs a clip"),
         (["photo.png", "red.png", "-o", "o.png", "--content-statistics", "running"], "is one picture"),
         (["in", "red.png", "-o", "o", "--content-statistics", "running", "--half-life", "0"], "half_life"),
-        (["in", "red.png", "-o", "o", "--content-statistics", "running", "--match-colors"], "does not go with a clip"),
+        (["in", "red.png", "-o", "o", "--content-statistics", "running", "--match-colors"], "does not work for a clip"),
         (["in", "red.png", "-o", "o", "--content-statistics", "running", "--style-to", "none.png"], "none.png"),
         (["in", "red.png", "-o", "in/o"], "outside of in"),
     ],

@@ -308,7 +308,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_frames(command, tmp_pat
         (["clip.mp4", "red.png", "-o", "o.png"], "extension of a video"),
         (["clip.mp4", "red.png", "-o", "none/o.mp4"], "create it first"),
         (["clip.mp4", "red.png", "-o", "clip.mp4"], "content itself"),
-        (["clip.mp4", "red.png", "-o", "o.mp4", "--match-colors"], "--match-colors does not go with a clip"),
+        (["clip.mp4", "red.png", "-o", "o.mp4", "--match-colors"], "--match-colors does not work for a clip"),
         (["clip.mp4", "--styles", ".", "-o", "o"], "no folder"),
         (["clip.mp4", "red.png", "-o", "o.mp4", "--half-life", "0"], "half_life is 0"),
         (["clip.mp4", "red.png", "-o", "o.mp4", "--content-statistics", "region"], "mask"),

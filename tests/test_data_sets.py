@@ -153,7 +153,7 @@ def no_networks(monkeypatch):
     (["--alpha", "2"], "alpha is 2.0; it must be"),
     (["--size", "-1"], "the size is -1; give"),
     (["--tile", "3"], "tile is 3; give at least 64"),
-    (["--device", "abacus"], "there is no device 'abacus'"),
+    (["--device", "abacus"], "this machine has no device 'abacus'"),
 ])  # fmt: skip
 def test_bad_options_are_refused_before_networks_are_loaded(command, tmp_path, no_networks, change, sentence, capsys):
     assert main([*command, *change, "-o", str(tmp_path / "out")]) == 2
@@ -162,8 +162,8 @@ def test_bad_options_are_refused_before_networks_are_loaded(command, tmp_path, n
 
 
 @pytest.mark.parametrize("contents, styles, sentence", [
-    ("nowhere", "styles", "nowhere is no folder"),
-    ("contents/cats/0.png", "styles", "0.png is no folder"),
+    ("nowhere", "styles", "nowhere is not a folder"),
+    ("contents/cats/0.png", "styles", "0.png is not a folder"),
     ("contents", "nowhere", "there is no folder"),
     ("contents", "styles/z.png", "there is no folder"),
     ("contents", "empty", "holds no pictures"),
@@ -178,8 +178,8 @@ def test_folders_without_pictures_are_refused(command, tmp_path, no_networks, co
 
 @pytest.mark.parametrize("change, sentence", [
     (["a.png"], "either one or more STYLE, or a folder"),
-    (["--match-colors"], "do not go with --styles"),
-    (["--content-statistics", "running"], "does not go with --styles"),
+    (["--match-colors"], "do not work with --styles"),
+    (["--content-statistics", "running"], "can only be image with --styles"),
     (["--per-picture", "7"], "there are 6 styles to draw from"),
     (["--alpha", "2"], "alpha is 2.0; it must be"),
 ])  # fmt: skip

@@ -212,10 +212,10 @@ def test_the_command_shows_a_table_and_writes_json(config, tmp_path, capsys):
     [
         ({"contents": "nowhere"}, "nowhere"),
         ({"styles": "empty"}, "holds no pictures"),
-        ({"styles": "broken"}, "not a whole picture"),
+        ({"styles": "broken"}, "is not a readable picture, or is damaged"),
         ({"loss_encoder": "SMALL"}, "VGG-19"),
         ({"size": 0}, "size is 0"),
-        ({"pairs": -1}, "below 0"),
+        ({"pairs": -1}, "must be at least 0"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(config, tmp_path, capsys, monkeypatch, changes, reason):

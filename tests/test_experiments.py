@@ -149,7 +149,7 @@ def test_speeds_stand_with_and_without_the_style(tmp_path, capsys):
         (["comparison", "--size", "8"], "size is 8"),
         (["comparison", "--iterations", "0"], "iterations is 0"),
         (["comparison", "--model", "a", "b", "c"], "not a b c"),
-        (["controls", "--styles", "CONTENTS"], "interpolation takes 4"),
+        (["controls", "--styles", "CONTENTS"], "interpolation needs 4"),
         (["comparison", "--loss-encoder", "lite"], "give a VGG-19"),
         (["ablation", "--contents", "nowhere"], "nowhere"),
     ],

@@ -29,14 +29,14 @@ def test_names_that_every_system_takes(tmp_path, name):
 @pytest.mark.parametrize("name", UNSAFE)
 def test_names_that_some_system_refuses_or_changes(tmp_path, name):
     assert not is_safe_name(name)
-    with pytest.raises(ValueError, match="is no name for a style"):
+    with pytest.raises(ValueError, match="is not a name for a style"):
         new_path(tmp_path, f"sea/{name}/waves", ".ext", "style")
 
 
 @pytest.mark.parametrize("name", ["../up", "/etc/passwd", "sea/../../up", "//server/share", "sea//waves", "sea/", "C:/up"])
 def test_paths_that_lead_elsewhere(tmp_path, name):
     assert not is_safe_name(name)
-    with pytest.raises(ValueError, match="is no name for a file"):
+    with pytest.raises(ValueError, match="is not a name for a file"):
         new_path(tmp_path, name, ".ext")
 
 
@@ -47,7 +47,7 @@ def test_links_that_lead_out(tmp_path):
     (tmp_path / "folder" / "file.ext").symlink_to(tmp_path / "elsewhere.ext")
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     for name in ("out/waves", "out/folder/../waves", "file"):
-        with pytest.raises(ValueError, match="is no name for a file"):
+        with pytest.raises(ValueError, match="is not a name for a file"):
             new_path(tmp_path / "folder", name, ".ext")
     # a folder that a person has put elsewhere is the person's choice
     assert new_path(tmp_path / "link", "waves", ".ext") == tmp_path / "folder" / "waves.ext"

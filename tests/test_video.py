@@ -132,7 +132,7 @@ def test_a_video_in_memory_is_read_like_a_file(tmp_path):
 
 def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(ValueError, match="text.mp4 is no video that can be read"):
+    with pytest.raises(ValueError, match="text.mp4 is not a readable video"):
         Video(tmp_path / "text.mp4")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         Video(tmp_path / "none.mp4")

@@ -87,7 +87,7 @@ def damaged(public, change):
         (lambda s: s.pop("29.weight"), "29.weight"),
         (lambda s: s.update({"5.weight": torch.rand(64, 32, 3, 3)}), "conv1_2.weight is .64, 32, 3, 3."),
         (lambda s: s["9.weight"].fill_(float("nan")), "not finite"),
-        (lambda s: s.clear(), "no known layout"),
+        (lambda s: s.clear(), "layout of the weights is unknown"),
         (lambda s: s.update({"note": "text"}), "state dict"),
     ],
 )

@@ -23,21 +23,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 0, 1 where a part of many failed, 2 for an error (one line on stderr)."""
+    """Run the command. Returns the exit status: 0, 1 if some of many pictures failed, 2 for an error (one line on stderr)."""
     parser = _Parser(prog="adain", description="Arbitrary style transfer by adaptive instance normalization.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (stylize, dataset, style, train, evaluate, bench, pull, convert, publish, info):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     keep_freed_memory()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does, where a name has letters that it cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as on stderr: escape letters of names that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    limit, given = pixel_limit(), getattr(arguments, "max_pixels", None)
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what is below the limit
+    limit, max_pixels = pixel_limit(), getattr(arguments, "max_pixels", None)
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow warns of pictures below the limit too
     try:
-        if given is not None and given < 0:
-            raise AdainError(f"--max-pixels is {given}; give the most pixels that a picture may have.")
-        limit_pixels(given or limit)
+        if max_pixels is not None and max_pixels < 0:
+            raise AdainError(f"--max-pixels is {max_pixels}; give the most pixels that a picture may have.")
+        limit_pixels(max_pixels or limit)
         return arguments.run(arguments)
     except (AdainError, OSError) as error:
         print(f"adain: {error}", file=sys.stderr)
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         if is_out_of_memory(error):
-            print("adain: there is too little memory for this; give smaller pictures, or tiles with --tile.", file=sys.stderr)
+            print("adain: the memory is too small for this; give smaller pictures, or tiles with --tile.", file=sys.stderr)
             return 2
-        text = "this is a fault of the program; please report it, with what `adain info` prints and the lines below."
+        text = "this is a fault of the program; please report it with the output of `adain info` and the lines below."
         print(f"adain: {text}", file=sys.stderr)
         raise
     finally:

@@ -1,4 +1,4 @@
-"""`adain bench`: how fast the networks are here, against a plain implementation of them."""
+"""`adain bench`: the speed of the networks compared with a plain implementation of them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--dtypes", nargs="+", default=[], choices=DTYPES,
-        help="number types (default: float32, and 16 bits where the device multiplies them fast)",
+        help="number types (default: float32, and 16 bits if the device multiplies them fast)",
     )  # fmt: skip
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="of which the median counts (default: 5)")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="measure N times and take the median (default: 5)")
     for role in ("encoder", "decoder"):
         parser.add_argument(
-            f"--{role}", default="", metavar="NAME", help="of a VGG-19, a name or a file (default: random weights)"
+            f"--{role}", default="", metavar="NAME", help="weights of a VGG-19: a name or a file (default: random weights)"
         )
     parser.add_argument("--training", action="store_true", help="also measure a training step by the paper's recipe")
     options.add_device(parser)
-    options.add_json_output(parser, "all that is measured")
+    options.add_json_output(parser, "all measurements")
     parser.set_defaults(run=run)
 
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     with options.progress_bar("round"):
         result = bench(config)
     print(_table(result))
-    if arguments.output:  # last, so that what cannot be written has been seen
+    if arguments.output:  # last: if the writing fails, the numbers have been printed
         result.save(arguments.output)
     return 0
 

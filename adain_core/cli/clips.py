@@ -14,18 +14,18 @@ from .options import StylizeOptions, progress_bar
 from .results import check_target, result_pairs
 from .style_sources import StyleSources, encode_source, read_source
 
-CLIP_STATISTICS = ("batch", "running")  # which make a folder of pictures a clip
+CLIP_STATISTICS = ("batch", "running")  # with these a folder of pictures is a clip
 
 
 def is_clip(options: StylizeOptions) -> bool:
-    """Whether the content is a clip, or is to be taken for one."""
+    """Whether the content is a video, or the options treat it as a clip."""
     return options.content.suffix.lower() in VIDEO_EXTENSIONS or options.content_statistics in CLIP_STATISTICS
 
 
 def stylize_clip(options: StylizeOptions) -> int:
-    """Write the result, or go on with one that was broken off; the exit status."""
+    """Write the result, or go on with an interrupted one. Returns the exit status."""
     if options.match_colors:
-        raise AdainError("--match-colors does not go with a clip, whose frames have one style; use --keep-colors instead.")
+        raise AdainError("--match-colors does not work for a clip, whose frames share a style; use --keep-colors instead.")
     check_half_life(options.half_life)
     content, output = options.content, options.output
     if content.is_dir():

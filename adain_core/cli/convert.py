@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.output.suffix.lower() != ".safetensors":
-        raise AdainError(f"{arguments.output} does not end in .safetensors; converted weights do.")
+        raise AdainError(f"{arguments.output} does not end in .safetensors; give such a name for the converted weights.")
     check_writable(arguments.output)
     remove_leftovers(arguments.output)
     pictures = list_images(arguments.normalise) if arguments.normalise else []
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _load(paths: Sequence[Path]) -> Iterator[Tensor]:
-    """The pictures, of which those that have been worked on are told."""
+    """The pictures one by one; reports how many have been used."""
     for done, path in enumerate(paths):
         tell(done, len(paths))
         yield resize(on_white(load_image(path)), NORMALISE_SIZE)

@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("styles", type=Path, metavar="STYLES", help="folder of style pictures, with its sub-folders")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT",
-        help="folder for the results, in the contents' tree of folders, named CONTENT-stylized-STYLE",
+        help="folder for the results, in the same sub-folders as the contents, named CONTENT-stylized-STYLE",
     )  # fmt: skip
     options.add_draw(parser)
     options.add_network(parser, "encoder")
@@ -57,10 +57,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """What a picture gets depends on its name and the seed, not on what was done before."""
+    """Stylise the data set. The styles of a picture depend only on its name and the seed, so an interrupted run goes on."""
     given = options.given(DatasetOptions, arguments)
     if not given.contents.is_dir():
-        raise AdainError(f"{given.contents} is no folder; styles are drawn for the pictures of a folder.")
+        raise AdainError(f"{given.contents} is not a folder; give a folder of content pictures.")
     names = style_names(list_images(given.styles), given.styles)
     if not 1 <= given.per_picture <= len(names):
         raise AdainError(f"--per-picture is {given.per_picture}; there are {len(names)} styles to draw from.")
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     @functools.lru_cache(maxsize=1024)
     def style_of(path: Path) -> Style | str:
-        """Or why it cannot be read."""
+        """The style of a picture, or the message of the error if it cannot be read."""
         try:
             picture = load_image(path)
         except (AdainError, OSError) as error:
@@ -107,19 +107,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def draw_styles(name: Path, styles: Sequence[Path], count: int, seed: int) -> list[Path]:
-    """So many different styles for the picture `name` of a data set."""
+    """`count` different styles, drawn for the picture `name` of a data set."""
     # on Linux a name may be any bytes
     return random.Random(f"{seed} {name.as_posix()}".encode(errors="surrogateescape")).sample(styles, count)
 
 
 def style_names(styles: Sequence[Path], folder: Path) -> dict[Path, str]:
-    """For each style picture in `folder` a name to use in those of results: its path without the ending, if that is unique.
+    """A name for each style picture in `folder`, used in the names of results: its path, with _ between its folders.
 
-    Raises AdainError where the path, with _ between its folders, is not unique.
+    The extension is left out if the names are unique without it. Raises AdainError if they are not unique with it either.
     """
     paths = [path.relative_to(folder).as_posix().replace("/", "_") for path in styles]
     stems = [path.rpartition(".")[0] for path in paths]
     names = stems if len(set(stems)) == len(stems) else paths
     if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
-        raise AdainError(f"two styles in {folder} would both be called {twice[0]}; rename one of them.")
+        raise AdainError(f"two styles in {folder} would both be called {twice[0]} in the results; rename one of them.")
     return dict(zip(styles, names, strict=True))

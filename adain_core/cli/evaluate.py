@@ -1,4 +1,4 @@
-"""`adain evaluate`: how good a model is; `measurements` adds further ones."""
+"""`adain evaluate`: how good a model is; `measurements` adds further subcommands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--size", type=int, default=512, metavar="PIXELS", help="side of the squares that pictures are cut to (default: 512)"
     )
     parser.add_argument("--pairs", type=int, default=0, metavar="N", help="draw N pairs; 0 takes all (default: 0)")
-    parser.add_argument("--seed", type=int, default=0, help="under which the pairs are drawn (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed for drawing the pairs (default: 0)")
     parser.add_argument(
         "--boil", type=int, default=4, metavar="N", dest="boil_pairs",
         help="measure the boil of a moving view of a still on N of the pairs; 0 leaves it out (default: 4)",
@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for option in ("contents", "styles", "loss_encoder"):  # a measurement has its own, so that the parser cannot require them
+    for option in ("contents", "styles", "loss_encoder"):  # not required by the parser: the further measurements have their own
         if getattr(arguments, option) is None:
             raise AdainError(f"--{option.replace('_', '-')} is missing; see adain evaluate --help.")
     if arguments.output:
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     with options.progress_bar("pair"):
         report = evaluate(config)
     print(_table(report))
-    if arguments.output:  # last, so that what cannot be written has been seen
+    if arguments.output:  # last: if the writing fails, the numbers have been printed
         report.save(arguments.output)
     if report.skipped:
         print(f"adain: {len(report.skipped)} pictures could not be read:", *report.skipped, sep="\n  ", file=sys.stderr)

@@ -31,7 +31,7 @@ def _where(entry: Entry) -> str:
     if entry.path.is_file():
         return f"{'bundled' if entry.bundled else 'pulled'}: {entry.path}"
     if not entry.mirrors:
-        return "would be bundled, but this version does not have it yet"
+        return "not bundled with this version yet"
     others = len(entry.mirrors) - 1
     return f"to pull: {entry.size / 1e6:.1f} MB from {entry.mirrors[0]}" + (f" or {others} other places" if others else "")
 

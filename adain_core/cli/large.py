@@ -1,4 +1,4 @@
-"""`adain stylize` of pictures that are too large for memory, from file to file."""
+"""`adain stylize` of pictures too large for memory, from file to file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .options import StylizeOptions, progress_bar
 
 
 def check_large_picture(options: StylizeOptions, source: Path, target: Path, styles: Sequence[Style] = ()) -> None:
-    """Raise AdainError or OSError where a picture that is read in parts cannot be stylised so, by its header."""
+    """Raise AdainError or OSError if the picture, by its header and these options, cannot be stylised in parts."""
     if options.mask or options.size or options.match_colors:
         raise AdainError(f"{source} is too large for --mask, --size and --match-colors; leave them out, or make it smaller.")
     check_large(source, target, styles, options.max_pixels or MAX_PIXELS)
@@ -30,7 +30,7 @@ def stylize_large_picture(
     source: Path,
     target: Path,
 ) -> None:
-    """Write the result of `source` to `target`. Raises AdainError or OSError, before any work, where that cannot be done."""
+    """Write the result of `source` to `target`. Raises AdainError or OSError before any work."""
     make_folder(target.parent)
     check_large_picture(options, source, target)
     with progress_bar("tile", delay=1):

@@ -1,4 +1,4 @@
-"""The measurements of `adain evaluate` on drawn pictures: the sheet, and the paper's experiments where these are installed."""
+"""The measurements of `adain evaluate` on drawn pictures: the sheet, and the paper's experiments if they are installed."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ HELP = {
     "contents": "folder of content pictures, with its sub-folders",
     "styles": "folder of style pictures, with its sub-folders",
     "loss_encoder": "the VGG-19 whose features the losses compare: a name or a file",
-    "encoder": "a name or a file; an empty one is the loss encoder, in speed a VGG-19 with random weights",
+    "encoder": "a name or a file; an empty name stands for the loss encoder, in speed for a VGG-19 with random weights",
     "decoder": "a VGG-19's mirror, a name or a file (default: random weights)",
-    "learning_rate": "of the variants' training",
-    "batch_size": "crops that networks are trained on in a step",
+    "learning_rate": "learning rate of the variants' training",
+    "batch_size": "number of crops in a training step",
     "crop_size": "side of these crops",
     "models": "an encoder and a decoder, or a name for both; give it again for further models",
     "model": "an encoder and a decoder, or a name for both",
     "results": "folders of finished pictures, named CONTENT...STYLE as adain stylize names them",
     "size": "side of the squares that pictures are cut to, or of crops in training",
     "sizes": "sides of the pictures",
-    "runs": "of which the median counts",
-    "content_count": "how many contents are drawn",
-    "style_count": "how many styles are drawn",
-    "iterations": "of optimisation, and of inverting swapped features",
-    "training_contents": "folder of contents that other networks are trained on (default: the contents)",
-    "training_steps": "steps that other networks are trained for",
-    "steps": "steps that each variant is trained for",
-    "folder": "where networks and checkpoints are kept, so that a stopped ablation goes on (default: nowhere)",
-    "seed": "under which pictures are drawn and weights begin",
-    "device": "cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found",
+    "runs": "number of measurements, of which the median is taken",
+    "content_count": "number of contents to draw",
+    "style_count": "number of styles to draw",
+    "iterations": "iterations of optimisation, and of inverting swapped features",
+    "training_contents": "folder of contents to train the other networks on (default: the contents)",
+    "training_steps": "training steps of the other networks",
+    "steps": "training steps of each variant",
+    "folder": "folder for networks and checkpoints, so that a stopped ablation goes on (default: they are not kept)",
+    "seed": "seed for drawing pictures and initial weights",
+    "device": "cpu, cuda, cuda:1, mps or xpu; auto takes the fastest available",
 }
 
 
@@ -51,7 +51,7 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
             required = field.default is dataclasses.MISSING
             shown = "" if required or field.default in ("", (), None) else f" (default: {_words(field.default)})"
             flag = "--" + field.name.replace("_", "-").replace("models", "model")
-            # without a default of its own, so that what is not given is told from what is
+            # no default in the parser: None marks options that were not given
             kind = {"dest": field.name, "required": required, "default": None} | options.KINDS[str(field.type)]
             subparser.add_argument(flag, help=HELP[field.name] + shown, **kind)
         sizes = ", ".join(f"--{key.replace('_', '-')} {_words(value) or repr('')}" for key, value in config.FULL.items())
@@ -65,7 +65,7 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
 def run(kind: type, measure: Callable[..., Measurement], arguments: argparse.Namespace) -> int:
     if arguments.output:
         if arguments.output.suffix.lower() == ".png":
-            raise AdainError(f"{arguments.output} is a picture; name the file of the numbers, the figure is written beside it.")
+            raise AdainError(f"{arguments.output} is a picture; name a .json file, beside which the figure is written.")
         check_writable(arguments.output)
         check_writable(arguments.output.with_suffix(".png"))
         if kind.MATPLOTLIB and importlib.util.find_spec("matplotlib") is None:
@@ -74,17 +74,17 @@ def run(kind: type, measure: Callable[..., Measurement], arguments: argparse.Nam
     given = {name: _tuples(value) for name, value in given.items() if value is not None}
     config = kind(**(kind.FULL if arguments.full else {}) | given)
     with options.progress_bar("step"):
-        found = measure(config)
-    networks = "\n".join(f"{role}  {network}" for role, network in found.networks.items())
-    parts = [networks, *map(_table, found.tables), "\n".join(found.findings)]
+        result = measure(config)
+    networks = "\n".join(f"{role}  {network}" for role, network in result.networks.items())
+    parts = [networks, *map(_table, result.tables), "\n".join(result.findings)]
     print("\n\n".join(filter(None, parts)))
-    if arguments.output:  # last, so that what cannot be written has been seen
-        found.save(arguments.output)
+    if arguments.output:  # last: if the writing fails, the numbers have been printed
+        result.save(arguments.output)
     return 0
 
 
 def _experiments() -> dict[str, tuple[type, Callable[..., Measurement], str]]:
-    """The paper's experiments; none in what ComfyUI's registry gives, which lacks their folder."""
+    """The paper's experiments; empty in the version from ComfyUI's registry, which lacks their folder."""
     try:
         from ..experiments import EXPERIMENTS
     except ModuleNotFoundError as error:

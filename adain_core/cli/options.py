@@ -31,7 +31,7 @@ Options = TypeVar("Options", bound="DataclassInstance")
 _NAME, _FOLDER = {"metavar": "NAME"}, {"type": Path, "metavar": "DIR"}
 _WHOLE, _REAL = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
 _MANY = {"nargs": "+"}
-# How a field of a configuration is given, by its annotation.
+# The arguments of `add_argument` for a field of a configuration, by its annotation.
 KINDS: dict[str, dict] = {
     "bool": {"action": argparse.BooleanOptionalAction},
     "int": _WHOLE,
@@ -49,10 +49,10 @@ KINDS: dict[str, dict] = {
 def progress_bar(
     unit: str, description: str | None = None, scale: bool | int = False, delay: float = 0, shown: bool = True
 ) -> Iterator[None]:
-    """Show how far the work inside is by a progress bar, where stderr is a terminal and it is `shown`.
+    """Show the progress of the work inside by a bar, if stderr is a terminal and `shown` is True.
 
-    One that appears after a `delay` in seconds only is gone at the end. `scale` is how many units a step has; with True it
-    has one, and thousands are written as k.
+    With a `delay`, in seconds, the bar appears only after it, and disappears at the end. `scale` is the number of units in a
+    step; True stands for one unit, with thousands written as k.
     """
     disable = None if shown else True
     with tqdm(desc=description, unit=unit, unit_scale=scale, delay=delay, leave=not delay, disable=disable) as bar:
@@ -61,7 +61,7 @@ def progress_bar(
             if (done, total) == (bar.n, bar.total):
                 return
             if bar.total is None:
-                bar.initial = bar.n = done  # work that goes on is not faster for it
+                bar.initial = bar.n = done  # work done in an earlier run does not count for the speed
             bar.total = total
             bar.update(done - bar.n)
 
@@ -70,18 +70,18 @@ def progress_bar(
 
 
 def pull_bar(name: str) -> AbstractContextManager[None]:
-    """The bar of a pull, which does not show where there is nothing to pull."""
+    """The progress bar of a pull; it does not appear if nothing is pulled."""
     return progress_bar("B", name, scale=True, delay=0.2)
 
 
 def network(name: str, role: str) -> str:
-    """The file of a network, pulled first under a progress bar where that is needed."""
+    """The file of a network; it is pulled first, with a progress bar, if necessary."""
     with pull_bar(name):
         return str(network_path(name, role))
 
 
 def given(kind: type[Options], arguments: argparse.Namespace) -> Options:
-    """The options `kind`, a dataclass, of the arguments of its fields' names; lists become tuples."""
+    """A dataclass `kind` of options from the arguments with its fields' names; lists become tuples."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
@@ -96,7 +96,7 @@ class NetworkOptions:
     dtype: str
 
     def load_networks(self) -> tuple[Encoder, Decoder]:
-        """The networks, pulled first where that is needed. Raises AdainError or OSError where they cannot be used."""
+        """The networks; they are pulled first if necessary. Raises AdainError or OSError if they cannot be used."""
         device = resolve_device(self.device)
         encoder = load_encoder(network(self.encoder, "encoder"), device, self.dtype)
         return encoder, load_decoder(network(self.decoder, "decoder"), device, self.dtype)
@@ -104,7 +104,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class ResultOptions(NetworkOptions):
-    """What the results of pictures, clips and data sets have in common. Raises AdainError for numbers out of range.
+    """The options that pictures, clips and data sets share. Raises AdainError for numbers out of range.
 
     `size` and `style_size` are smallest sides in pixels, 0 for the pictures' own; `tile` is as in `transfer`, `texture` as in
     `decode`, None for what suits the content.
@@ -133,10 +133,11 @@ class ResultOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class StylizeOptions(ResultOptions):
-    """A picture, a folder or a video, `content`, in the mix of `styles`, which are pictures and style files.
+    """The options of `adain stylize`: `content`, a picture, a folder or a video, and `styles`, pictures and style files to mix.
 
-    `weights` and `mask` are one for each style, or None; a mask is the name of a file, or "-". `content_statistics` None
-    takes what suits the content. `half_life` and `style_to` are for clips, `max_pixels` for pictures that are read in parts.
+    `weights` and `mask` hold one for each style, or are None; a mask is the name of a file, or "-". With None as
+    `content_statistics` they depend on the content. `half_life` and `style_to` are for clips, `max_pixels` for pictures that
+    are read in parts.
     """
 
     content: Path
@@ -156,11 +157,11 @@ def add_network(parser: argparse.ArgumentParser, role: str) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or xpu; auto takes the fastest available")
 
 
 def add_dtype(parser: argparse.ArgumentParser, default: str = "auto") -> None:
-    text = "number type of the networks; auto takes 16 bits where the device is fast at it (default: %(default)s)"
+    text = "number type of the networks; auto takes 16 bits if the device multiplies them fast (default: %(default)s)"
     parser.add_argument("--dtype", default=default, choices=["auto", *DTYPES], help=text)
 
 
@@ -178,7 +179,7 @@ def add_max_pixels(parser: argparse.ArgumentParser, more: str = "") -> None:
 def add_style_size(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         name, type=int, default=512, metavar="PIXELS", dest="style_size",
-        help="smallest side style pictures are resized to, which sets the scale of the strokes; 0 keeps (default: 512)",
+        help="smallest side that style pictures are resized to: the scale of the strokes; 0 keeps their size (default: 512)",
     )  # fmt: skip
 
 
@@ -188,7 +189,7 @@ def add_alpha(parser: argparse.ArgumentParser) -> None:
 
 def add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--size", type=int, default=0, metavar="PIXELS", help="smallest side the content is resized to; 0 keeps (default: 0)"
+        "--size", type=int, default=0, metavar="PIXELS", help="smallest side to resize the content to; 0 keeps it (default: 0)"
     )
 
 
@@ -206,13 +207,13 @@ def add_texture(parser: argparse.ArgumentParser, default: str = "1") -> None:
 def add_tile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile", type=int, metavar="PIXELS",
-        help="side of the tiles that large pictures are worked on in; 0 never tiles (default: what fits the free memory)",
+        help="side of the tiles that large pictures are computed in; 0 never tiles (default: what fits the free memory)",
     )  # fmt: skip
 
 
 def add_draw(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-picture", type=int, default=1, metavar="N", help="styles drawn for each picture (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="under which styles are drawn (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed for drawing the styles (default: 0)")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -222,5 +223,5 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 def add_half_life(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--half-life", type=float, default=8.0, metavar="FRAMES",
-        help="with running statistics: after these an old frame counts half (default: 8)",
+        help="with running statistics: the weight of a frame halves after so many frames (default: 8)",
     )  # fmt: skip

@@ -22,7 +22,7 @@ from .style_sources import StyleSources
 
 
 def stylize_pictures(options: StylizeOptions) -> int:
-    """Write the results; the exit status, which is 1 where some pictures of a folder failed."""
+    """Write the results. Returns the exit status, which is 1 if some pictures of a folder failed."""
     is_folder, pairs = options.content.is_dir(), result_pairs(options.content, options.output)
     sources = StyleSources.read(options)
     if not is_folder and needs_streaming(options.content):
@@ -59,7 +59,7 @@ def stylize_pictures(options: StylizeOptions) -> int:
 
 
 def _load(paths: Sequence[Path], size: int) -> Iterator[Tensor | Exception | None]:
-    """The pictures, read ahead; None for one that is too large for that, and the error for one that cannot be read."""
+    """The pictures, read ahead; None in place of one too large for memory, the error in place of an unreadable one."""
 
     def load(path: Path) -> Tensor | Exception | None:
         try:

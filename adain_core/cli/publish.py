@@ -1,4 +1,4 @@
-"""`adain publish`: own networks to the Hugging Face Hub."""
+"""`adain publish`: upload own networks to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..hub import HubFile, upload
 from ..weights import ROLES, NetworkFile, read_network
 
 CARD = "README.md"
-# What the Hub calls licences that are common for weights; another one is named in the card.
+# The Hub's names of common licences; for another one, the card gives its name.
 LICENCES = ("mit", "apache-2.0", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")
 
 
@@ -24,17 +24,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "networks", nargs="+", metavar="NETWORK",
         help=".safetensors files, or DIR/NAME for DIR/NAME-encoder.safetensors and DIR/NAME-decoder.safetensors",
     )  # fmt: skip
-    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository, which is made if it is not there")
-    parser.add_argument("--private", action="store_true", help="make it private")
-    parser.add_argument("--dry-run", action="store_true", help="print what would go, and send nothing")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository; it is made if it does not exist")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be uploaded, and upload nothing")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    HubFile.parse(f"{arguments.repo}/{CARD}")  # raises for what is no name of a repository
+    HubFile.parse(f"{arguments.repo}/{CARD}")  # raises if the name of the repository is wrong
     networks = {path: _publishable(path) for name in arguments.networks for path in _files(name)}
     if len({path.name for path in networks}) < len(networks):
-        raise AdainError("two of the files have the same name; they would replace each other, so rename one.")
+        raise AdainError("two of the files have the same name; rename one, or one would replace the other.")
     card = model_card(arguments.repo, {path.name: network for path, network in networks.items()})
     if not arguments.dry_run:
         print(upload(arguments.repo, {path.name: path for path in networks}, {CARD: card}, arguments.private))
@@ -47,10 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def model_card(repo: str, networks: dict[str, NetworkFile]) -> str:
-    """The card of a repository, in Markdown, from its files' names and what these hold."""
+    """The card of a repository, in Markdown, from its networks by the names of their files."""
     licences = {network.licence for network in networks.values()}
-    known = [licence.lower() for licence in licences if licence.lower() in LICENCES]
-    licence = known[0] if len(licences) == len(known) == 1 else "other"
+    named_by_hub = [licence.lower() for licence in licences if licence.lower() in LICENCES]
+    licence = named_by_hub[0] if len(licences) == len(named_by_hub) == 1 else "other"
     data = ModelCardData(
         license=licence,
         license_name=" and ".join(sorted(licences)) if licence == "other" else None,
@@ -92,7 +92,7 @@ def _files(name: str) -> list[Path]:
 
 def _publishable(path: Path) -> NetworkFile:
     if path.suffix.lower() != ".safetensors":
-        raise AdainError(f"{path} is no .safetensors file; make one with adain convert.")
+        raise AdainError(f"{path} is not a .safetensors file; make one with adain convert.")
     network = read_network(path)
     if not network.licence:
         raise AdainError(f"{path} does not say its licence; give it one with adain convert --licence.")

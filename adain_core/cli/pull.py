@@ -11,9 +11,9 @@ from . import options
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("pull", help="fetch networks from the Hugging Face Hub, once, checked")
+    parser = subparsers.add_parser("pull", help="download networks from the Hugging Face Hub and check them")
     parser.add_argument("names", nargs="+", metavar="NAME", help="a name of the catalog (see adain info) or hf:owner/repo/file")
-    parser.add_argument("--again", action="store_true", help="fetch them though they are here, for files that have changed")
+    parser.add_argument("--again", action="store_true", help="download them again, for files that have changed")
     parser.set_defaults(run=run)
 
 
@@ -34,5 +34,5 @@ def _entries(name: str) -> list[Entry]:
     entries = [hub_entry(name)] if name.startswith("hf:") else [entry for entry in available if entry.name == name]
     if not entries:
         names = ", ".join(dict.fromkeys(entry.name for entry in available))
-        raise AdainError(f"{name!r} is no name in the catalog; there are {names}, and hf:owner/repo/file for any on the Hub.")
+        raise AdainError(f"{name!r} is not in the catalog; choose from {names}, or give hf:owner/repo/file.")
     return entries

@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_network(make, "encoder")
     options.add_style_size(make, "--size")
     options.add_max_pixels(make)
-    make.add_argument("--mask", type=Path, metavar="FILE", help="which part of a single picture counts (white)")
+    make.add_argument("--mask", type=Path, metavar="FILE", help="the part of a single picture that counts (white)")
     _add_origin(make)
     options.add_device(make)
     options.add_dtype(make)
@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help=f"folder of pictures like those to stylise; {CONTENTS} are used",
+        help=f"folder of pictures similar to those to stylise; {CONTENTS} are used",
     )
     _add_output(learn)
     options.add_network(learn, "encoder")
@@ -51,9 +51,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--loss-encoder",
         default="",
         metavar="NAME",
-        help="whose features the loss compares, best a VGG-19 (default: the encoder)",
+        help="encoder whose features the loss compares, best a VGG-19 (default: the encoder)",
     )
-    learn.add_argument("--steps", type=int, default=100, metavar="N", help="at most; it ends early where nothing is gained")
+    learn.add_argument("--steps", type=int, default=100, metavar="N", help="most steps; fewer if the loss stops falling")
     learn.add_argument("--learning-rate", type=float, default=0.02, metavar="RATE")
     learn.add_argument("--seed", type=int, default=0, metavar="N")
     options.add_max_pixels(learn)
@@ -75,7 +75,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run_make(arguments: argparse.Namespace) -> int:
     if arguments.mask and len(arguments.pictures) > 1:
-        raise AdainError("--mask belongs to one picture; make one style file a picture and mix them.")
+        raise AdainError("--mask works for one picture only; make a style file of each picture and mix them.")
     _check_output(arguments.output)
     mask = load_mask(arguments.mask) if arguments.mask else None
     pictures = [load_image(path) for path in arguments.pictures]
@@ -142,6 +142,6 @@ def _origin(arguments: argparse.Namespace) -> dict[str, str]:
 
 def _check_output(path: Path) -> None:
     if path.suffix.lower() != ".safetensors":
-        raise AdainError(f"{path} does not end in .safetensors; style files do.")
+        raise AdainError(f"{path} does not end in .safetensors; give such a name for a style file.")
     check_writable(path)
     remove_leftovers(path)

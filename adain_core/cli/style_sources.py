@@ -1,4 +1,4 @@
-"""The styles that `adain stylize` is given: pictures and style files, masked and mixed."""
+"""The styles for `adain stylize`: pictures and style files, masked and mixed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .options import StylizeOptions
 
 @dataclass(frozen=True)
 class StyleSources:
-    """The style pictures and styles of files, each with its mask or None, read before the networks are loaded."""
+    """The style pictures and styles, each with its mask or None, read before the networks are loaded."""
 
     options: StylizeOptions
     sources: tuple[Tensor | Style, ...]
@@ -27,31 +27,31 @@ class StyleSources:
 
     @classmethod
     def read(cls, options: StylizeOptions) -> StyleSources:
-        """By the options. Raises AdainError for options that do not fit each other, AdainError or OSError for files."""
+        """Read the files. Raises AdainError for options that do not fit each other, AdainError or OSError for bad files."""
         if options.match_colors and any(map(_is_style_file, options.styles)):
             raise AdainError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
         names = options.mask or ("-",) * len(options.styles)
         if len(names) != len(options.styles):
             raise AdainError(
-                f"{len(names)} masks do not fit {len(options.styles)} styles; give one for each, - for everywhere."
+                f"{len(names)} masks do not fit {len(options.styles)} styles; give one for each; - means everywhere."
             )
         masks = tuple(None if name == "-" else load_mask(name) for name in names)
         return cls(options, tuple(map(read_source, options.styles)), masks)
 
     @property
     def style_files(self) -> list[Style]:
-        """Those that are styles already."""
+        """The styles that were read from style files."""
         return [source for source in self.sources if isinstance(source, Style)]
 
     def mixer(self, encoder: Encoder) -> Callable[[Tensor | None], Style]:
-        """The style for a content: encoded once, unless its pictures take the content's colours first."""
+        """A function from a content to its style; the style is encoded only once, unless it takes each content's colours."""
         if self.options.match_colors:
             return partial(self.mix, encoder)
         style = self.mix(encoder)
         return lambda content: style
 
     def mix(self, encoder: Encoder, content: Tensor | None = None) -> Style:
-        """The style, mixed; its pictures take the colours of `content` first, if that is given."""
+        """The mixed style; style pictures take the colours of `content` first, if that is given."""
         styles = []
         for source, mask in zip(self.sources, self.masks, strict=True):
             if content is not None and isinstance(source, Tensor):
@@ -62,7 +62,7 @@ class StyleSources:
 
 
 def read_source(path: Path) -> Tensor | Style:
-    """The picture or the style of a file."""
+    """The style of a style file, or the picture of another file."""
     return load_style(path) if _is_style_file(path) else load_image(path)
 
 

@@ -19,10 +19,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     styles = parser.add_argument(
         "styles", type=Path, nargs="+", default=[], metavar="STYLE", help="pictures or style files; several are mixed"
     )
-    styles.required = False  # not with --styles; "*" would find none that stand behind an option
+    styles.required = False  # not with --styles; with nargs="*" argparse would miss styles that come after an option
     parser.add_argument(
         "--styles", type=Path, metavar="DIR", dest="style_folder",
-        help="give each picture of a folder styles drawn at random from the pictures in DIR; started again, it goes on",
+        help="stylise each picture of a folder in styles drawn at random from the pictures in DIR; a second run goes on",
     )  # fmt: skip
     options.add_draw(parser)
     parser.add_argument(
@@ -38,28 +38,29 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_alpha(parser)
     options.add_weights(parser)
     parser.add_argument(
-        "--mask", nargs="+", metavar="FILE", help="where each style applies (white), one for each STYLE; - for everywhere"
+        "--mask", nargs="+", metavar="FILE",
+        help="one picture for each STYLE, white in the area where the style applies; - for everywhere",
     )
     options.add_size(parser)
     options.add_style_size(parser, "--style-size")
-    parser.add_argument("--match-colors", action="store_true", help="give style pictures the content's colours first")
+    parser.add_argument("--match-colors", action="store_true", help="give the style pictures the content's colours before")
     options.add_keep_colors(parser)
     parser.add_argument(
         "--content-statistics", choices=CONTENT_STATISTICS,
-        help="normalise the content by each picture's own statistics (image: the default), by those inside each style's mask"
-        " (region), or as a clip, which a folder then is too: by the whole clip's (batch), or smoothed along it (running: the"
-        " default for a video)",
+        help="normalise the content by the statistics of each picture (image: the default), of each style's mask (region), of"
+        " the whole clip (batch), or smoothed along the clip (running: the default for a video); with batch and running a"
+        " folder is a clip",
     )  # fmt: skip
     options.add_half_life(parser)
     parser.add_argument(
         "--style-to",
         type=Path,
         metavar="STYLE",
-        help="go from the style to this one along a clip, from its first frame to its last",
+        help="change from the style to this one along a clip, from its first frame to its last",
     )
     options.add_texture(parser, "1; 0 for clips, where it would stay in its place while the picture moves")
     options.add_tile(parser)
-    options.add_max_pixels(parser, f", or {MAX_PIXELS:,} of a content that is read in parts")
+    options.add_max_pixels(parser, f", or {MAX_PIXELS:,} for a content that is read in parts")
     options.add_device(parser)
     options.add_dtype(parser)
     parser.set_defaults(run=run)
@@ -79,10 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run_dataset(arguments: argparse.Namespace) -> int:
-    """`adain dataset`, by the spelling that it had first."""
+    """`adain dataset` in its first form, `adain stylize --styles`."""
     if arguments.mask or arguments.weights or arguments.match_colors or arguments.style_to:
-        raise AdainError("--mask, --weights, --match-colors and --style-to do not go with --styles.")
+        raise AdainError("--mask, --weights, --match-colors and --style-to do not work with --styles; leave them out.")
     if arguments.content_statistics not in (None, "image"):
-        raise AdainError("--content-statistics does not go with --styles, where each picture is by itself.")
+        raise AdainError("--content-statistics can only be image with --styles; leave it out.")
     folders = {"contents": arguments.content, "styles": arguments.style_folder}
     return dataset.run(argparse.Namespace(**vars(arguments) | folders))

@@ -17,7 +17,7 @@ SETTINGS = {field.name: field for field in dataclasses.fields(TrainingConfig)}
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("train", help="train a decoder, or a small encoder and decoder")
-    parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="where the other defaults come from")
+    parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="the set of defaults for the other options")
     for name, field in SETTINGS.items():
         parser.add_argument(
             "--" + name.replace("_", "-"), required=field.default is dataclasses.MISSING, default=argparse.SUPPRESS,
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
             given[key] = tuple(value * 2 if key.startswith("resize_") and len(value) == 1 else value)
     config = TrainingConfig(**PRESETS[arguments.preset] | given)
     keep_freed_memory(all_of_it=True)
-    first = rank_and_size()[0] == 0  # of the launched processes; it alone shows how far it is
+    first = rank_and_size()[0] == 0  # the first of the launched processes; only this one shows the progress
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s")
     with logging_redirect_tqdm(), options.progress_bar("picture", scale=config.batch_size, shown=first):
         result = train(config)

@@ -1,4 +1,4 @@
-"""Measurements of models: what a result loses, how steady it is, and how fast it comes."""
+"""Measurements of models: their losses, their stability in clips, and their speed."""
 
 from .boil import boil
 from .losses import Losses, layer_features, pair_losses

@@ -1,4 +1,4 @@
-"""The speed of the networks here against a plain implementation of VGG-19 and its mirror, in the same process."""
+"""The speed of this project's networks compared with a plain implementation of VGG-19 and its mirror, in one process."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from ..training.networks import training_dtype
 from . import pipelines, plain
 from .pipelines import Pipeline
 
-# Relative errors above which two pictures, or losses, are not of the same network.
+# Relative errors above which two pictures, or losses, count as different.
 AGREEMENT = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.05}
-SMALLEST = 16  # pixels: two features to reflect
+SMALLEST = 16  # pixels; two rows of features, enough for reflection
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Sides `sizes` of square pictures in pixels, and the number types `dtypes` of the networks here (empty: float32, and
-    the type of 16 bits that the device multiplies fast). Of `runs` the median counts.
+    """Sides `sizes` of square pictures in pixels, and the number types `dtypes` of this project's networks (empty: float32,
+    and the 16-bit type that the device multiplies fast). The median of `runs` measurements is taken.
 
-    `encoder` and `decoder` are a VGG-19 and its mirror, names or files; empty, their weights are drawn, on which speed does
-    not depend. `training` measures a step of the paper's recipe too, in float32 and in the type that a training takes by
-    itself. Raises AdainError for what cannot be.
+    `encoder` and `decoder` are a VGG-19 and its mirror, names or files; if empty, their weights are random, which does not
+    change the speed. `training` also measures a step of the paper's recipe, in float32 and in the default type of a
+    training. Raises AdainError for settings out of range.
     """
 
     sizes: tuple[int, ...] = (256, 512)
@@ -58,12 +58,12 @@ class BenchConfig:
             raise AdainError(f"give sizes of at least {SMALLEST} pixels, and at least 1 run.")
         for dtype in self.dtypes:
             if dtype not in AGREEMENT:
-                raise AdainError(f"{dtype!r} is no number type to measure; choose from {', '.join(AGREEMENT)}.")
+                raise AdainError(f"{dtype!r} is not a number type to measure; choose from {', '.join(AGREEMENT)}.")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it was measured; `multiply_adds`: those a second of a large float32 matrix product there."""
+    """The machine of a measurement; `multiply_adds`: per second, in a large float32 matrix product."""
 
     device: str
     cpu: str
@@ -80,10 +80,10 @@ class Row:
     """One pipeline in one number type at one size.
 
     `seconds`, medians: "style" (encoding one), "encode", "transfer" and "decode" by themselves, and "whole", the public
-    `stylize` with the style already encoded; or "step", one of training. `speedup`: the plain implementation's seconds in
-    float32, of the whole or the step, over these. `memory`: bytes that the whole or the step adds at its peak.
-    `multiply_adds`: those a second of the encoder, as many as its layers have. `error`: relative, of the picture (of the
-    losses, in training) to the plain one.
+    `stylize` with the style already encoded; or "step", a training step. `speedup`: the plain implementation's seconds in
+    float32 divided by these, for "whole" or "step". `memory`: the most bytes that "whole" or "step" adds. `multiply_adds`:
+    those of the encoder's layers, per second. `error`: the relative error of the picture, in training of the losses, to the
+    plain implementation.
     """
 
     pipeline: str
@@ -98,14 +98,14 @@ class Row:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What `bench` found by `config`."""
+    """The result of `bench` with `config`."""
 
     config: BenchConfig
     machine: Machine
     rows: tuple[Row, ...]
 
     def save(self, path: str | Path) -> None:
-        """Write all of it as JSON, beside `path` first and then renamed."""
+        """Write everything as JSON: a temporary file beside `path`, then renamed."""
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
@@ -113,17 +113,17 @@ class BenchResult:
 def bench(
     config: BenchConfig, others: Callable[[int, torch.device], list[Pipeline]] = lambda size, device: []
 ) -> BenchResult:
-    """Measure by `config`. It tells how many rounds are done, and of how many.
+    """Measure by `config`. Reports how many rounds are done, and of how many.
 
-    `others` makes further pipelines that take their turns, of a size in pixels and a device.
+    `others(size, device)` makes further pipelines for a size in pixels and a device.
 
-    All pipelines take turns, after a round that does not count, in which memory is measured. Raises AdainError for networks
-    other than VGG-19, for pictures or losses that are not the plain implementation's, and where memory runs out.
+    All pipelines take turns. The first round measures the memory, not the time. Raises AdainError for networks other than
+    VGG-19, for pictures or losses that differ from the plain implementation's, and if the memory runs out.
     """
     device = resolve_device(config.device)
-    trained = "float32", str(training_dtype("auto", device)).removeprefix("torch.")
-    dtypes = config.dtypes or (trained if device.type == "cpu" else ("float32", "float16"))
-    dtypes, trained = (tuple(dict.fromkeys(names)) for names in (dtypes, trained))
+    training_dtypes = "float32", str(training_dtype("auto", device)).removeprefix("torch.")
+    dtypes = config.dtypes or (training_dtypes if device.type == "cpu" else ("float32", "float16"))
+    dtypes, training_dtypes = (tuple(dict.fromkeys(names)) for names in (dtypes, training_dtypes))
     with torch.no_grad(), exact_float32():
         networks, rows = pipelines.vgg_networks(config.encoder, config.decoder), []
         counter = Counter((len(config.sizes) + config.training) * (1 + config.runs))
@@ -134,7 +134,7 @@ def bench(
             rows += _measure(build, size, config.runs, device, counter)
         if config.training:
             with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
-                steps = partial(pipelines.training_steps, *networks, trained, folder, device)
+                steps = partial(pipelines.training_steps, *networks, training_dtypes, folder, device)
                 rows += _measure(steps, pipelines.CROP_SIZE, config.runs, device, counter)
         return BenchResult(config, _machine(device, config.runs), tuple(rows))
 
@@ -146,19 +146,19 @@ def _measure(
         with counter.part():
             built = build()
             peaks = [_peak_memory(pipeline.calls[pipeline.last], device) for pipeline in built]
-            wanted = peaks[0][0]
-            errors = [_error(pipeline, result, wanted, size) for pipeline, (result, _) in zip(built, peaks, strict=True)]
+            expected = peaks[0][0]
+            errors = [_error(pipeline, result, expected, size) for pipeline, (result, _) in zip(built, peaks, strict=True)]
         times = [{name: [] for name in pipeline.calls} for pipeline in built]
         for _ in range(runs):
             with counter.part():
-                for pipeline, found in zip(built, times, strict=True):
+                for pipeline, seconds in zip(built, times, strict=True):
                     for name, call in pipeline.calls.items():
-                        found[name].append(_seconds(call, device))
+                        seconds[name].append(_seconds(call, device))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise AdainError(f"at {size} pixels the memory runs out; measure smaller sizes.") from None
-    medians = [{name: median(values) for name, values in found.items()} for found in times]
+        raise AdainError(f"the memory is too small for {size} pixels; measure smaller sizes.") from None
+    medians = [{name: median(values) for name, values in seconds.items()} for seconds in times]
     plain_seconds = medians[0][built[0].last]
     return [
         Row(
@@ -172,11 +172,11 @@ def _measure(
     ]  # fmt: skip
 
 
-def _error(pipeline: Pipeline, result: Tensor, wanted: Tensor, size: int) -> float | None:
-    """Of a pipeline that should give the plain one's result. Raises AdainError where it does not."""
+def _error(pipeline: Pipeline, result: Tensor, expected: Tensor, size: int) -> float | None:
+    """The relative error of a VGG-19's result, or None for other pipelines. Raises AdainError if it is too large."""
     if pipeline.name != pipelines.VGG:
         return None
-    error = plain.relative_error(result.cpu(), wanted.cpu()) if result.shape == wanted.shape else math.nan
+    error = plain.relative_error(result.cpu(), expected.cpu()) if result.shape == expected.shape else math.nan
     if not error < AGREEMENT[pipeline.dtype]:
         raise AdainError(
             f"at {size} pixels {pipeline.name} in {pipeline.dtype} gives another result than the plain implementation"
@@ -199,10 +199,10 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _peak_memory(call: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, int]:
-    """The result, and the most bytes that were taken meanwhile beyond those before.
+    """The result of `call()`, and the most bytes that it added to the memory in use.
 
-    On CUDA and XPU those of PyTorch's allocator. Elsewhere the process's resident set, sampled every millisecond, after the C
-    library, where it is glibc, has given back what it kept.
+    On CUDA and XPU PyTorch's allocator is measured; elsewhere the process's resident set, every millisecond, after glibc has
+    given its unused memory back.
     """
     if device.type in ("cuda", "xpu"):
         backend = torch.get_device_module(device)

@@ -15,7 +15,7 @@ from ..images import resize
 
 FRAMES = 8
 SIZE = 256
-MARGIN = 48  # pixels beside the border: results there see padding, which does not move, VGG-19's from so far
+MARGIN = 48  # pixels at the borders that are left out: padding, which does not move, changes VGG-19's results there
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Pan:
         return f"pan, {self.step} pixels a frame"
 
     def fits(self, size: int) -> bool:
-        """Whether neighbouring frames of `size` share anything beside their borders."""
+        """Whether neighbouring frames of `size` pixels overlap inside their margins."""
         return 0 < self.step < size - 2 * MARGIN
 
     def clip(self, still: Tensor, frames: int, size: int) -> Tensor:
@@ -40,7 +40,7 @@ class Pan:
         return windows.permute(2, 0, 1, 3)
 
     def difference(self, before: Tensor, after: Tensor) -> Tensor:
-        """Between neighbouring frames `(B, 3, H, W)` where both show the same."""
+        """The difference of neighbouring frames `(B, 3, H, W)`, in the area that both show."""
         return after[..., : -self.step] - before[..., self.step :]
 
 
@@ -54,7 +54,7 @@ class Zoom:
         return f"zoom, {self.rate - 1:.0%} a frame"
 
     def fits(self, size: int) -> bool:
-        """Whether neighbouring frames of `size` share anything beside their borders."""
+        """Whether neighbouring frames of `size` pixels overlap inside their margins."""
         return self.rate > 1 and size > 2 * MARGIN
 
     def clip(self, still: Tensor, frames: int, size: int) -> Tensor:
@@ -64,13 +64,14 @@ class Zoom:
         return torch.cat([_middle(still, side, size) for side in sides]).clamp(0, 1)
 
     def difference(self, before: Tensor, after: Tensor) -> Tensor:
-        """Between neighbouring frames `(B, 3, S, S)`; the earlier is enlarged (bicubic)."""
+        """The difference of neighbouring frames `(B, 3, S, S)`; the earlier one is enlarged (bicubic)."""
         side = before.shape[3]
         return after - _middle(before, side / self.rate, side)
 
 
 Motion = Pan | Zoom
-# A stride of VGG at relu4_1, which hides what is bound to its grid; across it; and every place by another way.
+# A pan by the stride of VGG-19 at relu4_1, which hides errors bound to its grid; one across that grid; and a zoom, which moves
+# every place by a different distance.
 MOTIONS: tuple[Motion, ...] = (Pan(8), Pan(3), Zoom(1.01))
 
 
@@ -80,8 +81,8 @@ def boil(
     """Mean absolute difference, motion undone, between neighbouring frames of a moving view of a still.
 
     `still` `(1, 3, H, W)` in [0, 1] is resized so that all `frames`, of `size` x `size` pixels, lie inside; `stylise` maps
-    them, `(frames, 3, size, size)`, to pictures of their size. Compared is what two frames show both, but for 48 pixels at
-    their borders. Raises AdainError where nothing is left to compare.
+    them, `(frames, 3, size, size)`, to pictures of their size. The area that both frames show is compared, without 48 pixels
+    at their borders. Raises AdainError if this area is empty.
     """
     if frames < 2 or not motion.fits(size):
         raise AdainError(f"{frames} frames of {size} pixels ({motion}) cannot be compared; take 2 or more that overlap.")

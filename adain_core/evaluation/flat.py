@@ -1,4 +1,4 @@
-"""How flat areas are painted: with how much texture, and how much of it is a mesh."""
+"""How a decoder paints flat areas: the strength of the texture, and the part of it that is a regular grid."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-SLOPE = 4  # a content is reduced to so many pixels a side, and enlarged again
-PERIOD = 8  # pixels; the stride of the coarsest features, with which a network without noise repeats
+SLOPE = 4  # pixels a side to which a content is reduced before it is enlarged again
+PERIOD = 8  # pixels; the stride of the coarsest features: a network without noise repeats with this period
 
 
 @dataclass(frozen=True)
 class FlatArea:
-    """The `texture` of a result of a flat content: the deviation of its fine part, in grey levels of 255; and the `grid`:
-    the share of that part's variance that repeats every `PERIOD` pixels.
+    """The texture and the grid in the result of a flat content.
+
+    `texture`: the standard deviation of the fine part, in grey levels of 255. `grid`: the share of that part's variance that
+    repeats every `PERIOD` pixels.
     """
 
     texture: float
@@ -23,14 +25,14 @@ class FlatArea:
 
 
 def slope_of(content: Tensor) -> Tensor:
-    """Pictures `(B, 3, H, W)` in [0, 1] with nothing left but slow changes of colour."""
+    """Pictures `(B, 3, H, W)` in [0, 1] reduced to their slow changes of colour."""
     return _enlarged(_resized(content, (SLOPE, SLOPE)), content).clamp(0, 1)
 
 
 def flat_area(result: Tensor) -> FlatArea:
-    """What is seen in a result `(1, 3, H, W)` in [0, 1] of a content without detail, H and W multiples of `PERIOD`.
+    """The texture and grid of a result `(1, 3, H, W)` in [0, 1] of a content without detail, H and W multiples of `PERIOD`.
 
-    Its fine part is what is lost when it is reduced to an eighth of its sides, and enlarged again.
+    Its fine part is the difference from the same picture, reduced to an eighth of its sides and enlarged again.
     """
     grey = 255 * result.float().mean(1, keepdim=True)
     fine = (grey - _enlarged(_resized(grey, [side // PERIOD for side in grey.shape[2:]]), grey))[0, 0]

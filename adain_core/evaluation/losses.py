@@ -1,4 +1,4 @@
-"""What a finished picture loses of its content and of its style, by the features of a fixed network."""
+"""The content and style losses of finished pictures, by the features of a fixed network."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Losses:
 
 
 def mean_losses(losses: Sequence[Losses]) -> Losses:
-    """Their means."""
+    """The mean content loss and the mean style loss."""
     return Losses(fmean(each.content for each in losses), fmean(each.style for each in losses))
 
 
 def load_loss_network(name: str, device: torch.device) -> Encoder:
-    """The VGG-19 that measures, in float32. Raises AdainError for another architecture."""
+    """The VGG-19 for measuring losses, in float32. Raises AdainError for another architecture."""
     network = load_encoder(name, device, torch.float32)
     if not network.perceptual:
         raise AdainError(f"the loss network {name} is a {network.architecture}; give a VGG-19.")
@@ -47,7 +47,7 @@ def layer_features(network: Encoder, pictures: Tensor) -> list[Tensor]:
 def pair_losses(
     result: Sequence[Tensor], content: Sequence[Tensor], style: Sequence[ChannelStatistics]
 ) -> Losses:
-    """Losses of a result, given its `layer_features`, its content's, and the `channel_statistics` of its style's.
+    """Losses of a result, given its `layer_features`, those of its content, and the `channel_statistics` of its style's.
 
     The content loss is the distance to the AdaIN target, `mse(f(result), adain(f(content), f(style)))` at the last layer;
     the style loss the sum over layers of `mse(mu, mu_s) + mse(sigma, sigma_s)`. All of batch 1. Source: Huang and Belongie

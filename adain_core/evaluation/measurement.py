@@ -1,4 +1,4 @@
-"""What measurements on drawn pictures share: the pictures, the network that judges them, and what was found."""
+"""The common parts of measurements on drawn pictures: the pictures, the network that measures, and the results."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class MeasurementConfig:
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers, or short words, of each row under `columns`; None where there is none."""
+    """Rows of numbers or short words, by their names, under `columns`; None is an empty cell."""
 
     title: str
     columns: tuple[str, ...]
@@ -66,10 +66,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured by `config`, with which networks.
+    """The results of a measurement with `config`, and the `networks` by their roles.
 
-    `curves` are losses step by step, by what they are of; `findings` sentences that the numbers decide; `draw` makes the
-    figure.
+    `curves` are losses step by step, by name; `findings` are sentences derived from the numbers; `draw` makes the figure.
     """
 
     config: DataclassInstance
@@ -80,7 +79,7 @@ class Measurement:
     findings: tuple[str, ...] = ()
 
     def save(self, path: str | Path) -> None:
-        """Write the numbers as JSON, and the figure as PNG beside it; each beside its path first and then renamed."""
+        """Write the numbers as JSON, and the figure as PNG beside it; each as a temporary file first, then renamed."""
         tables = {
             table.title: {name: dict(zip(table.columns, row, strict=True)) for name, row in table.rows.items()}
             for table in self.tables
@@ -89,9 +88,9 @@ class Measurement:
             name: {part: [getattr(each, part) for each in losses] for part in ("content", "style")}
             for name, losses in self.curves.items()
         }
-        found = {"config": dataclasses.asdict(self.config), "networks": self.networks, "tables": tables, "curves": curves}
+        numbers = {"config": dataclasses.asdict(self.config), "networks": self.networks, "tables": tables, "curves": curves}
         with replacing(path) as temporary:
-            text = json.dumps(found | {"findings": self.findings}, indent=1, default=str)
+            text = json.dumps(numbers | {"findings": self.findings}, indent=1, default=str)
             temporary.write_text(text + "\n", encoding="utf-8")
         with replacing(Path(path).with_suffix(".png")) as temporary:
             self.draw().save(temporary, "PNG")
@@ -119,9 +118,9 @@ class Model:
 
 
 def load_models(names: Sequence[Sequence[str]], device: str) -> list[Model]:
-    """Models of the names or files of an encoder and a decoder; a name alone stands for both.
+    """The models for names or files of an encoder and a decoder; a single name stands for both.
 
-    Raises AdainError where a decoder belongs to another encoder.
+    Raises AdainError if a decoder belongs to another encoder.
     """
     models: dict[str, Model] = {}
     for encoder_name, *rest in names:
@@ -140,13 +139,13 @@ class Judge:
     """The drawn pictures, by their paths in their folders, and the network that measures."""
 
     def __init__(self, config: MeasurementConfig, contents: int, styles: int):
-        """Draws so many of each. Raises AdainError for a picture that cannot be read."""
+        """Draw so many contents and styles. Raises AdainError for an unreadable picture."""
         self.device = resolve_device(config.device)
         self.network = load_loss_network(config.loss_encoder, self.device)
         self.network.plain = True  # pictures are optimised through it
         self.contents = _draw(config.contents, contents, config)
         self.styles = _draw(config.styles, styles, config)
-        # of a content only the deepest is compared: all of them take 125 MB at 512 pixels
+        # only the deepest features of a content are compared; all layers take 125 MB at 512 pixels
         self.features = {name: layer_features(self.network, picture)[-1:] for name, picture in self.contents.items()}
         self.statistics = {
             name: [channel_statistics(x) for x in layer_features(self.network, picture)]
@@ -155,21 +154,21 @@ class Judge:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Every content with every style."""
+        """All pairs of a content and a style, by their names."""
         return list(itertools.product(self.contents, self.styles))
 
     def losses(self, result: Tensor, content: str, style: str) -> Losses:
-        """Of a picture `(1, 3, size, size)`, which is clamped to [0, 1]; as `pair_losses` has them."""
-        found = layer_features(self.network, result.clamp(0, 1))
-        return pair_losses(found, self.features[content], self.statistics[style])
+        """The `pair_losses` of a picture `(1, 3, size, size)`, which is clamped to [0, 1]."""
+        features = layer_features(self.network, result.clamp(0, 1))
+        return pair_losses(features, self.features[content], self.statistics[style])
 
     def named(self, models: Sequence[Model] = ()) -> dict[str, str]:
-        """The networks of a measurement, as the function `named` has them."""
+        """The names and fingerprints of the loss network and of the models' encoders, by their roles."""
         return named({"loss network": self.network} | {f"encoder of {model.name}": model.encoder for model in models})
 
 
 def named(networks: dict[str, Encoder]) -> dict[str, str]:
-    """For each role the name and the fingerprint of its network."""
+    """The name and the fingerprint of each network, by its role."""
     return {role: f"{network.name} ({network.fingerprint[:12]})" for role, network in networks.items()}
 
 

@@ -1,4 +1,4 @@
-"""What `adain bench` compares: the plain VGG-19 and its mirror, the same networks here, and the bundled lite."""
+"""The pipelines that `adain bench` compares: a plain VGG-19 and its mirror, this project's ones, and the bundled lite."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ..weights import load_decoder, load_encoder
 from . import plain
 
 PLAIN, VGG, LITE = "plain vgg19", "vgg19", "lite"
-BATCH_SIZE, CROP_SIZE = 8, 256  # of a training step, the paper's
+BATCH_SIZE, CROP_SIZE = 8, 256  # of a training step by the paper's recipe
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What is measured: `calls`, the last of which is the whole; `work` is the number of the encoder's multiply-adds."""
+    """The `calls` to measure, the last of which does everything; `work` is the number of the encoder's multiply-adds."""
 
     name: str
     dtype: str
@@ -38,14 +38,14 @@ class Pipeline:
 
     @property
     def last(self) -> str:
-        """The name of the whole, whose result is a picture, or the losses of a step."""
+        """The name of the call that does everything; its result is a picture, or the losses of a step."""
         return list(self.calls)[-1]
 
 
 def vgg_networks(encoder: str, decoder: str) -> tuple[Encoder, Decoder]:
     """The VGG-19 and its mirror of these names or files, on the CPU; with random weights for an empty name.
 
-    Raises AdainError for other networks, and for two that do not belong together.
+    Raises AdainError for other networks, and if the two do not belong together.
     """
     networks = (
         load_encoder(encoder, dtype="float32") if encoder else ARCHITECTURES[plain.ARCHITECTURE].encoder({}),
@@ -53,7 +53,7 @@ def vgg_networks(encoder: str, decoder: str) -> tuple[Encoder, Decoder]:
     )
     for name, network in zip((encoder, decoder), networks, strict=True):
         if network.architecture != plain.ARCHITECTURE:
-            raise AdainError(f"{name} is a {network.architecture}; give a VGG-19, which the plain one can be compared with.")
+            raise AdainError(f"{name} is a {network.architecture}; give a VGG-19, to compare with the plain one.")
         if not name:
             network.requires_grad_(False).initialize(seed=0)
     if not decoder:
@@ -63,7 +63,7 @@ def vgg_networks(encoder: str, decoder: str) -> tuple[Encoder, Decoder]:
 
 
 def _plain_copy(network: Network, device: torch.device) -> nn.Sequential:
-    """The plain implementation with the same weights; what was folded into conv1_1 stays there."""
+    """The plain implementation with the same weights; a preprocessing folded into conv1_1 stays in it."""
     copied = plain.encoder() if network.role == "encoder" else plain.decoder()
     theirs, ours = ([module for module in net.modules() if isinstance(module, nn.Conv2d)] for net in (copied, network))
     if network.role == "encoder":
@@ -119,7 +119,7 @@ def _own_calls(encoder: Encoder, decoder: Decoder, content: Tensor, style_pictur
 def training_steps(
     encoder: Encoder, decoder: Decoder, dtypes: Sequence[str], folder: str, device: torch.device
 ) -> list[Pipeline]:
-    """A step of the paper's recipe on random crops, written plainly and as it is here; `folder` may be written to."""
+    """A step of the paper's recipe on random crops, in a plain implementation and in this project's; may write to `folder`."""
     shape = (2, BATCH_SIZE, 3, CROP_SIZE, CROP_SIZE)
     content, style = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
     f, g = _plain_copy(encoder, device), _plain_copy(decoder, device).requires_grad_(True)
@@ -142,7 +142,7 @@ def training_steps(
 
 
 def multiply_adds(network: nn.Module, size: int) -> int:
-    """Multiplications, each with an addition, that the layers of a network do for a picture of so many pixels a side."""
+    """The number of multiply-adds of a network's layers for a square picture of `size` pixels a side."""
     with FlopCounterMode(display=False) as counter:
         network = call = copy.deepcopy(network).to("meta")
         if isinstance(network, Encoder):

@@ -1,4 +1,4 @@
-"""A second, plain implementation of the paper's networks in the public layout, to compare with."""
+"""A second, plain implementation of the paper's networks in the public layout, for comparisons."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def adain(x: Tensor, y: Tensor) -> Tensor:
 
 def loss_features(encoder: nn.Sequential, x: Tensor) -> list[Tensor]:
     """Features of pictures `x` at the layers that the losses compare."""
-    found = []
+    features = []
     for index, module in enumerate(encoder):
         x = module(x)
         if index in LOSS_LAYERS:
-            found.append(x)
-    return found
+            features.append(x)
+    return features
 
 
 def training_step(
@@ -74,11 +74,12 @@ def training_step(
 ) -> tuple[float, float]:
     """One step of the paper's recipe; the content and the style loss before it."""
     with torch.no_grad():
-        wanted = loss_features(encoder, style)
-        target = adain(encoder(content), wanted[-1])
-    found = loss_features(encoder, decoder(target))
-    content_loss = F.mse_loss(found[-1], target)
-    pairs = [pair for x, y in zip(found, wanted, strict=True) for pair in zip(mean_std(x), mean_std(y), strict=True)]
+        style_features = loss_features(encoder, style)
+        target = adain(encoder(content), style_features[-1])
+    features = loss_features(encoder, decoder(target))
+    content_loss = F.mse_loss(features[-1], target)
+    layers = zip(features, style_features, strict=True)
+    pairs = [pair for x, y in layers for pair in zip(mean_std(x), mean_std(y), strict=True)]
     style_loss = reduce(torch.add, (F.mse_loss(*pair) for pair in pairs))
     optimizer.zero_grad()
     (content_loss + STYLE_WEIGHT * style_loss).backward()
@@ -87,5 +88,5 @@ def training_step(
 
 
 def relative_error(a: Tensor, b: Tensor) -> float:
-    """`|a - b| / |b|`, Euclidean."""
+    """`|a - b| / |b|`, with Euclidean norms."""
     return ((a - b).norm() / b.norm()).item()

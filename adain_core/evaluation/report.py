@@ -34,9 +34,10 @@ Boil = dict[str, dict[str, float]]  # by motion, then by mode
 class EvaluationConfig:
     """Pictures in the folders `contents` and `styles` and below, and the model of `encoder` and `decoder` (names or files).
 
-    `loss_encoder` is the VGG-19 (a name or a file) that measures. Pictures are squares of `size` pixels. `pairs`: how many
-    are drawn under `seed`, 0 for all; `boil_pairs` and `flat_pairs`: on how many of them the boil, and how flat areas are
-    painted, are measured, 0 for none; `half_life` frames are for running statistics. Raises AdainError for what cannot be.
+    `loss_encoder` is the VGG-19 (a name or a file) that measures. Pictures are squares of `size` pixels. `pairs`: the number
+    of pairs drawn under `seed`; 0 takes all. `boil_pairs` and `flat_pairs`: the numbers of these on which the boil and flat
+    areas are measured; 0 leaves them out. `half_life`: frames, for running statistics. Raises AdainError for settings out of
+    range.
     """
 
     contents: Path
@@ -57,7 +58,7 @@ class EvaluationConfig:
         if self.size < 1:
             raise AdainError(f"the size is {self.size}; give the side of the squares in pixels.")
         if min(self.pairs, self.boil_pairs, self.flat_pairs) < 0:
-            raise AdainError("a number of pairs is below 0; 0 takes all of them, and leaves the boil and flat areas out.")
+            raise AdainError("pairs, boil_pairs and flat_pairs must be at least 0; pairs 0 takes all, the others 0 leave it out.")
         if self.flat_pairs and self.size < PERIOD:
             raise AdainError(f"flat areas are measured at {PERIOD} pixels a side or more; give a larger size, or 0 flat pairs.")
         check_half_life(self.half_life)
@@ -65,7 +66,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class PairLosses:
-    """Losses of one content in one style: of the model's result, and of the untouched content as the yardstick."""
+    """Losses of one content in one style: of the model's result, and for comparison of the untouched content."""
 
     content: str
     style: str
@@ -75,7 +76,7 @@ class PairLosses:
 
 @dataclass(frozen=True)
 class PairBoil:
-    """The boil of one content in one style, by motion and by how the content's statistics are taken."""
+    """The boil of one content in one style, by motion and by the mode of the content statistics."""
 
     content: str
     style: str
@@ -93,7 +94,7 @@ class PairFlat:
 
 @dataclass(frozen=True)
 class Report:
-    """What `evaluate` found by `config`. Fingerprints say which networks; `skipped` which files are no pictures, and why."""
+    """The result of `evaluate` with `config`. Fingerprints identify the networks; `skipped` names unreadable files and why."""
 
     config: EvaluationConfig
     encoder: str
@@ -118,7 +119,7 @@ class Report:
 
     @property
     def boil(self) -> Boil:
-        """The mean boil; empty where it was left out."""
+        """The mean boil; empty if it was left out."""
         motions = map(str, MOTIONS if self.boils else ())
         return {motion: {mode: fmean(pair.boil[motion][mode] for pair in self.boils) for mode in MODES} for motion in motions}
 
@@ -130,7 +131,7 @@ class Report:
         return FlatArea(fmean(pair.flat.texture for pair in self.flats), fmean(pair.flat.grid for pair in self.flats))
 
     def save(self, path: str | Path) -> None:
-        """Write means and every pair as JSON, beside `path` first and then renamed."""
+        """Write the means and every pair as JSON: a temporary file beside `path`, then renamed."""
         means = {"model": vars(self.model), "untouched": vars(self.untouched), "boil": self.boil}
         means["flat"] = vars(self.flat) if self.flat else {}
         text = json.dumps({"means": means} | dataclasses.asdict(self), indent=1, default=str)
@@ -139,12 +140,11 @@ class Report:
 
 
 def evaluate(config: EvaluationConfig) -> Report:
-    """Mean losses, boil and flat areas of a model by `config`. It tells how many measurements are done, and of how many.
+    """Mean losses, boil and flat areas of a model by `config`. Reports how many measurements are done, and of how many.
 
     Pictures are composited on white, resized to a smallest side of `size` and cropped to their centres; the model runs at
-    alpha 1, in the boil without a texture, the loss network in float32. Pictures that cannot be read are skipped with their
-    pairs. Raises FileNotFoundError for a folder that does not exist, and AdainError for one without pictures and for losses
-    that are not finite.
+    alpha 1, in the boil without a texture, the loss network in float32. Unreadable pictures are skipped with their pairs.
+    Raises FileNotFoundError if a folder does not exist, and AdainError if it holds no pictures or if losses are not finite.
     """
     evaluation = _Evaluation(config)
     pairs = draw_pairs(list_images(config.contents), list_images(config.styles), config.pairs, config.seed)
@@ -152,8 +152,8 @@ def evaluate(config: EvaluationConfig) -> Report:
     losses: dict[tuple[Path, Path], PairLosses] = {}
     for pair in pairs:
         with counter.part():
-            if found := evaluation.losses(*pair):
-                losses[pair] = found
+            if pair_result := evaluation.losses(*pair):
+                losses[pair] = pair_result
     boils = []
     for pair in random.Random(config.seed).sample(list(losses), min(config.boil_pairs, len(losses))):
         with counter.part():
@@ -166,7 +166,7 @@ def evaluate(config: EvaluationConfig) -> Report:
 
 
 def draw_pairs(contents: Sequence[Path], styles: Sequence[Path], number: int = 0, seed: int = 0) -> list[tuple[Path, Path]]:
-    """Every content with every style, or `number` of these pairs drawn under the seed; all, where there are no more."""
+    """All pairs of a content and a style, or `number` of these drawn under the seed; 0, or a larger number, takes all."""
     indices = range(len(contents) * len(styles))
     if 0 < number < len(indices):
         indices = sorted(random.Random(seed).sample(indices, number))  # a content's pairs stay together: it is encoded once
@@ -181,12 +181,12 @@ def square(picture: Tensor, size: int) -> Tensor:
 
 
 def load_square(path: Path, size: int) -> Tensor:
-    """The `square` of a picture file, what is transparent composited on white."""
+    """The `square` of a picture file, composited on white."""
     return square(_load(path), size)
 
 
 class _Evaluation:
-    """The networks, and what they have seen of the styles and of the last content."""
+    """The networks, with the encoded styles and the features of the last content."""
 
     def __init__(self, config: EvaluationConfig):
         self.config = config
@@ -199,13 +199,13 @@ class _Evaluation:
         self.unreadable: dict[Path, str] = {}
 
     def losses(self, content: Path, style: Path) -> PairLosses | None:
-        """None where one of them cannot be read."""
-        if not (self._see_content(content) and self._see_style(style)):
+        """The losses of a pair, or None if a picture cannot be read."""
+        if not (self._encode_content(content) and self._encode_style(style)):
             return None
         picture, features = self.contents[content]
-        model_style, wanted = self.styles[style]
+        model_style, style_statistics = self.styles[style]
         result = layer_features(self.loss_network, self._stylise(picture, model_style))
-        model, untouched = (pair_losses(x, features, wanted) for x in (result, features))
+        model, untouched = (pair_losses(x, features, style_statistics) for x in (result, features))
         if not math.isfinite(model.content + model.style):
             raise AdainError(
                 f"the losses of {content} in the style of {style} are not finite; the model's weights are broken, or its"
@@ -214,16 +214,16 @@ class _Evaluation:
         return PairLosses(*self._names(content, style), model, untouched)
 
     def boil(self, content: Path, style: Path) -> PairBoil:
-        """Of a pair that can be read."""
+        """The boil of a readable pair."""
         model_style, _ = self.styles[style]
         still = _load(content)
-        found = {
+        boils = {
             str(motion): {
                 mode: boil(lambda clip, mode=mode: self._stylise(clip, model_style, mode, 0.0), still, motion) for mode in MODES
             }
             for motion in MOTIONS
         }
-        return PairBoil(*self._names(content, style), found)
+        return PairBoil(*self._names(content, style), boils)
 
     def flat(self, content: Path, style: Path) -> PairFlat:
         """The flat areas of a pair that can be read."""
@@ -245,13 +245,13 @@ class _Evaluation:
         half_life = self.config.half_life
         return stylize(self.encoder, self.decoder, pictures, style, 1.0, content_statistics, half_life, texture=texture)
 
-    def _see_content(self, path: Path) -> bool:
+    def _encode_content(self, path: Path) -> bool:
         if path not in self.contents and (picture := self._square(path)) is not None:
             # only the last one is kept: its features take 125 MB at 512 pixels
             self.contents = {path: (picture, layer_features(self.loss_network, picture))}
         return path in self.contents
 
-    def _see_style(self, path: Path) -> bool:
+    def _encode_style(self, path: Path) -> bool:
         if path not in self.styles and (picture := self._square(path)) is not None:
             statistics = [channel_statistics(x) for x in layer_features(self.loss_network, picture)]
             self.styles[path] = encode_style(self.encoder, picture, size=0), statistics
@@ -271,5 +271,5 @@ class _Evaluation:
 
 
 def _load(path: Path) -> Tensor:
-    """A picture `(1, 3, H, W)`, what is transparent composited on white."""
+    """A picture `(1, 3, H, W)`, composited on white."""
     return on_white(load_image(path))

@@ -17,7 +17,7 @@ from .losses import Losses, mean_losses
 from .measurement import Judge, Measurement, MeasurementConfig, Table, load_models
 from .report import load_square
 
-GAP, LINE = 6, 16  # pixels between pictures, and of a line of text
+GAP, LINE = 6, 16  # pixels between pictures, and the height of a line of text
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class SheetConfig(MeasurementConfig):
 def compare_pictures(config: SheetConfig) -> Measurement:
     """The mean losses of each model and folder on all pairs of the drawn pictures, and a sheet of them.
 
-    Raises FileNotFoundError and AdainError for what cannot be used, and for a folder without the picture of a pair.
+    Raises FileNotFoundError and AdainError for unusable folders and networks, and if a folder lacks the picture of a pair.
     """
     models = load_models(config.models, config.device)
     judge = Judge(config, config.content_count, config.style_count)
     finished = {folder: {pair: _finished(folder, *pair) for pair in judge.pairs} for folder in config.results}
     counter = Counter(len(judge.pairs))
-    found: dict[str, list[Losses]] = {}
+    losses_of: dict[str, list[Losses]] = {}
     cells, captions = [], []
     for content, style in judge.pairs:
         with counter.part():
@@ -55,18 +55,18 @@ def compare_pictures(config: SheetConfig) -> Measurement:
             results |= {name: load_square(files[content, style], config.size) for name, files in finished.items()}
             losses = {name: judge.losses(result, content, style) for name, result in results.items()}
             for name, each in ({"the untouched content": judge.losses(pictures[0], content, style)} | losses).items():
-                found.setdefault(name, []).append(each)
+                losses_of.setdefault(name, []).append(each)
             cells.append([*pictures, *results.values()])
             texts = [f"{Path(name).name}\ncontent {each.content:.2f}\nstyle {each.style:.2f}" for name, each in losses.items()]
             captions.append([f"content\n{content}", f"style\n{style}", *texts])
-    means = {name: mean_losses(losses) for name, losses in found.items()}
+    means = {name: mean_losses(losses) for name, losses in losses_of.items()}
     title = f"{len(judge.contents)} contents x {len(judge.styles)} styles, {config.size}x{config.size}"
     table = Table(title, ("content loss", "style loss"), {name: (mean.content, mean.style) for name, mean in means.items()})
     return Measurement(config, judge.named(models), (table,), lambda: draw_sheet(cells, captions))
 
 
 def draw_sheet(rows: Sequence[Sequence[Tensor | Image.Image | None]], captions: Sequence[Sequence[str]]) -> Image.Image:
-    """Pictures `(1, 3, S, S)` in rows, pixel by pixel, each under its caption of one or more lines; None is an empty place."""
+    """Pictures `(1, 3, S, S)` in rows, pixel by pixel, each under its caption of one or more lines; None leaves a gap."""
     pictures = [[to_pil(cell) if isinstance(cell, Tensor) else cell for cell in row] for row in rows]
     side = max(max(cell.size) for row in pictures for cell in row if cell)
     font = ImageFont.load_default(LINE * 3 // 4)
@@ -86,7 +86,7 @@ def draw_sheet(rows: Sequence[Sequence[Tensor | Image.Image | None]], captions: 
 
 
 def _finished(folder: str, content: str, style: str) -> Path:
-    """The picture in `folder`, or below, that is named after both."""
+    """The picture in `folder`, or below, whose name is made of the content's and the style's."""
     begin, end = PurePosixPath(content).stem, PurePosixPath(style).stem
     length = len(begin) + len(end)
     named = [
@@ -95,11 +95,11 @@ def _finished(folder: str, content: str, style: str) -> Path:
     ]  # fmt: skip
     if not named:
         raise AdainError(f"{folder} holds no picture whose name begins with {begin} and ends with {end}; name its pictures so.")
-    return min(named, key=lambda path: len(path.stem))  # a longer one is of a content or style whose name holds these
+    return min(named, key=lambda path: len(path.stem))  # longer names belong to contents or styles whose names contain these
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, without its end where it is too long."""
+    """The text; its end is cut off if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -33,8 +33,8 @@ PLAIN, CONCAT, BATCH, INSTANCE = "Enc-AdaIN-Dec", "Enc-Concat-Dec", "Enc-AdaIN-B
 class AblationConfig(MeasurementConfig):
     """Decoders for `encoder` (empty: the loss encoder), each trained on the same crops of `size` pixels for `steps` steps.
 
-    The rest of the recipe is the paper's. Networks, checkpoints and samples are kept in `folder`, where a training that was
-    stopped goes on; empty keeps nothing.
+    The rest of the recipe is the paper's. Networks, checkpoints and samples are kept in `folder`, and a stopped training goes
+    on from there; if it is empty, nothing is kept.
     """
 
     FULL: ClassVar[dict] = {"size": 256, "encoder": "", "steps": 20_000, "batch_size": 8}
@@ -48,7 +48,7 @@ class AblationConfig(MeasurementConfig):
 
 
 class ConcatDecoder(Decoder):
-    """A decoder of the content's and the style's features side by side: of each level twice the channels go in."""
+    """A decoder that reads the content's and the style's features side by side: twice the channels of each level."""
 
     architecture = "concat"
 
@@ -68,7 +68,7 @@ class ConcatDecoder(Decoder):
 
 
 class ConcatObjective(Objective):
-    """The paper's loss of a decoder that is given the features of both pictures, unchanged."""
+    """The paper's loss for a decoder that reads the unchanged features of both pictures."""
 
     def _already_encoded(self, batch: Batch) -> None:
         return None
@@ -81,17 +81,17 @@ class ConcatObjective(Objective):
 
 
 def normalized(decoder: Decoder, layer: Callable[[int], nn.Module], architecture: str) -> Decoder:
-    """The decoder with `layer(channels)` after each of its convolutions but the last; it is computed plainly, whole."""
+    """The decoder with `layer(channels)` after each of its convolutions but the last; its `plain` is set."""
     decoder.plain = True
     decoder.architecture = f"{decoder.architecture} with {architecture}"
     return add_normalization(decoder, layer)
 
 
 def ablate(config: AblationConfig) -> Measurement:
-    """Train the paper's four variants, and say whether their losses come out in the paper's order.
+    """Train the paper's four variants, and compare the order of their losses with the paper's.
 
-    Steps without a finite gradient are skipped and counted; an IN decoder has some, on flat crops at least.
-    It tells how many training steps are done, and of how many. Raises as `train` does.
+    Steps without a finite gradient are skipped and counted; an IN decoder has some, at least on flat crops. Reports how many
+    training steps are done, and of how many. Raises the errors of `train`.
     """
     network = load_loss_network(config.loss_encoder, resolve_device(config.device))
     counter, curves, skipped = Counter(len(VARIANTS) * config.steps), {}, {}
@@ -119,7 +119,7 @@ def ablate(config: AblationConfig) -> Measurement:
 
 
 def verdict(means: dict[str, Losses]) -> list[str]:
-    """The paper's claims about the four, each with whether these losses bear it out."""
+    """The paper's claims about the four variants, each with yes or no by these losses."""
     plain, concat, batch, instance = (means[name] for name in (PLAIN, CONCAT, BATCH, INSTANCE))
     claims = {
         "the BN decoder is above the plain one in content loss": batch.content > plain.content,
@@ -135,14 +135,14 @@ def verdict(means: dict[str, Losses]) -> list[str]:
 
 
 def _curve(result: TrainingResult, steps: int) -> list[Losses]:
-    """The losses of each step; of one that was skipped, those of the step before, of the first ones those of the next."""
+    """The losses of each step; a skipped step has those of the step before, or of the next one at the beginning."""
     if not result.steps:
-        raise DivergedError(f"none of the {steps} steps had finite losses; take more, or a lower learning rate.")
+        raise DivergedError(f"no step of {steps} had finite losses; take more steps, or a lower learning rate.")
     logged = zip(result.steps, result.losses["content"], result.losses["style"], strict=True)
-    found = {step: Losses(content, style) for step, content, style in logged if content is not None and style is not None}
-    curve = [found[result.steps[0]]]
+    losses_at = {step: Losses(content, style) for step, content, style in logged if content is not None and style is not None}
+    curve = [losses_at[result.steps[0]]]
     for step in range(1, steps + 1):
-        curve.append(found.get(step, curve[-1]))
+        curve.append(losses_at.get(step, curve[-1]))
     return curve[1:]
 
 

@@ -23,22 +23,22 @@ from ..progress import Counter, tell
 from ..statistics import ChannelStatistics, adain, channel_statistics
 from ..training.data import Augmentation, PictureFolder, stream
 
-# What follows each convolution of a network of one style, by the number of its channels.
+# The normalization layers of a network of one style, made from the number of channels.
 NORMALIZATIONS = {"batch": BatchNorm2d, "instance": partial(InstanceNorm2d, affine=True)}
-STYLE_WEIGHT = 10.0  # of every method here, as of the paper's training
+STYLE_WEIGHT = 10.0  # of every method here, as in the paper's training
 WIDTH = 32  # channels at full size of a network of one style
-SWAPPED = "relu3_1"
-MATCHED = 2048  # patches that are compared with all of the style's at once
+SWAPPED = "relu3_1"  # the layer whose features Style-Swap swaps
+MATCHED = 2048  # patches of the content that are compared at once with all patches of the style
 
 Net = TypeVar("Net", bound=nn.Module)
 
 
 class AdaINLoss:
-    """What AdaIN's decoders are trained to minimise: the distance to the AdaIN target, and the style loss times 10.
+    """The training loss of AdaIN's decoders: the distance to the AdaIN target, and the style loss times 10.
 
-    Of contents `(B, 3, H, W)` and the statistics of a style's `layer_features`. Every method here minimises this in place of
-    its own losses (Gram matrices for most), so that their results compare. The network is plain (see `Network`), as pictures
-    are optimised through it.
+    It is made from contents `(B, 3, H, W)` and the statistics of a style's `layer_features`. Every method here minimises it
+    instead of its own losses (mostly of Gram matrices), so that the results can be compared. The network is plain (see
+    `Network`), since gradients pass through it.
     """
 
     def __init__(self, network: Encoder, content: Tensor, style: Sequence[ChannelStatistics]):
@@ -46,14 +46,14 @@ class AdaINLoss:
         self.target = adain(layer_features(network, content)[-1], style[-1])
 
     def __call__(self, pictures: Tensor) -> tuple[Tensor, Losses]:
-        """The sum to descend, and its parts, of pictures of the contents' shape."""
+        """The sum to minimise, and its parts, for pictures of the contents' shape."""
         features = self.network.features(pictures, self.network.loss_layers)
         parts = content_loss(features[-1], self.target), style_loss(features, self.style)
         return parts[0] + STYLE_WEIGHT * parts[1], Losses(*(part.item() for part in parts))
 
 
 def optimise(start: Tensor, loss: Callable[[Tensor], Tensor], iterations: int) -> Tensor:
-    """What L-BFGS makes of the picture `start` `(1, 3, H, W)`, held in [0, 1]; `loss` is called once an iteration."""
+    """The picture `start` `(1, 3, H, W)` optimised by L-BFGS, clamped to [0, 1]; each iteration calls `loss` once."""
     picture = start.detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS([picture], max_iter=1, tolerance_grad=0, tolerance_change=0, history_size=20)
 
@@ -74,26 +74,26 @@ def optimise(start: Tensor, loss: Callable[[Tensor], Tensor], iterations: int) -
 def gatys(network: Encoder, content: Tensor, style: Tensor, iterations: int) -> tuple[Tensor, list[Losses]]:
     """A picture optimised from the content (Gatys, Ecker and Bethge 2016), and its losses before each iteration and at the end.
 
-    Content and style are `(1, 3, H, W)` in [0, 1]; minimised is the `AdaINLoss`.
+    Content and style are `(1, 3, H, W)` in [0, 1]; the `AdaINLoss` is minimised.
     """
     statistics = [channel_statistics(x) for x in layer_features(network, style)]
-    objective, found = AdaINLoss(network, content, statistics), []
+    objective, curve = AdaINLoss(network, content, statistics), []
 
     def loss(picture: Tensor) -> Tensor:
         total, losses = objective(picture)
-        found.append(losses)
+        curve.append(losses)
         return total
 
     picture = optimise(content, loss, iterations)
     with torch.no_grad():
         loss(picture)
-    return picture, found
+    return picture, curve
 
 
 def style_swap(network: Encoder, content: Tensor, style: Tensor, iterations: int) -> Tensor:
     """A picture by Style-Swap (Chen and Schmidt 2016): features at relu3_1 swapped, then inverted by optimisation.
 
-    Content and style are `(1, 3, H, W)` in [0, 1]. Their total variation is left out of the inversion.
+    Content and style are `(1, 3, H, W)` in [0, 1]. The paper's total variation loss is left out of the inversion.
     """
     with torch.no_grad():
         target = swap_patches(network.features(content, [SWAPPED])[0], network.features(style, [SWAPPED])[0])
@@ -101,13 +101,13 @@ def style_swap(network: Encoder, content: Tensor, style: Tensor, iterations: int
 
 
 def swap_patches(content: Tensor, style: Tensor, side: int = 3) -> Tensor:
-    """Features `content` `(1, C, h, w)` with every patch replaced by the most alike of `style` `(1, C, any, any)`.
+    """Features `content` `(1, C, h, w)` with every patch replaced by the most similar one of `style` `(1, C, any, any)`.
 
-    Alike is the normalised cross-correlation; where patches overlap they are averaged. Source: Chen and Schmidt 2016.
+    The similarity is the normalised cross-correlation; overlapping patches are averaged. Source: Chen and Schmidt 2016.
     """
     patches, own = F.unfold(style, side)[0], F.unfold(content, side)[0]
-    wanted = F.normalize(patches, dim=0)
-    nearest = torch.cat([(part.mT @ wanted).argmax(1) for part in own.split(MATCHED, dim=1)])
+    unit_patches = F.normalize(patches, dim=0)
+    nearest = torch.cat([(part.mT @ unit_patches).argmax(1) for part in own.split(MATCHED, dim=1)])
     swapped, size = patches[None, :, nearest], content.shape[2:]
     return F.fold(swapped, size, side) / F.fold(torch.ones_like(swapped), size, side)
 
@@ -123,7 +123,7 @@ def add_normalization(network: Net, layer: Callable[[int], nn.Module]) -> Net:
 class StyleNetwork(nn.Module):
     """A feed-forward network of one style, or of a few (Ulyanov et al. 2016, Johnson et al. 2016, Dumoulin et al. 2017).
 
-    `layer(channels)` makes its normalization: batch or instance normalization, or `ChosenNorm2d`, one pair for each style.
+    `layer(channels)` makes its normalization: batch or instance normalization, or `ChosenNorm2d`, with a pair for each style.
     """
 
     def __init__(self, layer: Callable[[int], nn.Module], seed: int = 0, width: int = WIDTH):
@@ -135,13 +135,13 @@ class StyleNetwork(nn.Module):
         modules = [module for part in parts for module in (part, nn.ReLU())]
         self.layers = nn.Sequential(*modules, drawing)
         initialize(self, seed)
-        with torch.no_grad():  # begins around mid-grey
+        with torch.no_grad():  # pictures begin near mid-grey
             drawing.weight.mul_(0.1)
             drawing.bias.fill_(0.5)
         add_normalization(self, layer)
 
     def forward(self, content: Tensor, style: int = 0) -> Tensor:
-        """Pictures `(B, 3, H, W)`, not clamped, of contents of that size in the style of that number."""
+        """Contents `(B, 3, H, W)` in the style of this number, not clamped."""
         for module in self.modules():
             if isinstance(module, ChosenNorm2d):
                 module.style = style
@@ -149,7 +149,7 @@ class StyleNetwork(nn.Module):
 
 
 class ChosenNorm2d(ConditionalInstanceNorm2d):
-    """Conditional instance normalization for a network that is told the style once, for all its layers."""
+    """Conditional instance normalization whose `style` is set once for all layers of a network."""
 
     style = 0
 
@@ -169,12 +169,12 @@ def train_style_network(
     augment: Augmentation | None = None,
     seed: int = 0,
 ) -> list[Losses]:
-    """Train a network on crops of the pictures in `contents`, the styles by turns; its losses before each step.
+    """Train a network on crops of the pictures in `contents`, the styles in turn. Returns its losses before each step.
 
-    `styles` are the statistics of each style's `layer_features`; minimised is the `AdaINLoss`. Both networks are on one
+    `styles` are the statistics of each style's `layer_features`; the `AdaINLoss` is minimised. Both networks are on one
     device; the trained one is in evaluation mode afterwards.
     """
-    device, found = next(network.parameters()).device, []
+    device, curve = next(network.parameters()).device, []
     optimizer = torch.optim.Adam(style_network.train().parameters(), learning_rate)
     pictures = PictureFolder(contents, crop_size, 2 * crop_size, augment, seed=seed)
     batches, counter = stream([pictures], batch_size, workers=0), Counter(steps)
@@ -186,9 +186,9 @@ def train_style_network(
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
-            found.append(losses)
+            curve.append(losses)
     style_network.eval().requires_grad_(False)
-    return found
+    return curve
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class StyleNetworkConfig(MeasurementConfig):
     def train(
         self, layer: Callable[[int], nn.Module], judge: Judge, styles: Sequence[str], augment: Augmentation | None = None
     ) -> tuple[StyleNetwork, list[Losses]]:
-        """A network with the normalization `layer(channels)` that has learned these styles; its losses before each step."""
+        """A network with the normalization `layer(channels)`, trained on these styles, and its losses before each step."""
         network = StyleNetwork(layer, self.seed).to(judge.device)
         return network, train_style_network(
             network, judge.network, [judge.statistics[style] for style in styles], self.training_contents or self.contents,

@@ -34,10 +34,10 @@ class ComparisonConfig(StyleNetworkConfig):
 
 @exact_float32()
 def compare(config: ComparisonConfig) -> Measurement:
-    """Mean content and style losses of all methods, and after how many iterations optimisation is as good as each.
+    """Mean content and style losses of all methods, and the iteration after which optimisation is as good as each.
 
-    It tells how many steps of optimisation and of training are done, and of how many. Raises FileNotFoundError and
-    AdainError for folders, pictures and networks that cannot be used.
+    Reports how many steps of optimisation and of training are done, and of how many. Raises FileNotFoundError and AdainError
+    for unusable folders, pictures and networks.
     """
     models = load_models(config.models, config.device)
     judge = Judge(config, config.content_count, config.style_count)
@@ -47,7 +47,7 @@ def compare(config: ComparisonConfig) -> Measurement:
     for (name, layer), style in itertools.product(ONE_STYLE.items(), judge.styles):
         with counter.part(config.training_steps):
             networks[name][style], _ = config.train(layer, judge, [style])
-    found: dict[str, list[Losses]] = {}
+    losses_of: dict[str, list[Losses]] = {}
     optimised = []
     for names in judge.pairs:
         content, style = judge.contents[names[0]].to(judge.device), judge.styles[names[1]].to(judge.device)
@@ -57,11 +57,11 @@ def compare(config: ComparisonConfig) -> Measurement:
             swapped = baselines.style_swap(judge.network, content, style, config.iterations)
         results |= {"Style-Swap": swapped} | {name: networks[name][names[1]](content) for name in ONE_STYLE}
         for name, result in results.items():
-            found.setdefault(name, []).append(judge.losses(result, *names))
+            losses_of.setdefault(name, []).append(judge.losses(result, *names))
         with counter.part(config.iterations):
             optimised.append(baselines.gatys(judge.network, content, style, config.iterations)[1])
     curve = [mean_losses(losses) for losses in zip(*optimised, strict=True)]
-    means = {name: mean_losses(losses) for name, losses in found.items()}
+    means = {name: mean_losses(losses) for name, losses in losses_of.items()}
     optimum = {f"optimisation, {config.iterations} iterations": curve[-1]}
     rows = {
         name: (mean.content, mean.style, total(mean), reached(curve, lambda each, mean=mean: each.style <= mean.style),
@@ -75,7 +75,7 @@ def compare(config: ComparisonConfig) -> Measurement:
 
 
 def total(losses: Losses) -> float:
-    """What is minimised in training and by optimisation."""
+    """The sum that training and optimisation minimise."""
     return losses.content + STYLE_WEIGHT * losses.style
 
 

@@ -20,7 +20,7 @@ from ..style import Style, mix_styles
 from . import figures
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-STEPS = 5  # a side of the sheet of interpolations, whose corners are the styles
+STEPS = 5  # pictures a side in the sheet of interpolations, whose corners are the styles
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class ControlsConfig(MeasurementConfig):
 
 
 def show_controls(config: ControlsConfig) -> Measurement:
-    """One content under each control, and what the control does to its losses.
+    """One content under each control, and the effect of the control on its losses.
 
-    Raises FileNotFoundError and AdainError for what cannot be used, and for fewer than four styles.
+    Raises FileNotFoundError and AdainError for unusable folders, pictures and networks, and for fewer than four styles.
     """
     (model,) = load_models([config.model], config.device)
     judge = Judge(config, 1, 4)
     if len(judge.styles) < 4:
-        raise AdainError(f"there are {len(judge.styles)} styles in {config.styles}; interpolation takes 4.")
+        raise AdainError(f"there are {len(judge.styles)} styles in {config.styles}; interpolation needs 4.")
     kinds = [_Controls.strength, _Controls.interpolation, _Controls.colour, _Controls.place]
     counter, tables, pages = Counter(len(kinds)), [], []
     with part_of(0, counter.total):
@@ -55,7 +55,7 @@ def show_controls(config: ControlsConfig) -> Measurement:
 
 
 class _Controls:
-    """Each control gives its table and its sheet."""
+    """The controls; each method makes the table and the sheet of one."""
 
     def __init__(self, judge: Judge, model: Model):
         self.judge, self.model = judge, model
@@ -64,14 +64,14 @@ class _Controls:
         self.styles = [model.encode_style(picture) for picture in self.pictures]
 
     def strength(self) -> tuple[Table, Image.Image]:
-        """Alpha from the content to the full style."""
+        """Alpha from 0 (the content) to 1 (the full style)."""
         results = {f"alpha {alpha:g}": self._stylise(self.styles[0], alpha) for alpha in ALPHAS}
         rows = {name: self._measure(result) for name, result in results.items()}
         table = Table("content-style trade-off", ("distance to the content", "style loss"), rows)
         return table, self._sheet(results, {"style": self.pictures[0]})
 
     def interpolation(self) -> tuple[Table, Image.Image]:
-        """Bilinear weights of four styles, which stand beside the corners."""
+        """Bilinear weights of four styles, which are shown beside the corners."""
         results, rows = [], {}
         for down in torch.linspace(0, 1, STEPS).tolist():
             row = []
@@ -118,11 +118,11 @@ class _Controls:
             "style 2": self._stylise(self.styles[1]),
             "left 1, right 2": self._stylise(mix_styles(sides)),
         }
-        *whole, both = results.values()
+        *alone, both = results.values()
         middle = mask.shape[1] // 2
         rows = {}
         for name, columns in (("left half", slice(None, middle)), ("right half", slice(middle, None))):
-            rows[name] = tuple((both - each)[..., columns].abs().mean().item() for each in whole)
+            rows[name] = tuple((both - each)[..., columns].abs().mean().item() for each in alone)
         columns = ("difference to style 1 alone", "difference to style 2 alone")
         styles = {"style 1": self.pictures[0], "style 2": self.pictures[1]}
         return Table("spatial control", columns, rows), self._sheet(results, styles)
@@ -131,7 +131,7 @@ class _Controls:
         return self.model.stylize(self.content, style, alpha)
 
     def _measure(self, result: Tensor) -> tuple[float, float]:
-        """How far it is from the content's features at relu4_1, and the loss of the first style."""
+        """The distance of a result to the content's features at relu4_1, and its loss to the first style."""
         deepest = layer_features(self.judge.network, result)[-1]
         distance = content_loss(deepest, self.judge.features[self.content_name][0]).item()
         return distance, self.judge.losses(result, self.content_name, self.names[0]).style
@@ -141,5 +141,5 @@ class _Controls:
 
 
 def chrominance(pictures: Tensor) -> Tensor:
-    """What pictures `(B, 3, H, W)` differ from their grey by."""
+    """The difference of pictures `(B, 3, H, W)` from their luminance."""
     return pictures - luma(pictures)

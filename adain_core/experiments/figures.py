@@ -26,7 +26,7 @@ def stack(pages: Sequence[Image.Image]) -> Image.Image:
 
 
 def axes(rows: int, columns: int, sharey: Literal["none", "row"] = "none") -> tuple[Figure, list[list[Axes]]]:
-    """A figure of so many axes, which `picture_of` draws; with `sharey="row"` those of a row have one scale."""
+    """A figure with `rows` x `columns` axes, which `picture_of` draws; with `sharey="row"` the axes of a row share a scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5 * columns, 4 * rows), dpi=110, layout="constrained")

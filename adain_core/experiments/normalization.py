@@ -1,4 +1,4 @@
-"""Batch, instance, conditional instance and adaptive instance normalization on one task, as the paper argues for the last."""
+"""The paper's argument for AdaIN: batch, instance, conditional and adaptive instance normalization on one task."""
 
 from __future__ import annotations
 
@@ -34,31 +34,32 @@ class NormalizationConfig(StyleNetworkConfig):
 
 @exact_float32()
 def compare_normalizations(config: NormalizationConfig) -> Measurement:
-    """Train and apply the four layers, and measure what they differ in.
+    """Train and apply the four layers, and measure their differences.
 
-    The first style drawn is what networks of one style learn, from contents as they are, with normalised contrast (their
-    luminance's histogram equalised) and with normalised style (all in the style drawn last, by `model`). The network with
-    conditional layers learns all but the last, which no network learns. It tells how many training steps are done, and
-    of how many. Raises FileNotFoundError and AdainError for what cannot be used, and for fewer than 2 styles.
+    Networks of one style learn the first style drawn, from original contents, from contents with normalised contrast (the
+    histogram of their luminance equalised), and from contents with normalised style (all in the style drawn last, by `model`).
+    The network with conditional layers learns all styles but the last, which no network learns. Reports how many training
+    steps are done, and of how many. Raises FileNotFoundError and AdainError for unusable folders, pictures and networks, and
+    for fewer than 2 styles.
     """
     (model,) = load_models([config.model], config.device)
     judge = Judge(config, config.content_count, config.style_count + 1)
     if len(judge.styles) < 2:
-        raise AdainError(f"there is 1 style in {config.styles}; give 2 or more, of which no network is trained on the last.")
+        raise AdainError(f"there is 1 style in {config.styles}; give 2 or more, since no network is trained on the last.")
     *learned, unseen = judge.styles
     counter = Counter(config.training_steps * (len(NORMALIZATIONS) * len(KINDS) + 1))
     with part_of(0, counter.total):
         common = model.encode_style(judge.styles[unseen])
     kinds = dict(zip(KINDS, (None, equalized, lambda crop, _: model.stylize(crop[None], common)[0]), strict=True))
-    found = {}
+    trained = {}
     for (kind, augment), (name, layer) in itertools.product(kinds.items(), NORMALIZATIONS.items()):
         with counter.part(config.training_steps):
-            found[name, kind] = config.train(layer, judge, learned[:1], augment)
+            trained[name, kind] = config.train(layer, judge, learned[:1], augment)
     with counter.part(config.training_steps):
         conditional, _ = config.train(lambda channels: ChosenNorm2d(channels, len(learned)), judge, learned)
-    curves = {f"{name}, {kind}": losses for (name, kind), (_, losses) in found.items()}
+    curves = {f"{name}, {kind}": losses for (name, kind), (_, losses) in trained.items()}
     last = max(1, config.training_steps // 10)
-    ends = {kind: [mean_losses(found[name, kind][1][-last:]) for name in NORMALIZATIONS] for kind in KINDS}
+    ends = {kind: [mean_losses(trained[name, kind][1][-last:]) for name in NORMALIZATIONS] for kind in KINDS}
     convergence = Table(
         f"training, mean of the last {last} of {config.training_steps} steps",
         tuple(f"{part} loss, {name}" for part in ("content", "style") for name in NORMALIZATIONS),
@@ -66,7 +67,7 @@ def compare_normalizations(config: NormalizationConfig) -> Measurement:
     )
     rows = {}
     for name in NORMALIZATIONS:
-        network = found[name, KINDS[0]][0]
+        network = trained[name, KINDS[0]][0]
         rows[name] = _row(judge, {learned[0]: network}, "1", _affine_parameters(network))
     networks = {style: lambda content, k=k: conditional(content, k) for k, style in enumerate(learned)}
     rows["conditional instance"] = _row(judge, networks, f"{len(learned)}", _affine_parameters(conditional) // len(learned))
@@ -78,20 +79,20 @@ def compare_normalizations(config: NormalizationConfig) -> Measurement:
         ("styles", "learned for each", "content loss", "style loss", "style loss, unseen style", "change at half contrast"),
         rows,
     )
-    return Measurement(config, judge.named([model]), (convergence, abilities), lambda: _figure(found, last), curves)
+    return Measurement(config, judge.named([model]), (convergence, abilities), lambda: _figure(trained, last), curves)
 
 
 def equalized(picture: Tensor, _: object = None) -> Tensor:
-    """A picture `(3, H, W)` in [0, 1] whose luminance's histogram is equalised."""
+    """A picture `(3, H, W)` in [0, 1] with the histogram of its luminance equalised."""
     grey = ImageOps.equalize(to_pil(picture).convert("L"))
-    wanted = torch.from_numpy(np.array(grey)).float() / 255
-    return (picture + wanted - luma(picture[None])[0]).clamp(0, 1)
+    luminance = torch.from_numpy(np.array(grey)).float() / 255
+    return (picture + luminance - luma(picture[None])[0]).clamp(0, 1)
 
 
 def _row(
     judge: Judge, networks: dict[str, Callable[[Tensor], Tensor]], styles: str, parameters: int, unseen: str = ""
 ) -> tuple[float | str | None, ...]:
-    """Means over all contents and the styles that were learned, or that are not `unseen`."""
+    """A row of the table: means over all contents and the styles of `networks`; the style loss of `unseen` is separate."""
     losses, changes, others = [], [], []
     for content, picture in judge.contents.items():
         picture = picture.to(judge.device)
@@ -107,17 +108,17 @@ def _row(
 
 
 def _affine_parameters(network: StyleNetwork) -> int:
-    """How many numbers the affine pairs of its normalization layers hold."""
+    """The number of parameters in a network's normalization layers."""
     layers = (module.get_submodule("normalization") for module in network.modules() if hasattr(module, "normalization"))
     return sum(parameter.numel() for layer in layers for parameter in layer.parameters())
 
 
-def _figure(found: dict[tuple[str, str], tuple[StyleNetwork, list[Losses]]], smooth: int) -> Image.Image:
-    """Training losses by kind of contents, batch and instance normalization in each."""
+def _figure(trained: dict[tuple[str, str], tuple[StyleNetwork, list[Losses]]], smooth: int) -> Image.Image:
+    """Training losses of batch and instance normalization, for each kind of contents."""
     figure, rows = figures.axes(2, len(KINDS), sharey="row")
     for row, part in zip(rows, ("content", "style"), strict=True):
         for axis, kind in zip(row, KINDS, strict=True):
-            figures.plot_losses(axis, part, {name: found[name, kind][1] for name in NORMALIZATIONS}, smooth)
+            figures.plot_losses(axis, part, {name: trained[name, kind][1] for name in NORMALIZATIONS}, smooth)
             axis.set(xlabel=f"steps (mean of {smooth})", title=kind)
     rows[0][0].legend()
     return figures.picture_of(figure)

@@ -1,4 +1,4 @@
-"""The paper's table of speeds: seconds a picture, with the style known and with it encoded."""
+"""The paper's table of speeds: seconds for a picture, with a style encoded before and with encoding it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .baselines import AdaINLoss, StyleNetwork, optimise
 from .comparison import ONE_STYLE
 
 OPTIMISATION = "optimisation"
-ITERATIONS = 500  # of optimisation, whose time is that of one, times this
+ITERATIONS = 500  # of optimisation; one is measured, and its time multiplied by this
 
 
 @dataclass(frozen=True)
 class SpeedConfig:
-    """Sides `sizes` of square pictures in pixels; of `runs` the median counts. The rest is as in `BenchConfig`."""
+    """Sides `sizes` of square pictures in pixels; the median of `runs` is taken. The rest is as in `BenchConfig`."""
 
     FULL: ClassVar[dict] = {"runs": 15}
     MATPLOTLIB: ClassVar[bool] = True
@@ -37,9 +37,9 @@ class SpeedConfig:
 
 
 def measure_speed(config: SpeedConfig) -> Measurement:
-    """Measure by `bench`, with a network of one style and optimisation beside its pipelines. Raises as `bench` does."""
+    """`bench` with two further pipelines, a network of one style and optimisation. Raises the errors of `bench`."""
     network, _ = pipelines.vgg_networks(config.encoder, "")
-    network.plain = True  # pictures are optimised through it
+    network.plain = True  # gradients pass through it
 
     def others(size: int, device: torch.device) -> list[Pipeline]:
         content, style = torch.rand(2, 1, 3, size, size, generator=torch.Generator().manual_seed(size)).to(device)
@@ -54,15 +54,15 @@ def measure_speed(config: SpeedConfig) -> Measurement:
 
     bench_config = BenchConfig(config.sizes, (), config.runs, config.encoder, config.decoder, device=config.device)
     measured = bench(bench_config, others)
-    found: dict[str, list[float | None]] = {}
+    seconds_of: dict[str, list[float | None]] = {}
     for row in measured.rows:
         seconds, encoding = row.seconds["whole"], row.seconds.get("style")
         name = f"{row.pipeline}, {row.dtype}"
         if row.pipeline == OPTIMISATION:
             name, seconds = f"{OPTIMISATION}, {ITERATIONS} iterations", seconds * ITERATIONS
-        found.setdefault(name, []).extend([seconds, None if encoding is None else seconds + encoding])
+        seconds_of.setdefault(name, []).extend([seconds, None if encoding is None else seconds + encoding])
     columns = tuple(f"{size}, style {state}" for size in config.sizes for state in ("known", "encoded"))
-    table = Table("seconds a picture", columns, {name: tuple(values) for name, values in found.items()})
+    table = Table("seconds a picture", columns, {name: tuple(values) for name, values in seconds_of.items()})
     return Measurement(config, {}, (table,), lambda: _figure(table), findings=(f"measured on {measured.machine}",))
 
 

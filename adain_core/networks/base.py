@@ -1,4 +1,4 @@
-"""What an encoder and a decoder are, and how their weights are checked, marked and loaded."""
+"""The base classes of encoders and decoders; checking, fingerprints and loading of their weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ State = dict[str, Tensor]
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of the weights in a file
 AUTOCAST = ("cpu", "cuda", "xpu", "mps")  # kinds of device that have it
-MOST_LEVELS, MOST_CHANNELS, MOST_BLOCKS = 8, 4096, 64  # a description that says more is damaged
+MOST_LEVELS, MOST_CHANNELS, MOST_BLOCKS = 8, 4096, 64  # a description with larger numbers is damaged
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Level:
 
 
 class Network(nn.Module):
-    """Base of encoders and decoders, made of a `config` as JSON has it; `name` says which network it is.
+    """Base of encoders and decoders, made from a `config` of JSON values; `name` is shown to users.
 
-    `dtype` is the number type that is computed in; the weights stay float32, so that copies are exact. `plain`: whether each
-    layer is computed as it is written, so that gradients pass; else by the faster and equal ways of `fast.py`, for use.
-    `halo`: how many pixels around it a feature, or a pixel, may depend on, beyond those of its own position.
-    `values_per_pixel`: the most activations there are, for each pixel of the picture, in one layer.
+    `dtype` is the number type of the computation; the weights stay float32, so that copies are exact. `plain`: each layer is
+    computed as it is written, and gradients can pass; otherwise by the equal but faster code of `fast.py`, for use.
+    `halo`: the distance in pixels, beyond its own position, up to which a feature, or a pixel, depends on the picture.
+    `values_per_pixel`: the number of activations for each pixel of the picture in the largest layer.
     """
 
     role: ClassVar[str]
@@ -60,25 +60,25 @@ class Network(nn.Module):
         self._kernels = fast.Kernels()
 
     def load(self, state: State) -> None:
-        """Take the weights of a network file. Raises AdainError where they do not fit."""
+        """Load the weights of a network file. Raises AdainError if they do not fit."""
         load_checked(self, state)
 
     def initialize(self, seed: int) -> None:
-        """Draw weights to begin a training with."""
+        """Draw random weights for the beginning of a training."""
         initialize(self, seed)
 
     def copy_for(self, device: torch.device, dtype: torch.dtype = torch.float32, plain: bool = True) -> Self:
-        """A frozen copy on `device`; made outside of inference mode, a plain one can be trained through."""
+        """A frozen copy on `device`. Gradients can pass through a plain one that was made outside of inference mode."""
         copied = copy.deepcopy(self)
         copied.dtype, copied.plain = dtype, plain
         return copied.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
     def layer_names(self) -> list[str]:
-        """Convolutions of a network file in their order."""
+        """The convolutions of a network file in their order."""
         return [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
 
     def convolve(self, layer: Convolution, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """A layer of this network, by the way that `plain` says; every convolution of a network is computed here."""
+        """Compute a layer of this network, as `plain` says; every convolution of a network is computed here."""
         return layer(x, bias) if self.plain else fast.convolve(layer, x, self._kernels, bias)
 
     def in_bands(
@@ -91,10 +91,10 @@ class Network(nn.Module):
 
     @contextlib.contextmanager
     def _computing(self, *inputs: Tensor) -> Iterator[None]:
-        """Whatever a caller's autocast would do, a network for use computes in its own number type, and a plain one too in 16
-        bits, whose constants (`half.py`) autocast would round.
+        """Ignore the caller's autocast: a network for use computes in its own number type, and so does a plain one in 16 bits,
+        whose constants (`half.py`) autocast would round.
 
-        Raises AdainError where gradients are wanted of a network that is not plain.
+        Raises AdainError if gradients are needed and the network is not plain.
         """
         if not self.plain and torch.is_grad_enabled():
             if any(tensor.requires_grad for tensor in (*inputs, *self.parameters())):
@@ -107,16 +107,16 @@ class Network(nn.Module):
             yield
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._kernels.clear()  # weights move, or change their type
+        self._kernels.clear()  # the weights move, or change their type
         return super()._apply(fn, recurse)
 
 
 class Encoder(Network):
-    """Base of the encoders: a picture to features, by layers with names.
+    """Base of the encoders: they turn a picture into features at named layers.
 
-    `levels` lists where AdaIN acts, shallow first; `layers` all the layers that can be asked for, in the order in which they
-    are computed. `perceptual`: whether losses in its features, at `loss_layers`, say how much alike pictures look.
-    `fingerprint` says which network it is.
+    `levels` lists the layers on which AdaIN acts, shallow first; `layers` the names of all layers whose features are
+    available, in the order of their computation. `perceptual`: whether losses of its features, at `loss_layers`, measure how
+    similar pictures look. `fingerprint` identifies the network by its weights.
     """
 
     role = "encoder"
@@ -130,25 +130,25 @@ class Encoder(Network):
 
     @property
     def loss_layers(self) -> tuple[str, ...]:
-        """The layers that losses compare, shallow first."""
+        """The names of the layers that losses compare, shallow first."""
         return tuple(level.name for level in self.levels)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """The levels of RGB pictures `(B, 3, H, W)` in [0, 1], shallow first; float32 (float64 in that `dtype`).
+        """The levels of RGB pictures `(B, 3, H, W)` in [0, 1], shallow first; float32, or float64 in that `dtype`.
 
-        In 16 bits what sets the pictures apart from their mean colour is computed (`half.py`).
+        In 16 bits only the pictures' difference from their mean colour is computed (`half.py`).
         """
         names = [level.name for level in self.levels]
         with self._computing(images):
             if self.dtype.itemsize > 2:
-                found = self.activations(images.to(self.dtype), names, Arithmetic(self.convolve))
-                return [found[name] for name in names]
+                features = self.activations(images.to(self.dtype), names, Arithmetic(self.convolve))
+                return [features[name] for name in names]
             color = images.float().mean((0, 2, 3), keepdim=True)
             flat = FlatColor(self.convolve, self.dtype)
-            known = self.activations(color, names, flat)
-            around = AroundColor(self.convolve, flat.constants)
-            found = self.activations((images.float() - color).to(self.dtype), names, around)
-            return [found[name].float() + known[name] for name in names]
+            flat_features = self.activations(color, names, flat)
+            arithmetic = AroundColor(self.convolve, flat.constants)
+            differences = self.activations((images.float() - color).to(self.dtype), names, arithmetic)
+            return [differences[name].float() + flat_features[name] for name in names]
 
     def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """Features of RGB pictures `(B, 3, H, W)` in [0, 1] at the named layers, in their order, of the type `dtype`.
@@ -158,11 +158,11 @@ class Encoder(Network):
         if unknown := [name for name in layers if name not in self.layers]:
             raise AdainError(f"the encoder {self.name!r} has no layer {unknown[0]!r}; it has {', '.join(self.layers)}.")
         with self._computing(images):
-            found = self.activations(images.to(self.dtype), layers, Arithmetic(self.convolve))
-            return [found[name] for name in layers]
+            features = self.activations(images.to(self.dtype), layers, Arithmetic(self.convolve))
+            return [features[name] for name in layers]
 
     def activations(self, x: Tensor, names: Collection[str], arithmetic: Arithmetic) -> dict[str, Tensor]:
-        """The layers `names` of pictures `x`, every convolution computed by `arithmetic`."""
+        """The features of pictures `x` at the layers `names`, every convolution computed by `arithmetic`."""
         raise NotImplementedError
 
     def load(self, state: State) -> None:
@@ -171,10 +171,10 @@ class Encoder(Network):
 
 
 class Decoder(Network):
-    """Base of the decoders: features back to a picture, without normalization.
+    """Base of the decoders: they turn features into a picture, without normalization.
 
-    `encoder_fingerprint` and `encoder_name` say whose features it reads: of levels with so many `channels`, the coarsest of
-    which has the `stride` in pixels.
+    `encoder_fingerprint` and `encoder_name` identify the encoder whose features it reads. `channels` are those of the levels,
+    shallow first; `stride` is that of the coarsest level in pixels.
     """
 
     role = "decoder"
@@ -188,18 +188,17 @@ class Decoder(Network):
 
     @classmethod
     def for_encoder(cls, encoder: Encoder, blocks: Sequence[int] | None = None) -> Self:
-        """A new decoder for the features of `encoder`, with so many residual blocks at each level where it has any.
+        """A new decoder for the features of `encoder`, with `blocks` residual blocks at each stride (if it has any).
 
-        Raises AdainError for blocks that do not fit.
+        Raises AdainError for numbers of blocks that do not fit.
         """
         raise NotImplementedError
 
     def forward(self, features: Sequence[Tensor], texture: Texture = NO_TEXTURE) -> Tensor:
         """Pictures `(B, 3, H, W)`, not clamped, from one tensor of features per level, shallow first; float32.
 
-        H and W are the features' size times their stride, which may be a little more than the content's. A decoder that
-        reads no texture gives the same with any. In 16 bits what sets the features apart from their means is computed
-        (`half.py`).
+        H and W are the features' size times their stride, which may be a little more than the content's. Some decoders
+        ignore the texture. In 16 bits only the features' difference from their means is computed (`half.py`).
         """
         with self._computing(*features):
             if self.dtype.itemsize > 2:
@@ -207,8 +206,8 @@ class Decoder(Network):
             means = [level.float().mean((0, 2, 3), keepdim=True) for level in features]
             flat = FlatColor(self.convolve, self.dtype)
             self.draw(means, flat, NO_TEXTURE)
-            rests = [(level.float() - mean).to(self.dtype) for level, mean in zip(features, means, strict=True)]
-            return self.draw(rests, AroundColor(self.convolve, flat.constants), texture)
+            differences = [(level.float() - mean).to(self.dtype) for level, mean in zip(features, means, strict=True)]
+            return self.draw(differences, AroundColor(self.convolve, flat.constants), texture)
 
     def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
         """The pictures of `features`, every convolution computed by `arithmetic`."""
@@ -217,13 +216,13 @@ class Decoder(Network):
     def fit_inverse(self, encoder: Encoder, images: Tensor) -> None:
         """Make this the inverse of `encoder` on RGB `images` `(B, 3, H, W)` in [0, 1], in closed form, to begin a training.
 
-        Raises AdainError for an architecture that has no such way.
+        Raises AdainError for an architecture without a closed form.
         """
-        raise AdainError(f"a decoder of the kind {self.architecture} is not found in closed form; start from something else.")
+        raise AdainError(f"a decoder of the kind {self.architecture} has no closed form; start from something else.")
 
     @classmethod
     def has_inverse(cls) -> bool:
-        """Whether `fit_inverse` is there."""
+        """Whether the architecture has a `fit_inverse`."""
         return cls.fit_inverse is not Decoder.fit_inverse
 
 
@@ -238,7 +237,7 @@ class Architecture:
 def fingerprint(state: State, layers: Sequence[str]) -> str:
     """SHA-256 of a network's float32 biases in layer order, then of its kernels' shapes as text.
 
-    Biases stay float32 in every file, so that copies in different precision agree.
+    Biases stay float32 in every file, so that copies of different precision have the same fingerprint.
     """
     digest = hashlib.sha256()
     for layer in layers:
@@ -249,9 +248,9 @@ def fingerprint(state: State, layers: Sequence[str]) -> str:
 
 
 def initialize(network: nn.Module, seed: int) -> None:
-    """He-normal kernels; residual blocks begin near the identity, a decoder's pictures around mid-grey.
+    """Draw He-normal kernels; residual blocks begin near the identity, a decoder's pictures near mid-grey.
 
-    Raises AdainError for a seed that `check_seed` refuses.
+    Raises AdainError for a seed out of range, as `check_seed` does.
     """
     check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -269,29 +268,29 @@ def initialize(network: nn.Module, seed: int) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Raise AdainError for a seed that is below 0 or has more than 64 bits, which no generator of random numbers takes."""
+    """Raise AdainError for a seed below 0 or of more than 64 bits; PyTorch's generators refuse these."""
     if not 0 <= seed < 2**64:
         raise AdainError(f"the seed is {seed}; give a whole number from 0 to 2^64 - 1.")
 
 
 def whole_numbers(config: dict, name: str, least: int, most: int) -> list[int]:
-    """A list in a network's description, of one number for each level. Raises AdainError where it is damaged."""
+    """The list `name` in a network's description, a number for each level. Raises AdainError if it is damaged."""
     numbers = config.get(name)
     if not isinstance(numbers, list) or not 1 <= len(numbers) <= MOST_LEVELS:
-        raise AdainError(f"its {name} are no list of one to {MOST_LEVELS} numbers.")
+        raise AdainError(f"its {name} are not a list of one to {MOST_LEVELS} numbers.")
     if not all(type(number) is int and least <= number <= most for number in numbers):
         raise AdainError(f"its {name} are not all whole numbers from {least} to {most}.")
     return numbers
 
 
 def check_weights(state: State, expected: dict[str, tuple[int, ...]]) -> None:
-    """Raise AdainError, in one sentence, unless `state` has exactly these names and shapes, of finite numbers."""
+    """Raise AdainError unless `state` has exactly the names and shapes `expected`, and finite numbers."""
     for name in sorted(expected.keys() | state.keys()):
         found = tuple(state[name].shape) if name in state else None
         if found != expected.get(name):
             raise AdainError(
                 f"the weights do not fit the architecture: {name} is {found or 'missing'}"
-                f" where {expected.get(name) or 'nothing'} is expected."
+                f", but {expected.get(name) or 'nothing'} is expected."
             )
         if state[name].dtype not in DTYPES:
             raise AdainError(f"{name} is of {state[name].dtype}; convert the weights to float32 or float16.")
@@ -300,7 +299,7 @@ def check_weights(state: State, expected: dict[str, tuple[int, ...]]) -> None:
 
 
 def load_checked(module: nn.Module, state: State) -> None:
-    """`load_state_dict` that says in one sentence what does not fit, before a module without memory is given any."""
+    """`load_state_dict` after `check_weights`; a module on the meta device gets its memory only then."""
     check_weights(state, shapes(module))
     if next(module.parameters()).is_meta:
         module.to_empty(device="cpu").float()
@@ -308,5 +307,5 @@ def load_checked(module: nn.Module, state: State) -> None:
 
 
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of each of its weights."""
+    """The shapes of a module's weights by their names."""
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}

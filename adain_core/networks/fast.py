@@ -1,5 +1,5 @@
-"""What is faster than the layers and equal to them, for use without gradients: prepared kernels, Winograd's convolution,
-cells of pixels, and bands of rows.
+"""Faster computation of the layers with equal results, without gradients: prepared kernels, Winograd's convolution, cells of
+pixels, and bands of rows.
 """
 
 from __future__ import annotations
@@ -25,59 +25,60 @@ from .layers import (
     upsample_conv2d,
 )
 
-# Values of a band's largest result, which the C library then keeps for the next (see `devices.keep_freed_memory`). Of fewer
-# than 32 rows too many would be computed twice.
+# The number of values of a band's largest result: small enough that the C library keeps its memory for the next one (see
+# `devices.keep_freed_memory`). In bands of fewer than 32 rows, too many rows would be computed twice.
 BAND, BAND_ROWS = 1 << 21, 32
 
-# Fewest channels, and rows and columns, with which Winograd's convolution is faster.
+# The fewest channels, and the fewest rows and columns, for which Winograd's convolution is faster.
 WINOGRAD_CHANNELS, WINOGRAD_SIDE = 128, 16
-# Most channels of a result that is computed in cells of 2x2 pixels: a picture's would leave most of a vector empty.
+# Results with at most so many channels, such as pictures, are computed in cells of 2x2 pixels: few channels alone would leave
+# most of a vector register empty.
 CELL_CHANNELS = 3
 
-TILE, TAPS = 6, 3  # rows of a result that Winograd's convolution gives at once, and of the kernel
+TILE, TAPS = 6, 3  # rows of the result that Winograd's convolution computes at once, and rows of the kernel
 SIDE = TILE + TAPS - 1
-# and infinity; of small numbers these lose the fewest digits (Barabasz et al. 2020)
+# The points of evaluation, beside infinity; of small numbers these lose the fewest digits (Barabasz et al. 2020).
 POINTS = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)
-AT_ONE = POINTS.index(1.0)  # from where a constant goes to each row of the result as it is
-WINOGRAD_BAND = 1 << 22  # values at all points together; with fewer, oneDNN lays out the kernels more often
+AT_ONE = POINTS.index(1.0)  # a constant added at this point is added unchanged to each row of the result
+WINOGRAD_BAND = 1 << 22  # values at all points together; smaller bands make oneDNN reorder the kernels more often
 
 
 class Kernels:
-    """Kernels made of layers' weights, kept as long as the weights are the same."""
+    """Kernels prepared from layers' weights, kept as long as the weights do not change."""
 
     def __init__(self) -> None:
-        self._made: dict[Convolution, tuple[Tensor, int, dict[Hashable, Any]]] = {}
+        self._prepared: dict[Convolution, tuple[Tensor, int, dict[Hashable, Any]]] = {}
 
     def of(self, layer: Convolution, kind: Hashable, make: Callable[[Tensor], Any]) -> Any:
-        """What `make` gives of the layer's weights; made once for each `kind`."""
-        weight = layer.weight.detach()  # while it is held, no other weights can lie in its place
+        """`make(weight)` for the layer's weight, computed once for each `kind`."""
+        weight = layer.weight.detach()  # keeping a reference to it ensures that no other weight gets its address
         version = 0 if weight.is_inference() else weight._version
-        held, known, made = self._made.get(layer, (None, None, {}))
-        if held is None or known != version or _place(held) != _place(weight):
-            made = {}
-            self._made[layer] = weight, version, made
-        if kind not in made:
-            made[kind] = make(weight)
-        return made[kind]
+        old_weight, old_version, kernels = self._prepared.get(layer, (None, None, {}))
+        if old_weight is None or old_version != version or _address(old_weight) != _address(weight):
+            kernels = {}
+            self._prepared[layer] = weight, version, kernels
+        if kind not in kernels:
+            kernels[kind] = make(weight)
+        return kernels[kind]
 
     def clear(self) -> None:
-        self._made.clear()
+        self._prepared.clear()
 
     def __deepcopy__(self, memo: dict) -> Kernels:
         return Kernels()
 
 
 def convolve(layer: Convolution, x: Tensor, kernels: Kernels, bias: Tensor | None = None) -> Tensor:
-    """`layer(x, bias)` of a layer of `layers.py`, without gradients; another layer is called."""
+    """`layer(x, bias)` without gradients, faster for the layers of `layers.py`."""
     bias = layer.bias if bias is None else bias
 
-    def own(weight: Tensor) -> Tensor:
+    def prepared(weight: Tensor) -> Tensor:
         return weight.to(x.dtype, memory_format=torch.channels_last)
 
     if isinstance(layer, UpsampleConv2d):
-        return upsample_conv2d(x, kernels.of(layer, x.dtype, lambda weight: own(pixel_kernels(weight))), bias)
+        return upsample_conv2d(x, kernels.of(layer, x.dtype, lambda weight: prepared(pixel_kernels(weight))), bias)
     if isinstance(layer, DownsampleConv2d):
-        return downsample_conv2d(x, kernels.of(layer, x.dtype, own), bias)
+        return downsample_conv2d(x, kernels.of(layer, x.dtype, prepared), bias)
     if not isinstance(layer, ReflectionConv2d):
         return layer(x, bias)
     if _winograd_pays(layer, x):
@@ -85,17 +86,18 @@ def convolve(layer: Convolution, x: Tensor, kernels: Kernels, bias: Tensor | Non
         padded = reflection_pad(x, 1, 1, 1, 1 + -height % TILE)
         return winograd_conv2d(padded, kernels.of(layer, "winograd", winograd_kernels), bias)[:, :, :height]
     if layer.out_channels <= CELL_CHANNELS and x.device.type == "cpu":
-        kernel = kernels.of(layer, ("cells", x.dtype), lambda weight: own(_cell_kernels(weight)))
+        kernel = kernels.of(layer, ("cells", x.dtype), lambda weight: prepared(_cell_kernels(weight)))
         cells = F.conv2d(pad_to_cells(x), kernel, bias.to(x.dtype).repeat_interleave(4), stride=2)
         return F.pixel_shuffle(cells, 2)[:, :, : x.shape[2], : x.shape[3]]
-    return reflection_conv2d(x, kernels.of(layer, x.dtype, own), bias)
+    return reflection_conv2d(x, kernels.of(layer, x.dtype, prepared), bias)
 
 
 def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
-    """`layers(x)` in bands: of as many rows as have `BAND` values, or of `BAND_ROWS`.
+    """`layers(x)`, computed in bands of rows: as many rows as have `BAND` values, but at least `BAND_ROWS`.
 
-    `scale` is that of the rows: 1/2, 1 or 2. A row depends on `halo` rows of `x` beyond its own, an even number where
-    `scale` is 1/2. `values_per_row` are the most activations there are for a row of one picture of `x`.
+    `scale` is the height of the result relative to that of `x`: 1/2, 1 or 2. A row of the result depends on `halo` rows of `x`
+    on each side of its own; with a scale of 1/2 this number is even. `values_per_row`: the number of activations, for a row
+    of one picture of `x`, in the largest layer.
     """
     rows = max(BAND // (values_per_row * len(x)) // 2 * 2, round(BAND_ROWS / max(scale, 1)))
     if rows >= x.shape[2]:
@@ -105,15 +107,15 @@ def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: fl
         first, bottom = max(0, top - halo), min(x.shape[2], top + rows)
         start, count, done = round((top - first) * scale), math.ceil((bottom - top) * scale), round(top * scale)
         band = layers(x[:, :, first : bottom + halo])
-        if top == 0:  # the bands go into one tensor as they come, since beside it they would take as much again
+        if top == 0:  # each band is copied into one tensor at once: a list of bands would need twice the memory
             shape = (*band.shape[:2], math.ceil(x.shape[2] * scale), band.shape[3])
             result = torch.empty(shape, dtype=band.dtype, device=band.device, memory_format=torch.channels_last)
         result[:, :, done : done + count] = band[:, :, start : start + count]
     return result
 
 
-def _place(tensor: Tensor) -> tuple[int, int]:
-    """Where its values lie, for tensors without memory too."""
+def _address(tensor: Tensor) -> tuple[int, int]:
+    """Identifies the memory of a tensor, even on the meta device."""
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset())
 
 
@@ -133,7 +135,7 @@ def _winograd_pays(layer: ReflectionConv2d, x: Tensor) -> bool:
 
 
 def _powers(count: int) -> Tensor:
-    """A polynomial of `count` coefficients to its values at the points; at infinity to its highest coefficient."""
+    """The matrix from a polynomial's `count` coefficients to its values at the points; at infinity, the last coefficient."""
     rows = [[point**power for power in range(count)] for point in POINTS]
     return torch.tensor([*rows, [0.0] * (count - 1) + [1.0]], dtype=torch.float64)
 
@@ -142,7 +144,7 @@ KERNEL, OUTPUT, INPUT = _powers(TAPS), _powers(TILE).T.float(), _powers(SIDE).in
 
 
 def winograd_kernels(weight: Tensor) -> list[Tensor]:
-    """Kernels `(K, C, 3, 3)` as `winograd_conv2d` takes them, computed in double precision: `(K, C, 1, 3)` for each point."""
+    """Kernels `(K, C, 3, 3)` transformed for `winograd_conv2d`, in double precision: `(K, C, 1, 3)` for each point."""
     values = torch.einsum("pa,kcab->pkcb", KERNEL, weight.double()).unsqueeze(3)
     return [kernel.to(weight.dtype, memory_format=torch.channels_last) for kernel in values]
 
@@ -150,12 +152,12 @@ def winograd_kernels(weight: Tensor) -> list[Tensor]:
 def winograd_conv2d(x: Tensor, kernels: list[Tensor], bias: Tensor) -> Tensor:
     """The convolution of padded `x` `(B, C, H + 2, W + 2)` with transformed kernels: `(B, K, H, W)`, channels last.
 
-    By Winograd's minimal filtering down the columns: 8 multiplications instead of 18 for 6 rows. A tile of 8 rows of the
-    input and the 3 of the kernel are evaluated, as polynomials, at eight points; there each row of values is convolved
-    across with the kernel's, and the way back gives 6 rows of the result (Lavin and Gray 2016, in one dimension). In both
-    dimensions it takes fewer multiplications still, but as matrix products, which lose more than that on processors where
-    they are slower than convolutions. In float32 its error is some one and a half times that of summing directly, 1e-6.
-    H is a multiple of `TILE`.
+    By Winograd's minimal filtering along the columns: 8 multiplications instead of 18 for 6 rows. A tile of 8 rows of the
+    input and the 3 rows of the kernel are evaluated, as polynomials, at eight points. At each point the row of the input is
+    convolved with the row of the kernel. The inverse transform gives 6 rows of the result (Lavin and Gray 2016, in one
+    dimension). Two dimensions would need still fewer multiplications, but as matrix products, which are slower than
+    convolutions on some processors and lose more there than is gained. In float32 the error is about 1e-6, one and a half
+    times that of a direct sum. H is a multiple of `TILE`.
     """
     channels, down, across = x.shape[1], x.shape[2] // TILE, x.shape[3]
     x = x.permute(0, 2, 3, 1).contiguous()
@@ -163,13 +165,13 @@ def winograd_conv2d(x: Tensor, kernels: list[Tensor], bias: Tensor) -> Tensor:
     band = max(1, WINOGRAD_BAND // (SIDE * across * max(channels, len(bias))))
     for picture, rows in zip(x, result, strict=True):
         tiles = picture.flatten(1).unfold(0, SIDE, TILE).transpose(1, 2)
-        for part, found in zip(tiles.split(band), rows.split(band), strict=True):
-            values = x.new_empty(SIDE, len(found), across * channels)
-            for index, tile in enumerate(part):  # one by one they need not be copied together first
+        for part, output in zip(tiles.split(band), rows.split(band), strict=True):
+            values = x.new_empty(SIDE, len(output), across * channels)
+            for index, tile in enumerate(part):  # one by one, to avoid a copy of all tiles
                 torch.mm(INPUT, tile, out=values[:, index])
             values = values.view(SIDE, 1, -1, across, channels).permute(0, 1, 4, 2, 3)
-            sums = x.new_empty(SIDE, len(found), across - TAPS + 1, len(bias))
+            sums = x.new_empty(SIDE, len(output), across - TAPS + 1, len(bias))
             for point, (value, kernel) in enumerate(zip(values, kernels, strict=True)):
                 sums[point] = F.conv2d(value, kernel, bias if point == AT_ONE else None)[0].permute(1, 2, 0)
-            torch.bmm(OUTPUT.expand(len(found), -1, -1), sums.flatten(2).transpose(0, 1), out=found)
+            torch.bmm(OUTPUT.expand(len(output), -1, -1), sums.flatten(2).transpose(0, 1), out=output)
     return result.view(len(x), TILE * down, -1, len(bias)).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""16 bits around the mean colour: what sets a picture apart from one of a single colour is computed, the rest is known."""
+"""16 bits around the mean colour: only a picture's difference from a flat picture of that colour is computed in 16 bits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .layers import Arithmetic, Convolution, Convolve
 
 
 class FlatColor(Arithmetic):
-    """What a network makes of a picture of one colour: a `constant` `(C,)` for each convolution, before what follows it.
+    """Computes a flat picture, of one colour; `constants` holds the result `(C,)` of each convolution.
 
-    It is computed in float32 on a picture of one pixel; what follows a convolution goes on from the constant rounded to
-    `dtype`, as it does in `AroundColor`.
+    It is computed in float32 on a picture of one pixel. The next operation reads the constant rounded to `dtype`, as in
+    `AroundColor`.
     """
 
     def __init__(self, convolve: Convolve, dtype: torch.dtype):
@@ -34,10 +34,10 @@ class FlatColor(Arithmetic):
 
 
 class AroundColor(Arithmetic):
-    """Convolutions in 16 bits on what sets a picture apart from a flat one; what they make of that are `constants`.
+    """Computes a picture's difference from a flat picture in 16 bits; `constants` are the results of `FlatColor` for that.
 
-    Where a picture is flat the rest is small, and so is what rounding it loses, which AdaIN enlarges as it does the rest.
-    Exact up to that rounding. Sums, pooling and cropping of the rests give the rest of the whole's.
+    In flat areas the difference is small, and so is its rounding error, which AdaIN enlarges together with it. The result is
+    exact up to that rounding. Sums, pooling and cropping of differences give the differences of the results.
     """
 
     def __init__(self, convolve: Convolve, constants: dict[nn.Module, Tensor]):
@@ -63,5 +63,5 @@ class AroundColor(Arithmetic):
         constant = constant[:, None, None]
         return torch.maximum(x, -constant).add_(constant.clamp(max=0))
 
-    def whole(self, convolution: Convolution, x: Tensor) -> Tensor:
+    def output(self, convolution: Convolution, x: Tensor) -> Tensor:
         return self.linear(convolution, x).float() + self.constants[convolution][:, None, None]

@@ -1,6 +1,6 @@
-"""The layers of the networks as a paper would write them: convolutions under reflection padding, and a residual block.
+"""The layers of the networks in their plain form: convolutions under reflection padding, and a residual block.
 
-Each works on features `(B, C, H, W)`, in their number type. `fast.py` computes the same sooner, for use without gradients.
+Each works on features `(B, C, H, W)`, in their number type. `fast.py` computes the same faster, without gradients.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class LayerList(nn.ModuleList, Generic[Layer]):
-    """`nn.ModuleList` of which a type checker knows what it holds."""
+    """`nn.ModuleList` with the type of its modules, for type checkers."""
 
     if TYPE_CHECKING:
 
@@ -40,7 +40,7 @@ def reflection_conv2d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
 
 
 def pad_to_cells(x: Tensor) -> Tensor:
-    """For a 4x4 kernel on each cell of 2x2 pixels; cells that an odd side leaves open end in a reflected pixel."""
+    """Pad for a 4x4 kernel on each cell of 2x2 pixels; an odd side gets one more reflected pixel to complete its cells."""
     return reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2)
 
 
@@ -50,10 +50,10 @@ def downsample_conv2d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
 
 
 def pixel_kernels(weight: Tensor) -> Tensor:
-    """The kernels `(4 K, C, 2, 2)` by which `upsample_conv2d` computes a 3x3 kernel `(K, C, 3, 3)`, in its number type.
+    """The kernels `(4 K, C, 2, 2)` that `upsample_conv2d` uses for a 3x3 kernel `(K, C, 3, 3)`, in its number type.
 
-    One for each of the pixels in a position's place: upper left, upper right, lower left and lower right. The pixels see the
-    three taps fall on two positions, as 1 + 2 or as 2 + 1; summed in float32.
+    There is one for each of the four pixels that a position becomes: upper left, upper right, lower left and lower right. For
+    each pixel the three taps of a row or column fall on two positions, as 1 + 2 or as 2 + 1; they are summed in float32.
     """
     top, middle, bottom = weight.float().split(1, dim=2)
     kernels = []
@@ -66,20 +66,20 @@ def pixel_kernels(weight: Tensor) -> Tensor:
 def upsample_conv2d(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     """Nearest 2x upsampling, then a 3x3 convolution under reflection padding, `(B, K, 2 H, 2 W)`.
 
-    Computed as what it equals: four 2x2 convolutions under replicate padding, of the `pixel_kernels` of its weights, with
+    Computed as four 2x2 convolutions under replicate padding with the `pixel_kernels` of the weights, which is equal and takes
     2.25 times fewer multiplications.
     """
     height, width, channels = *x.shape[2:], len(kernels) // 4
     x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernels, bias.to(x.dtype).repeat(4))
     result = x.new_empty(len(x), height, 2, width, 2, channels)
     for (row, column), pixel in zip(((0, 0), (0, 1), (1, 0), (1, 1)), x.chunk(4, 1), strict=True):
-        # a first pixel sees a position and the one before it, a second one sees it and the one behind it
+        # the first pixel of a position depends on it and the one before, the second pixel on it and the one after
         result[:, :, row, :, column] = pixel[:, :, row : row + height, column : column + width].permute(0, 2, 3, 1)
     return result.view(len(x), 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
 class Convolution(nn.Conv2d):
-    """Base of the convolutions of networks: a `bias` that one is called with stands in for its own."""
+    """Base of the convolutions of networks; a `bias` given to the call replaces the layer's own."""
 
     bias: nn.Parameter
 
@@ -91,7 +91,7 @@ Convolve = Callable[[Convolution, Tensor, Tensor | None], Tensor]
 
 
 class ReflectionConv2d(Convolution):
-    """`reflection_conv2d` with weights of its own; `bias` stands in for its own."""
+    """`reflection_conv2d` as a layer; a given `bias` replaces its own."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3)
@@ -101,10 +101,10 @@ class ReflectionConv2d(Convolution):
 
 
 class DownsampleConv2d(Convolution):
-    """`downsample_conv2d` with weights of its own; `bias` stands in for its own.
+    """`downsample_conv2d` as a layer; a given `bias` replaces its own.
 
-    A 3x3 kernel would be off the centres of the 2x2 pixels that upsampling puts in a position's place; 4x4 lies on them,
-    and is wide enough to learn not to alias.
+    Upsampling turns a position into 2x2 pixels. A 4x4 kernel is centred on these, a 3x3 kernel is not; and 4x4 is wide enough
+    to learn a filter without aliasing.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -115,7 +115,7 @@ class DownsampleConv2d(Convolution):
 
 
 class UpsampleConv2d(Convolution):
-    """`upsample_conv2d` with weights `(K, C, 3, 3)` of its own; `bias` stands in for its own."""
+    """`upsample_conv2d` as a layer with weights `(K, C, 3, 3)`; a given `bias` replaces its own."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3)
@@ -125,7 +125,7 @@ class UpsampleConv2d(Convolution):
 
 
 class PointwiseConv2d(Convolution):
-    """1x1 convolution; `bias` stands in for its own."""
+    """1x1 convolution; a given `bias` replaces its own."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1)
@@ -135,7 +135,7 @@ class PointwiseConv2d(Convolution):
 
 
 class ResidualBlock(nn.Module):
-    """`x + conv2(relu(conv1(x)))`, channels kept."""
+    """`x + conv2(relu(conv1(x)))`, with the same number of channels."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -147,9 +147,9 @@ class ResidualBlock(nn.Module):
 
 
 class Arithmetic:
-    """How a network computes a convolution and what follows it: as it is written.
+    """Computes the convolutions of a network and the operations after them; this class does so as they are written.
 
-    `convolve(convolution, x, bias=None)` is the network's own; a bias stands in for the convolution's.
+    `convolve(convolution, x, bias)` is the network's; a bias other than None replaces the convolution's own.
     """
 
     def __init__(self, convolve: Convolve):
@@ -163,7 +163,7 @@ class Arithmetic:
         """The convolution alone."""
         return self.convolve(convolution, x, None)
 
-    def whole(self, convolution: Convolution, x: Tensor) -> Tensor:
+    def output(self, convolution: Convolution, x: Tensor) -> Tensor:
         """The last convolution of a decoder, which draws the picture."""
         return self.linear(convolution, x)
 
@@ -172,5 +172,5 @@ class Arithmetic:
         return x + self.linear(block.conv2, self.relu(block.conv1, x))
 
     def rectified(self, module: nn.Module, x: Tensor) -> Tensor:
-        """What `module`, of several layers, gave as `x`, rectified."""
+        """The output `x` of `module`, which has several layers, rectified."""
         return F.relu(x)

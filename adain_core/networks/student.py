@@ -1,4 +1,4 @@
-"""A small encoder that is taught to see as VGG-19 sees, and a decoder that paints flat areas with a texture."""
+"""A small encoder that is trained to imitate VGG-19, and a decoder that paints flat areas with a texture."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .layers import Arithmetic, DownsampleConv2d, LayerList, PointwiseConv2d, Re
 from .texture import Texture
 
 FINEST = 2  # the stride of the first features
-SKIPPED = 1  # strides whose features are not handed over: they would carry the content past AdaIN
+SKIPPED = 1  # number of fine strides without AdaIN; their features are left out, or they would carry the content past AdaIN
 TEXTURE_CHANNELS = 8
 
 
 class StudentEncoder(Encoder):
-    """`channels` features at strides 2, 4, 8, ..., with so many residual `blocks` at each; AdaIN acts on all but the finest.
+    """`channels` features at strides 2, 4, 8, ..., with `blocks` residual blocks at each; AdaIN acts on all but the finest.
 
-    A level is `blocks(relu(down(x)))`, rectified; where there are no blocks a convolution takes their place.
+    A level is `blocks(relu(down(x)))`, rectified; with 0 blocks a convolution replaces them.
     """
 
     architecture = "student"
@@ -37,26 +37,26 @@ class StudentEncoder(Encoder):
         strides = [FINEST * 2**i for i in range(len(widths))]
         self.layers = tuple(f"stride{stride}" for stride in strides)
         self.levels = tuple(map(Level, self.layers, widths, strides))[SKIPPED:]
-        # downsampling sees one position of its input beyond its own, each convolution one of its own
+        # downsampling depends on one position more of its input, each convolution after it on one more of its own stride
         counts = [2 * depth or 1 for depth in depths]
         self.halo = sum(stride // 2 + count * stride for stride, count in zip(strides, counts, strict=True))
         self.values_per_pixel = max(3.0, widths[0] / FINEST**2)
 
     def activations(self, x: Tensor, names: Collection[str], arithmetic: Arithmetic) -> dict[str, Tensor]:
-        found = {}
+        features = {}
         for name, down, layers in zip(self.layers, self.down, self.conv, strict=True):
             x = arithmetic.relu(down, x)
             for layer in layers:
                 x = arithmetic.residual(layer, x) if isinstance(layer, ResidualBlock) else arithmetic.linear(layer, x)
-            x = found[name] = arithmetic.rectified(layers, x)
-        return found
+            x = features[name] = arithmetic.rectified(layers, x)
+        return features
 
 
 class StudentDecoder(Decoder):
     """The mirror of `StudentEncoder`: `blocks` residual blocks at each stride; each level is added on the way up.
 
-    At each stride it reads a texture of `texture` channels. The last convolution draws the 2x2 pixels of each position as
-    channels (Shi et al. 2016, sub-pixel convolution).
+    At each stride it reads a texture of `TEXTURE_CHANNELS` channels. The last convolution draws the 2x2 pixels of each
+    position as channels (Shi et al. 2016, sub-pixel convolution).
     """
 
     architecture = "student"
@@ -71,7 +71,7 @@ class StudentDecoder(Decoder):
         self.up: LayerList[UpsampleConv2d] = LayerList(map(UpsampleConv2d, widths[1:], widths))
         self.out = ReflectionConv2d(widths[0], 3 * 4)
         self.channels, self.stride = tuple(widths[SKIPPED:]), FINEST * 2 ** (len(widths) - 1)
-        # each convolution sees one position beyond its own: two in a block, one after each upsampling, the last one
+        # each convolution depends on one position more: two in a block, one after each upsampling, and the last one
         strides = [FINEST * 2**i for i in range(len(widths))]
         blocks = sum(2 * count * stride for count, stride in zip(depths, strides, strict=True))
         self.halo = blocks + sum(strides[:-1]) + strides[0]
@@ -84,7 +84,7 @@ class StudentDecoder(Decoder):
 
     def initialize(self, seed: int) -> None:
         super().initialize(seed)
-        with torch.no_grad():  # the pixels of a position begin equal, without a checkerboard (Aitken et al. 2017)
+        with torch.no_grad():  # the pixels of a position begin equal, to avoid a checkerboard (Aitken et al. 2017)
             self.out.weight.copy_(self.out.weight[::4].repeat_interleave(4, 0))
 
     def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
@@ -95,10 +95,10 @@ class StudentDecoder(Decoder):
             if below is not None:  # odd sizes were rounded up on the way down
                 x = x[:, :, : below.shape[2], : below.shape[3]] + below
             x = self._painted(index, x, arithmetic, texture)
-        return F.pixel_shuffle(arithmetic.whole(self.out, x), 2)
+        return F.pixel_shuffle(arithmetic.output(self.out, x), 2)
 
     def _painted(self, index: int, x: Tensor, arithmetic: Arithmetic, texture: Texture) -> Tensor:
-        """The features of a stride with its texture, through its residual blocks."""
+        """The features of a stride, with the texture added, after the residual blocks."""
         index %= len(self.blocks)
         x = x + arithmetic.linear(self.mix[index], texture.at(FINEST * 2**index, TEXTURE_CHANNELS, x))
         for block in self.blocks[index]:
@@ -110,7 +110,7 @@ def _sizes(config: dict) -> tuple[list[int], list[int]]:
     """The channels and the number of residual blocks at each stride."""
     widths, depths = whole_numbers(config, "channels", 1, MOST_CHANNELS), whole_numbers(config, "blocks", 0, MOST_BLOCKS)
     if len(widths) != len(depths) or len(widths) <= SKIPPED:
-        raise AdainError(f"it has {len(widths)} strides and blocks for {len(depths)}; there must be as many, and at least 2.")
+        raise AdainError(f"it has {len(widths)} strides, but blocks for {len(depths)}; give blocks for each of at least 2.")
     return widths, depths
 
 

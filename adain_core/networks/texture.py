@@ -13,17 +13,16 @@ Whole = TypeVar("Whole", int, Tensor)
 
 BITS = 0xFFFFFFFF
 MULTIPLIER = 0x45D9F3B  # of an integer hash of 32 bits with little bias (Mueller 2012); products stay below 2^63
-LEVELS = 1 << 16  # values that a number can have
-KEPT = 1 << 21  # numbers of the largest texture that is kept for the next picture; of a larger one they are soon made
+LEVELS = 1 << 16  # number of different values
+KEPT = 1 << 21  # numbers in the largest texture that is cached
 
 
 @dataclass(frozen=True)
 class Texture:
-    """What a decoder reads where the content says nothing: numbers of mean 0 and deviation 1, times `strength` in [0, 1].
+    """The texture that a decoder reads: pseudo-random numbers of mean 0 and deviation 1, times `strength` in [0, 1].
 
-    Each is a function of the `seed`, its channel, row and column at the stride it is read at, and of nothing else, so that
-    tiles, devices and number types agree. `top` and `left` say in pixels where the window that is decoded begins in the
-    picture; they are multiples of the strides.
+    Each number depends only on the `seed` and on its channel, row and column at its stride, so that tiles, devices and number
+    types agree. `top` and `left`: where the decoded window begins in the picture, in pixels; multiples of the strides.
     """
 
     strength: float = 1.0
@@ -32,7 +31,7 @@ class Texture:
     left: int = 0
 
     def at(self, stride: int, channels: int, like: Tensor) -> Tensor:
-        """The numbers `(1, channels, h, w)` for features `like` `(B, C, h, w)` of that stride, on their device, of their type.
+        """The numbers `(1, channels, h, w)` for features `like` `(B, C, h, w)` of that stride, on their device, in their type.
 
         With a strength of 0 they are zeros `(1, channels, 1, 1)`.
         """
@@ -50,7 +49,7 @@ NO_TEXTURE = Texture(strength=0.0)
 def _numbers(
     seed: int, channels: int, top: int, left: int, height: int, width: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """`Texture.at` with a strength of 1; the place is in positions."""
+    """The numbers `(1, channels, height, width)` of a strength of 1; the place is in positions."""
     rows = torch.arange(top, top + height, device=device)[:, None]
     columns = torch.arange(left, left + width, device=device)
     pairs = torch.arange((channels + 1) // 2, device=device)[:, None, None]  # a hash gives the numbers of two channels
@@ -61,11 +60,11 @@ def _numbers(
     return ((halves.float() - (LEVELS - 1) / 2) * (12**0.5 / LEVELS))[None].to(dtype, memory_format=torch.channels_last)
 
 
-_kept_numbers = functools.lru_cache(maxsize=8)(_numbers)  # for pictures of one size after the other
+_kept_numbers = functools.lru_cache(maxsize=8)(_numbers)  # for the frames of a clip, and further pictures of one size
 
 
 def _hash(x: Whole) -> Whole:
-    """Mixes the bits of whole numbers, in 64-bit arithmetic of which every device gives the same; the result has 32 bits."""
+    """A hash of whole numbers, of 32 bits; computed in 64-bit arithmetic, so that all devices agree."""
     x = x & BITS
     for _ in range(2):
         x = ((x >> 16) ^ x) * MULTIPLIER & BITS

@@ -13,15 +13,15 @@ from .base import Architecture, Decoder, Encoder, Level, State, check_weights, f
 from .layers import Arithmetic, ReflectionConv2d, UpsampleConv2d, reflection_pad
 from .texture import Texture
 
-POSITIONS = 60_000  # that a layer of the inverse is fitted to
-RIDGE = 1e-3  # of the mean square of what such a layer reads
+POSITIONS = 60_000  # to which each layer of the inverse is fitted
+RIDGE = 1e-3  # relative to the mean square of such a layer's input
 
 
 class VGGEncoder(Encoder):
     """VGG-19 (Simonyan and Zisserman 2015) up to relu4_1, reflection padding, 2x2 max pooling with ceil_mode.
 
-    A network file also holds `preprocess`, the 1x1 convolution from RGB in [0, 1] to what the network was trained on
-    (BGR around a mean for the paper's file); it is folded into conv1_1, which is exact under reflection padding.
+    A network file also holds `preprocess`, the 1x1 convolution from RGB in [0, 1] to the network's input in training
+    (BGR minus a mean in the paper's file); it is folded into conv1_1, which is exact under reflection padding.
     """
 
     architecture = "vgg19"
@@ -29,7 +29,7 @@ class VGGEncoder(Encoder):
     perceptual = True
     blocks = ((64, 64), (128, 128), (256, 256, 256, 256), (512,))
     layers = tuple(f"relu{block}_{k}" for block, widths in enumerate(blocks, 1) for k in range(1, len(widths) + 1))
-    # a 3x3 convolution sees one position beyond its own, pooling none
+    # a 3x3 convolution depends on one position more, pooling on no further ones
     halo = sum(len(widths) * 2**block for block, widths in enumerate(blocks))
     values_per_pixel = blocks[0][0]
 
@@ -60,43 +60,43 @@ class VGGEncoder(Encoder):
         load_checked(self, {k: v for k, v in state.items() if not k.startswith("preprocess.")} | folded)
 
     def activations(self, x: Tensor, names: Collection[str], arithmetic: Arithmetic) -> dict[str, Tensor]:
-        last, found = max(map(self.layers.index, names)), {}
+        last, features = max(map(self.layers.index, names)), {}
         for block, widths in enumerate(self.blocks, 1):
             here = [name for name in self.layers[: last + 1] if name.startswith(f"relu{block}_")]
             if not here:
                 break
             pool = here[-1] != self.layers[last]
-            part = partial(self._block, arithmetic=arithmetic, names=here, wanted=names, found=found, pool=pool)
+            part = partial(self._block, arithmetic=arithmetic, names=here, requested=names, features=features, pool=pool)
             if not set(here).isdisjoint(names):
                 x = part(x)
-            else:  # up to where pooling begins a cell
+            else:  # an even halo, since pooling works on cells of 2x2
                 x = self.in_bands(part, x, len(here) + len(here) % 2, 0.5, max(widths) * x.shape[3])
-        return found
+        return features
 
     def _block(
         self,
         x: Tensor,
         arithmetic: Arithmetic,
         names: Sequence[str],
-        wanted: Collection[str],
-        found: dict[str, Tensor],
+        requested: Collection[str],
+        features: dict[str, Tensor],
         pool: bool,
     ) -> Tensor:
-        """The layers `names` of a block, pooled if there is more to come; those that are wanted are put into `found`."""
+        """The layers `names` of a block, with pooling if `pool`; the `requested` ones are also put into `features`."""
         for name in names:
             x = arithmetic.relu(getattr(self, name.replace("relu", "conv")), x)
-            if name in wanted:
-                found[name] = x
+            if name in requested:
+                features[name] = x
         return F.max_pool2d(x, 2, ceil_mode=True) if pool else x
 
     def inputs(self, image: Tensor) -> dict[str, Tensor]:
-        """What each convolution reads of a picture `(1, 3, H, W)`, by its name; float32 `(C, h, w)`."""
-        found, x = {}, image
+        """The input of each convolution for a picture `(1, 3, H, W)`, by its name; float32 `(C, h, w)`."""
+        inputs, x = {}, image
         for name, features in zip(self.layers, self.features(image, self.layers), strict=True):
             if name.endswith("_1") and name != self.layers[0]:
                 x = F.max_pool2d(x, 2, ceil_mode=True)
-            found[name.replace("relu", "conv")], x = x[0].float(), features
-        return found
+            inputs[name.replace("relu", "conv")], x = x[0].float(), features
+        return inputs
 
 
 class VGGDecoder(Decoder):
@@ -114,7 +114,7 @@ class VGGDecoder(Decoder):
         ("conv1_2", 64, 64),
         ("conv1_1", 64, 3),
     )
-    # all but the first begin with upsampling
+    # all blocks but the first begin with upsampling
     blocks = (("conv4_1",), ("conv3_4", "conv3_3", "conv3_2", "conv3_1"), ("conv2_2", "conv2_1"), ("conv1_2", "conv1_1"))
     upsampled = tuple(names[0] for names in blocks[1:])
     channels = (layers[0][1],)
@@ -128,7 +128,7 @@ class VGGDecoder(Decoder):
         stride, self.halo = self.stride, 0
         for name, _, _ in self.layers:
             stride //= 2 if name in self.upsampled else 1
-            self.halo += stride  # a 3x3 convolution sees one position beyond its own
+            self.halo += stride  # a 3x3 convolution depends on one position more
 
     @classmethod
     def for_encoder(cls, encoder: Encoder, blocks: Sequence[int] | None = None) -> VGGDecoder:
@@ -139,7 +139,7 @@ class VGGDecoder(Decoder):
         for names in self.blocks:
             scale = 2 if names[0] in self.upsampled else 1
             values_per_row = getattr(self, names[0]).out_channels * scale**2 * x.shape[3]
-            # upsampling sees one position beyond its own, two convolutions behind it one more
+            # upsampling depends on one position more, two convolutions after it together on one more
             part = partial(self._block, arithmetic=arithmetic, names=names)
             x = self.in_bands(part, x, len(names) // 2 + 1, scale, values_per_row)
         return x
@@ -154,31 +154,31 @@ class VGGDecoder(Decoder):
         """Each layer becomes the least-squares inverse of the encoder's layer of its name, on RGB `images`
         `(B, 3, H, W)` in [0, 1].
 
-        From deep to shallow, each reads what those before it give, and makes up for their errors as far as a linear layer
-        can: a blurred inverse, in the time of a few hundred steps.
+        The layers are fitted from deep to shallow. Each reads the results of those before it, and corrects their errors as far
+        as a linear layer can. The result is a blurred inverse, in the time of a few hundred steps.
         """
         height, width = (side // self.stride * self.stride for side in images.shape[2:])
-        images = images[:, :, :height, :width]  # what the decoder gives is of the features' size
+        images = images[:, :, :height, :width]  # a decoder's result has the features' size times the stride
         generator = torch.Generator().manual_seed(0)
         count = POSITIONS // len(images)
         inputs = [encoder.inputs(image) for image in images.split(1)]
         x = torch.cat([encoder.features(image, encoder.layers[-1:])[0].float() for image in images.split(1)])
         for name, _, _ in self.layers:
             convolution = getattr(self, name)
-            reads = 9 * convolution.in_channels + 1  # 3x3 positions, and a 1 for the bias
-            moments = torch.zeros(reads, reads, dtype=torch.float64)
-            products = torch.zeros(reads, convolution.out_channels, dtype=torch.float64)
-            for features, read in zip(x.split(1), inputs, strict=True):
-                target = read.pop(name)
+            input_count = 9 * convolution.in_channels + 1  # 3x3 positions, and a 1 for the bias
+            moments = torch.zeros(input_count, input_count, dtype=torch.float64)
+            products = torch.zeros(input_count, convolution.out_channels, dtype=torch.float64)
+            for features, targets in zip(x.split(1), inputs, strict=True):
+                target = targets.pop(name)
                 if name in self.upsampled:
                     features = F.interpolate(features, scale_factor=2)
                 places = torch.randperm(target[0].numel(), generator=generator)[:count].to(x.device)
-                seen = F.unfold(reflection_pad(features, 1, 1, 1, 1), 3)[0, :, places].T
-                seen = F.pad(seen, (0, 1), value=1.0)  # the bias
-                moments += (seen.T @ seen).cpu().double()
-                products += (seen.T @ target.flatten(1)[:, places].T).cpu().double()
-            # a bias is not held back, but for what keeps the system solvable where a layer reads nothing
-            ridge = torch.full((reads,), RIDGE * moments.diagonal()[:-1].mean().item() + 1e-6)
+                patches = F.unfold(reflection_pad(features, 1, 1, 1, 1), 3)[0, :, places].T
+                patches = F.pad(patches, (0, 1), value=1.0)  # the bias
+                moments += (patches.T @ patches).cpu().double()
+                products += (patches.T @ target.flatten(1)[:, places].T).cpu().double()
+            # no penalty on the bias, except a tiny one that keeps the system solvable if all inputs are 0
+            ridge = torch.full((input_count,), RIDGE * moments.diagonal()[:-1].mean().item() + 1e-6)
             ridge[-1] = 1e-6
             weights = torch.linalg.solve(moments + ridge.double().diag(), products).T.float()
             convolution.weight.copy_(weights[:, :-1].reshape(convolution.weight.shape))

@@ -17,7 +17,7 @@ from comfyui_server import Server, needs_comfyui
 from prompts import chain, node, training
 
 from adain_core import load_decoder, load_style
-from adain_core.files import MARK
+from adain_core.files import TEMPORARY_PREFIX
 
 pytestmark = needs_comfyui
 
@@ -168,4 +168,4 @@ def test_two_servers_share_the_folders(two_servers):
     for name in ("shared 0", "shared 1"):
         assert load_style(output / "adain_styles" / f"{name}.safetensors").name == name
     assert load_decoder(str(output / "adain" / "shared")).encoder_name == "small"
-    assert not [path for path in Path(output).rglob(f"*{MARK}*")]
+    assert not [path for path in Path(output).rglob(f"*{TEMPORARY_PREFIX}*")]

@@ -107,7 +107,7 @@ def test_styles_lie_in_their_folder_under_names_that_every_system_takes(run, soc
     try:
         run("SaveStyle", style=sockets["style"], name=name)
     except ValueError as error:
-        assert str(error).startswith((f"{name!r} is no name for a style", f"{name!r} differs only in upper and lower case"))
+        assert str(error).startswith((f"{name!r} is not a name for a style", f"{name!r} differs only in upper and lower case"))
         assert {path for path in place.rglob("*.safetensors")} == before
     else:
         stem = name.strip().removesuffix(".safetensors")
@@ -123,7 +123,7 @@ def test_decoders_have_names_that_every_system_takes(part, folders, name):
     try:
         path, training = host.new_decoder_path(name)
     except ValueError as error:
-        assert f"{name!r} is no name for a decoder" in str(error)
+        assert f"{name!r} is not a name for a decoder" in str(error)
     else:
         assert path.is_relative_to(folders / "output" / "adain")
         assert training.is_relative_to(folders / "output" / "adain_training") and training.name + "-decoder" == path.stem

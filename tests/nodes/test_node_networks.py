@@ -133,7 +133,7 @@ def test_cancelling_stops_the_fetching(run, on_the_hub, part, monkeypatch):
     ("hub_file", "reason"),
     [
         ("me/model", "write owner/repository/file"),
-        ("me/model/picture.png", "no file of weights"),
+        ("me/model/picture.png", "not a weight file"),
         ("me/model/other.pth", "no file me/model/other.pth on the Hub"),
         ("me/model/small-decoder.safetensors", "holds a decoder, not an encoder"),
     ],

@@ -91,7 +91,7 @@ def test_a_changed_style_file_runs_again(run, encoder, painting, photo, part):
 
 @pytest.mark.parametrize("name", ["", "  ", "..", "../escape", "/etc/escape", "a/../../escape", "sub/", "x:y", "nul\0"])
 def test_a_style_is_saved_nowhere_else(run, style, folders, name):
-    with pytest.raises(ValueError, match="is no name for a style"):
+    with pytest.raises(ValueError, match="is not a name for a style"):
         run("SaveStyle", style=style, name=name)
     assert not list(folders.rglob("*escape*"))
 

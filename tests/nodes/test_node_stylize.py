@@ -92,7 +92,7 @@ def test_colours_of_a_wrong_number_of_pictures_are_refused(stylize, style):
 
 def test_another_encoders_style_and_features_are_refused(run, encoder, decoder, photo, style):
     foreign = dataclasses.replace(style, encoder_fingerprint="other", encoder_name="other")
-    with pytest.raises(ValueError, match="made by the encoder 'other', the content's encoder is of 'small'"):
+    with pytest.raises(ValueError, match="made by the encoder 'other', the content's features by 'small'"):
         run("AdaIN", encoder=encoder, content=photo, style=foreign)
     features = run("AdaIN", encoder=encoder, content=photo, style=style)
     other = dataclasses.replace(features.features, encoder_fingerprint="other", encoder_name="other")
