@@ -58,7 +58,7 @@ class EvaluationConfig:
         if self.size < 1:
             raise AdainError(f"the size is {self.size}; give the side of the squares in pixels.")
         if min(self.pairs, self.boil_pairs, self.flat_pairs) < 0:
-            raise AdainError("pairs, boil_pairs and flat_pairs must be at least 0; pairs 0 takes all, the others 0 leave it out.")
+            raise AdainError("numbers of pairs must be at least 0: 0 takes all pairs, and measures no boil or flat areas.")
         if self.flat_pairs and self.size < PERIOD:
             raise AdainError(f"flat areas are measured at {PERIOD} pixels a side or more; give a larger size, or 0 flat pairs.")
         check_half_life(self.half_life)
