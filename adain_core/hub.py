@@ -236,7 +236,7 @@ def _stated(file: HubFile, etag: str, sha256: str) -> str:
 
 
 def _header(download: Download, url: str, size: int) -> tuple[dict, int]:
-    """A safetensors file's description of its tensors, and where their bytes begin. Raises AdainError for other files."""
+    """A safetensors file's description of its tensors, and where their bytes begin. Raises ValueError for other files."""
     start = download.read(url, 0, min(HEADER_GUESS, size))
     if len(start) < 8 or not 0 < (length := struct.unpack("<Q", start[:8])[0]) <= min(size - 8, LARGEST // 100):
         raise ValueError
@@ -320,7 +320,7 @@ def _cut(content: bytes, spans: Sequence[Span], wanted: Span) -> bytes:
         if start <= wanted[0] and wanted[1] <= stop:
             return content[wanted[0] - start : wanted[1] - start]
         content = content[stop - start :]
-    raise AdainError("it is not in the spans.")
+    raise ValueError("it is not in the spans.")
 
 
 def _tensors(header: dict, parts: dict[str, bytes]) -> dict[str, Tensor]:
