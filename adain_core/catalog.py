@@ -79,7 +79,7 @@ def catalog() -> list[Entry]:
     path = BUNDLED / "catalog.json"
     try:
         return [_entry(described) for described in parse_json(path.read_bytes())]
-    except ValueError as error:
+    except AdainError as error:
         raise AdainError(f"{path} cannot be used: {error}") from None
     except (TypeError, AttributeError) as error:
         raise AdainError(f"{path} is not a catalog of networks ({error}).") from None

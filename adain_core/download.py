@@ -25,7 +25,6 @@ from huggingface_hub.utils import (
     hf_raise_for_status,
 )
 
-from .errors import AdainError
 from .progress import tell
 
 LIBRARY = "adain"
@@ -200,4 +199,4 @@ def _rest(spans: Sequence[Span], done: int) -> Span:
         if done < stop - start:
             return start + done, stop
         done -= stop - start
-    raise AdainError("nothing is left.")
+    raise ValueError("nothing is left.")

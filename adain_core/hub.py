@@ -319,7 +319,7 @@ def _cut(content: bytes, spans: Sequence[Span], part: Span) -> bytes:
         if start <= part[0] and part[1] <= stop:
             return content[part[0] - start : part[1] - start]
         content = content[stop - start :]
-    raise AdainError("it is not in the spans.")
+    raise ValueError("it is not in the spans.")
 
 
 def _tensors(header: dict, parts: dict[str, bytes]) -> dict[str, Tensor]:

@@ -184,7 +184,7 @@ def _read(path: str | Path, use: Callable[[NetworkFile], Result]) -> Result:
             raise AdainError(f"it is a file of the format {metadata['format']}, not {FORMAT}.")
         role, state = legacy.rename(state)
         return use(NetworkFile(role, "vgg19", {}, state, path.stem, "vgg19", legacy.PAPER_ENCODER))
-    except ValueError as error:
+    except AdainError as error:
         raise AdainError(f"{path} cannot be used: {error}") from None
 
 

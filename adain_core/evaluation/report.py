@@ -262,7 +262,7 @@ class _Evaluation:
             return None
         try:
             return load_square(path, self.config.size)
-        except (ValueError, OSError) as error:
+        except (AdainError, OSError) as error:
             self.unreadable[path] = str(error)
             return None
 
