@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core import TrainingConfig, TrainingResult, learn_style, train
-from ..adain_core.catalog import find_entry
+from ..adain_core.catalog import find_entry, network_file
 from ..adain_core.files import replacing
 from ..adain_core.images import list_images, load_image
 from ..adain_core.networks import ARCHITECTURES, Decoder, Encoder
@@ -136,7 +136,7 @@ class TrainDecoder(io.ComfyNode):
             _source(styles, style_images, "styles"),
             folder,
             measure.model,
-            path.stem.removesuffix("-decoder"),
+            path.name.removesuffix(network_file("", "decoder")),
             encoder=encoder.model if loss_encoder else "",
             start_from=_start(start_from, encoder.model),
             steps=steps,

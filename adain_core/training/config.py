@@ -126,7 +126,7 @@ class TrainingConfig:
     device: str = setting("auto", "cpu, cuda, cuda:1, mps, xpu; auto takes the fastest found", recipe=False)
     log_every: int = setting(100, "steps of which the losses' mean is a point of the loss curve", recipe=False)
     save_minutes: float = setting(5.0, "from one checkpoint to the next", recipe=False)
-    report_minutes: float = setting(5.0, "after which networks, sample sheet and loss curve are renewed", recipe=False)
+    results_minutes: float = setting(5.0, "after which networks, sample sheet and loss curve are renewed", recipe=False)
 
     # What is trained
     stage: str = setting("decoder", "decoder; or encoder: teach a small encoder to see as the loss encoder does")

@@ -177,7 +177,7 @@ class Trainer:
             if self.rank == 0 and time.monotonic() - saved > 60 * config.save_minutes:
                 self._save_checkpoint()
                 saved = time.monotonic()
-            if self.rank == 0 and time.monotonic() - written > 60 * config.report_minutes:
+            if self.rank == 0 and time.monotonic() - written > 60 * config.results_minutes:
                 self._write_results()
                 written = time.monotonic()
         self._save_all()
