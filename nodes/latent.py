@@ -12,13 +12,13 @@ from torch import Tensor
 from ..adain_core import ChannelStatistics, adain, channel_statistics
 from ..adain_core.statistics import check_alpha
 from .inputs import alpha_input
-from .sockets import schema
+from .sockets import Node, schema
 
 STATISTICS = ["image", "batch"]
 STRENGTH = "Strength: 0 changes nothing, 1 takes the reference's statistics over in full."
 
 
-class LatentAdaIN(io.ComfyNode):
+class LatentAdaIN(Node):
     """AdaIN on a latent."""
 
     @classmethod
@@ -58,7 +58,7 @@ class LatentAdaIN(io.ComfyNode):
         return io.NodeOutput(changed)
 
 
-class ModelAdaIN(io.ComfyNode):
+class ModelAdaIN(Node):
     """AdaIN at each step of sampling."""
 
     @classmethod

@@ -15,7 +15,7 @@ from ..adain_core.progress import showing
 from ..adain_core.weights import pull
 from . import host
 from .inputs import NOTHING_THERE, names_input
-from .sockets import DecoderSocket, EncoderSocket, schema
+from .sockets import DecoderSocket, EncoderSocket, Node, schema
 
 DTYPES = ["auto", "float32", "float16", "bfloat16"]
 WHERE = (
@@ -71,7 +71,7 @@ def network_version(role: str, name: str, hub_file: str = "") -> str:
     return str(name) if path is None else f"{path} {version(path)}"
 
 
-class LoadEncoder(io.ComfyNode):
+class LoadEncoder(Node):
     """Loads an encoder."""
 
     @classmethod
@@ -94,7 +94,7 @@ class LoadEncoder(io.ComfyNode):
         return io.NodeOutput(load_network("encoder", name, dtype, hub_file))
 
 
-class LoadDecoder(io.ComfyNode):
+class LoadDecoder(Node):
     """Loads a decoder."""
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..adain_core.errors import AdainError
+from ..adain_core.hub import HubError
 from ..adain_core.images import check_pictures
 from ..adain_core.stylize import Features
 from . import host
@@ -27,6 +30,27 @@ class ManagedFeatures:
 
     features: Features
     encoder: ModelPatcher
+
+
+class Node(io.ComfyNode):
+    """Base of the nodes: errors leave them as built-in ones, since the host shows an error's type with its module's path."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "execute" not in vars(cls):
+            return
+        execute = vars(cls)["execute"].__func__
+
+        @functools.wraps(execute)
+        def guarded(cls: type, *arguments: Any, **inputs: Any) -> io.NodeOutput:
+            try:
+                return execute(cls, *arguments, **inputs)
+            except AdainError as error:
+                raise ValueError(str(error)) from None
+            except HubError as error:
+                raise OSError(str(error)) from None
+
+        cls.execute = classmethod(guarded)
 
 
 def schema(**fields: Any) -> io.Schema:

@@ -17,7 +17,7 @@ from ..adain_core.files import read_safetensors, version
 from ..adain_core.images import thumbnail_jpeg
 from . import host
 from .inputs import names_input
-from .sockets import EncoderSocket, StyleSocket, schema, to_mask, to_pictures
+from .sockets import EncoderSocket, Node, StyleSocket, schema, to_mask, to_pictures
 
 STYLE_LIST = (
     "Bundled styles, files in models/adain_styles, and what Save Style wrote (output/adain_styles). Press R to refresh."
@@ -71,7 +71,7 @@ def encode_pictures(
         return encode_style(patcher.model, pictures, size, combine, mask)
 
 
-class EncodeStyle(io.ComfyNode):
+class EncodeStyle(Node):
     """Makes a style from pictures."""
 
     @classmethod
@@ -132,7 +132,7 @@ class EncodeStyle(io.ComfyNode):
         return io.NodeOutput(encode_pictures(encoder, pictures, size, combine, None if mask is None else to_mask(mask)))
 
 
-class StyleMix(io.ComfyNode):
+class StyleMix(Node):
     """Mixes styles by weights."""
 
     @classmethod
@@ -171,7 +171,7 @@ class StyleMix(io.ComfyNode):
         return io.NodeOutput(mix_styles([inputs[f"style_{index}"] for index in used], weights))
 
 
-class MaskStyle(io.ComfyNode):
+class MaskStyle(Node):
     """Confines a style to a region."""
 
     @classmethod
@@ -194,7 +194,7 @@ class MaskStyle(io.ComfyNode):
         return io.NodeOutput(style.masked(to_mask(mask).cpu()))
 
 
-class StyleSweep(io.ComfyNode):
+class StyleSweep(Node):
     """From one style to another, one mix per frame."""
 
     @classmethod
@@ -233,7 +233,7 @@ class StyleSweep(io.ComfyNode):
         return io.NodeOutput(mix_styles([style_from, style_to], [1 - share, share]))
 
 
-class SaveStyle(io.ComfyNode):
+class SaveStyle(Node):
     """Writes a style file."""
 
     @classmethod
@@ -268,7 +268,7 @@ class SaveStyle(io.ComfyNode):
         return io.NodeOutput(style)
 
 
-class LoadStyle(io.ComfyNode):
+class LoadStyle(Node):
     """Reads a style file."""
 
     @classmethod

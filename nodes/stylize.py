@@ -15,11 +15,21 @@ from ..adain_core.stylize import CONTENT_STATISTICS, ComputedFeatures, DeferredF
 from . import host
 from .inputs import alpha_input, half_life_input, names_input, texture_input, texture_seed_input, tile_input
 from .networks import WHERE, load_network, model_names, network_version
-from .sockets import DecoderSocket, EncoderSocket, FeaturesSocket, ManagedFeatures, StyleSocket, schema, to_image, to_pictures
+from .sockets import (
+    DecoderSocket,
+    EncoderSocket,
+    FeaturesSocket,
+    ManagedFeatures,
+    Node,
+    StyleSocket,
+    schema,
+    to_image,
+    to_pictures,
+)
 from .styles import STYLE_LIST, encode_pictures, read_style, style_names, style_version
 
 
-class AdaIN(io.ComfyNode):
+class AdaIN(Node):
     """Adaptive instance normalization of a content picture's features."""
 
     @classmethod
@@ -69,7 +79,7 @@ class AdaIN(io.ComfyNode):
         return io.NodeOutput(ManagedFeatures(features, encoder))
 
 
-class Decode(io.ComfyNode):
+class Decode(Node):
     """Features to pictures."""
 
     @classmethod
@@ -113,7 +123,7 @@ class Decode(io.ComfyNode):
         return io.NodeOutput(to_image(pictures if colors is None else keep_content_colors(pictures, colors)))
 
 
-class StyleTransfer(io.ComfyNode):
+class StyleTransfer(Node):
     """The whole way in one node."""
 
     @classmethod

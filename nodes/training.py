@@ -23,7 +23,7 @@ from ..adain_core.training.data import folder_digest
 from ..adain_core.training.learn import CONTENT_SIDE
 from . import host
 from .networks import load_file, load_network, network_names
-from .sockets import DecoderSocket, EncoderSocket, StyleSocket, schema, to_image, to_pictures
+from .sockets import DecoderSocket, EncoderSocket, Node, StyleSocket, schema, to_image, to_pictures
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ SMOOTHNESS = 0.1  # against stripes of two pixels, to which a small encoder, whi
 LOSS_ENCODER = "Whose features the losses compare; the encoder itself when not connected. Best is a VGG-19 (vgg19): slower,"
 
 
-class TrainDecoder(io.ComfyNode):
+class TrainDecoder(Node):
     """Trains a decoder for an encoder."""
 
     @classmethod
@@ -164,7 +164,7 @@ class TrainDecoder(io.ComfyNode):
         return io.NodeOutput(decoder, _loss_map(result, config), samples, curve, ui=host.final_preview(samples, cls))
 
 
-class LearnStyle(io.ComfyNode):
+class LearnStyle(Node):
     """Refines a style for its networks."""
 
     @classmethod

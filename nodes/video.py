@@ -11,12 +11,12 @@ from ..adain_core import Style
 from ..adain_core.clip import ClipStylizer
 from . import host
 from .inputs import alpha_input, half_life_input
-from .sockets import DecoderSocket, EncoderSocket, StyleSocket, schema
+from .sockets import DecoderSocket, EncoderSocket, Node, StyleSocket, schema
 
 STATISTICS = ["image", "batch", "running"]
 
 
-class StylizeVideo(io.ComfyNode):
+class StylizeVideo(Node):
     """A video's frames, one after the other."""
 
     @classmethod
