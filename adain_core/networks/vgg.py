@@ -146,7 +146,7 @@ class VGGDecoder(Decoder):
 
     def _block(self, x: Tensor, arithmetic: Arithmetic, names: Sequence[str]) -> Tensor:
         for name in names:
-            x = (arithmetic.whole if name == self.layers[-1][0] else arithmetic.relu)(getattr(self, name), x)
+            x = (arithmetic.output if name == self.layers[-1][0] else arithmetic.relu)(getattr(self, name), x)
         return x
 
     @torch.no_grad()
