@@ -103,7 +103,7 @@ def test_too_little_memory_is_one_line(folder, capsys, monkeypatch):
 
     monkeypatch.setattr("adain_core.cli.pictures.stylize", exhausted)
     assert run("stylize", "photo.png", "red.png", "-o", "out.png", *NETWORKS) == 2
-    assert "too little memory" in (err := capsys.readouterr().err) and err.count("\n") == 1
+    assert "the memory is too small" in (err := capsys.readouterr().err) and err.count("\n") == 1
 
 
 def test_style_files_are_made_mixed_and_shown(folder, capsys):

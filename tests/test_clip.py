@@ -304,17 +304,17 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_frames(command, tmp_pat
     ("arguments", "reason"),
     [
         (["none.mp4", "red.png", "-o", "o.mp4"], "there is no file none.mp4"),
-        (["text.mp4", "red.png", "-o", "o.mp4"], "text.mp4 is no video"),
-        (["clip.mp4", "red.png", "-o", "o.png"], "extension of a video"),
+        (["text.mp4", "red.png", "-o", "o.mp4"], "text.mp4 is not a readable video"),
+        (["clip.mp4", "red.png", "-o", "o.png"], "videos cannot be written as o.png"),
         (["clip.mp4", "red.png", "-o", "none/o.mp4"], "create it first"),
         (["clip.mp4", "red.png", "-o", "clip.mp4"], "content itself"),
         (["clip.mp4", "red.png", "-o", "o.mp4", "--match-colors"], "--match-colors does not work for a clip"),
-        (["clip.mp4", "--styles", ".", "-o", "o"], "no folder"),
+        (["clip.mp4", "--styles", ".", "-o", "o"], "not a folder"),
         (["clip.mp4", "red.png", "-o", "o.mp4", "--half-life", "0"], "half_life is 0"),
         (["clip.mp4", "red.png", "-o", "o.mp4", "--content-statistics", "region"], "mask"),
         (["frames", "red.png", "-o", "o", "--style-to", "blue.png"], "--style-to needs a clip"),
         (["red.png", "red.png", "-o", "o.png", "--content-statistics", "running"], "is one picture"),
-        (["mixed", "red.png", "-o", "o", "--content-statistics", "running"], "all be of one size"),
+        (["mixed", "red.png", "-o", "o", "--content-statistics", "running"], "give frames of one size"),
     ],
 )
 def test_errors_are_one_line_and_status_2(command, tmp_path, capsys, arguments, reason):

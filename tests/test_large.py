@@ -114,7 +114,7 @@ def test_pictures_beyond_pillows_limit_are_large(picture, tmp_path, monkeypatch)
     ({"-o": "out.webp"}, "write a PNG or a TIFF"),
     ({"masked": True}, "too large for styles with masks"),
     ({"missing": True}, "pip install 'adain[large]'"),
-    ({"disk": 1}, "make room"),
+    ({"disk": 1}, "free some space, or write to another disk"),
     ({"broken": True}, "could not be read"),
 ])  # fmt: skip
 def test_what_cannot_be_is_told_in_one_line_before_the_work(

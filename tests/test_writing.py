@@ -81,7 +81,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(outcomes, name):
     found = outcomes[name]["full"]
     assert outcomes[name]["size"] > writers.LIMIT
     assert found["signal"] == 0 and found["whole"]
-    assert "the disk is full" in found["sentence"] or "make room" in found["sentence"]
+    assert "the disk is full" in found["sentence"] or "free some space, or write to another disk" in found["sentence"]
     assert found["sentence"].startswith(("OSError", "AdainError")) and "\n" not in found["sentence"]
     killed = outcomes[name]["killed"]["left"]
     assert {left for left in found["left"] if left not in killed} == set()
