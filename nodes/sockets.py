@@ -37,9 +37,9 @@ class Node(io.ComfyNode):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "execute" not in vars(cls):
+        execute = getattr(vars(cls).get("execute"), "__func__", None)
+        if execute is None or hasattr(execute, "__wrapped__"):  # the host makes locked copies of a node for each call
             return
-        execute = vars(cls)["execute"].__func__
 
         @functools.wraps(execute)
         def guarded(cls: type, *arguments: Any, **inputs: Any) -> io.NodeOutput:
