@@ -174,12 +174,14 @@ class Decoder(Network):
     """Base of the decoders: they turn features into a picture, without normalization.
 
     `encoder_fingerprint` and `encoder_name` identify the encoder whose features it reads. `channels` are those of the levels,
-    shallow first; `stride` is that of the coarsest level in pixels.
+    shallow first; `stride` is that of the coarsest level in pixels. `centred`: whether 16 bits compute the features' difference
+    from their means (`half.py`), which is a little slower, and which a deep decoder needs to be precise.
     """
 
     role = "decoder"
     stride: int
     channels: tuple[int, ...]
+    centred: ClassVar[bool] = False
 
     def __init__(self, config: dict):
         super().__init__(config)
@@ -198,11 +200,12 @@ class Decoder(Network):
         """Pictures `(B, 3, H, W)`, not clamped, from one tensor of features per level, shallow first; float32.
 
         H and W are the features' size times their stride, which may be a little more than the content's. Some decoders
-        ignore the texture. In 16 bits only the features' difference from their means is computed (`half.py`).
+        ignore the texture.
         """
         with self._computing(*features):
-            if self.dtype.itemsize > 2:
-                return self.draw([level.to(self.dtype) for level in features], Arithmetic(self.convolve), texture)
+            if self.dtype.itemsize > 2 or not self.centred:
+                pictures = self.draw([level.to(self.dtype) for level in features], Arithmetic(self.convolve), texture)
+                return pictures if self.dtype == torch.float64 else pictures.float()
             means = [level.float().mean((0, 2, 3), keepdim=True) for level in features]
             flat = FlatColor(self.convolve, self.dtype)
             self.draw(means, flat, NO_TEXTURE)

@@ -118,6 +118,7 @@ class VGGDecoder(Decoder):
     blocks = (("conv4_1",), ("conv3_4", "conv3_3", "conv3_2", "conv3_1"), ("conv2_2", "conv2_1"), ("conv1_2", "conv1_1"))
     upsampled = tuple(names[0] for names in blocks[1:])
     channels = (layers[0][1],)
+    centred = True
     stride = 2 ** len(upsampled)
     values_per_pixel = layers[-1][1]
 
