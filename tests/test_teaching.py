@@ -40,6 +40,43 @@ def test_an_encoder_learns_and_a_decoder_is_trained_for_it(config, tmp_path):
     assert stylize(encoder, decoder, picture, encode_style(encoder, torch.rand(1, 3, 40, 40), 0)).shape == picture.shape
 
 
+@pytest.fixture
+def taught(config, tmp_path):
+    """An encoder that was taught and a decoder for it, as `start_from`, and a configuration that goes on with both."""
+    encoder = train(dataclasses.replace(config, output=tmp_path / "pair")).encoder
+    alone = dataclasses.replace(config, stage="decoder", channels=(), blocks=(1, 1, 1), encoder=str(encoder), steps=2)
+    train(dataclasses.replace(alone, output=tmp_path / "pair", name="pupil"))
+    both = dataclasses.replace(config, stage="both", channels=(), blocks=(), start_from=str(tmp_path / "pair" / "pupil"))
+    return dataclasses.replace(both, pairings=2)
+
+
+def test_both_are_trained_and_the_encoder_is_held_where_it_was_taught(taught, tmp_path):
+    maps = []
+    for weight in (0.0, 30.0):
+        config = dataclasses.replace(taught, map_weight=weight, steps=30, learning_rate=1e-2, output=tmp_path / str(weight))
+        result = train(config)
+        maps.append(result.losses["map"][-1])
+        encoder, decoder = load_encoder(str(result.encoder)), load_decoder(str(result.decoder))
+        assert decoder.encoder_fingerprint == encoder.fingerprint != load_encoder(f"{taught.start_from}-encoder.safetensors")
+    assert maps[1] < 0.9 * maps[0]
+
+
+def test_both_go_on_from_a_checkpoint_to_the_same_losses(taught, tmp_path):
+    whole = train(dataclasses.replace(taught, output=tmp_path / "whole"))
+    train(dataclasses.replace(taught, steps=4))
+    resumed = train(taught)
+    for name, values in whole.losses.items():
+        assert resumed.losses[name] == pytest.approx(values, rel=1e-4)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"start_from": ""}, "begin with some that were trained"), ({"channels": (4, 6, 8)}, "both networks are those of start_from"),
+])  # fmt: skip
+def test_both_without_networks_to_begin_with(taught, changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(taught, **changes)
+
+
 def test_a_stopped_teaching_goes_on_to_the_same_losses(config, tmp_path):
     whole = train(config)
     broken_off = dataclasses.replace(config, output=tmp_path / "stopped")
@@ -60,7 +97,7 @@ def objective(vgg, channels, device) -> EncoderObjective:
 
 
 def test_each_layer_is_taught_by_the_one_of_its_stride(vgg, device):
-    assert objective(vgg, [4, 6], device).layers == ["relu2_1", "relu3_1"]
+    assert objective(vgg, [4, 6], device).maps.layers == ["relu2_1", "relu3_1"]
     with pytest.raises(ValueError, match="cannot teach stride16"):
         objective(vgg, [4, 4, 4, 4], device)
 
@@ -69,6 +106,6 @@ def test_a_step_that_is_not_finite_is_forgotten(vgg, device):
     taught = objective(vgg, [4, 6], device)
     content, style = torch.rand(2, 2, 3, 32, 32, device=device)
     taught(taught.prepare(content, style), 0)
-    before = taught.running
+    before = taught.maps.running
     assert not taught(taught.prepare(content * torch.inf, style), 1)[0].isfinite()
-    assert taught.running is before
+    assert taught.maps.running is before

@@ -18,7 +18,7 @@ from ..networks.base import check_seed
 REQUIRED = dataclasses.MISSING
 INVERSE = "inverse"
 CHOICES = {
-    "stage": ("decoder", "encoder"),
+    "stage": ("decoder", "encoder", "both"),
     "optimizer": ("adam", "muon"),
     "schedule": ("published", "cosine"),
     "content_target": ("adain", "content"),
@@ -59,6 +59,9 @@ class TrainingConfig:
     learns more from a step. The schedule "published" is `lr / (1 + 5e-5 step)`; "cosine" rises over `warmup` steps and falls
     along a cosine over the last third. Without `clamp`, as in the paper, a decoder may lower the losses by values beyond
     black and white, which no picture can hold. The precision "float16" scales the gradients.
+
+    The stage "both" goes on with an encoder that was taught and its decoder, those of `start_from`: the losses' gradients reach
+    the encoder too, and the loss "map" keeps it seeing as the loss encoder does.
 
     A training goes on from its checkpoint only with the same pictures and networks, wherever they lie, and with the same
     values of all settings below but those marked with *. Raises AdainError for settings out of range.
@@ -114,7 +117,14 @@ class TrainingConfig:
     variation_weight: float = setting(0.0, "of the results' total variation")
     clamp: bool = setting(False, "take the losses of the pictures as they are shown, clamped to [0, 1]")
     consistency_weight: float = setting(0.0, "of what differs in the result of a crop that is noised, and shifted or zoomed")
-    consistency_every: int = setting(0, "steps from one that measures this to the next; 0 never does")
+    consistency_every: int = setting(
+        0, "steps from one that measures this to the next, of those without a texture; 0 never does"
+    )
+    map_weight: float = setting(
+        3.0, "of the share of the loss encoder's features that the encoder does not explain, where both are trained"
+    )
+    teacher: str | Decoder = setting("", "a decoder for the loss encoder, whose pictures are targets too")
+    teacher_weight: float = setting(1.0, "of what differs from them, in pixels and in the loss encoder's finer layers")
 
     # How it is computed and shown
     precision: str = setting(
@@ -129,7 +139,9 @@ class TrainingConfig:
     results_minutes: float = setting(5.0, "after which networks, sample sheet and loss curve are renewed", recipe=False)
 
     # What is trained
-    stage: str = setting("decoder", "decoder; or encoder: teach a small encoder to see as the loss encoder does")
+    stage: str = setting(
+        "decoder", "decoder; encoder: teach a small encoder to see as the loss encoder does; or both: go on with both"
+    )
 
     def __post_init__(self) -> None:
         if self.channels and self.encoder:
@@ -145,6 +157,10 @@ class TrainingConfig:
             raise AdainError("resize_content and resize_style each take two sizes, from what to what, which may be the same.")
         if not is_safe_name(self.name):
             raise AdainError(f"{self.name!r} is no name for networks; use letters and digits, for example waves.")
+        if self.stage == "both" and (self.channels or self.blocks or self.encoder or not isinstance(self.start_from, str)):
+            raise AdainError("both networks are those of start_from; give it a name, and no encoder, channels and blocks.")
+        if self.stage == "both" and self.start_from in ("", INVERSE):
+            raise AdainError("to train both networks, begin with some that were trained one after the other; give start_from.")
         if self.channels and isinstance(self.start_from, Decoder):
             raise AdainError("start_from is a decoder alone; with channels, name networks to begin with.")
         for name, choices in CHOICES.items():
@@ -161,7 +177,7 @@ class TrainingConfig:
         """Which of the networks are trained: "encoder", "decoder"."""
         if self.stage == "encoder":
             return ("encoder",)
-        return ("encoder", "decoder") if self.channels else ("decoder",)
+        return ("encoder", "decoder") if self.channels or self.stage == "both" else ("decoder",)
 
     def recipe(self) -> dict:
         """The settings that must stay the same for a training to go on, in types that JSON has."""
@@ -169,6 +185,7 @@ class TrainingConfig:
         recipe = {name: getattr(self, name) for name in names}
         start = self.start_from.name if isinstance(self.start_from, Decoder) else self.start_from
         recipe["start_from"] = Path(start).name  # it is published, and folders are private
+        recipe["teacher"] = Path(self.teacher.name if isinstance(self.teacher, Decoder) else self.teacher).name
         return {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.items()}
 
     def rate(self, step: int) -> float:
@@ -214,4 +231,9 @@ PRESETS: dict[str, dict] = {
         "ema": 0.998,
         "style_weight": 2.0,
     },
+}
+PRESETS["lite-both"] = {name: value for name, value in PRESETS["lite"].items() if name not in ("encoder", "blocks")} | {
+    "stage": "both",
+    "start_from": "lite",
+    "learning_rate": 2e-4,
 }

@@ -56,7 +56,9 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
         return encoder.to(device).to(memory_format=torch.channels_last), None
     inverse = config.start_from == INVERSE
     start = frozen(config.start_from, Decoder, device) if config.start_from and not inverse else None
-    if config.channels:
+    if config.stage == "both":
+        encoder = frozen(str(config.start_from), Encoder, device).requires_grad_()
+    elif config.channels:
         encoder = ARCHITECTURES[TRAINED].encoder({"channels": list(config.channels)})
         encoder.initialize(config.seed)
         encoder.plain = True

@@ -16,18 +16,22 @@ from ..losses import consistency_loss, content_loss, gram_loss, gram_matrix, sty
 from ..networks import Decoder, Encoder
 from ..networks.texture import NO_TEXTURE, Texture
 from ..statistics import ChannelStatistics, adain, channel_statistics
+from ..stylize import check_decoder
 from .config import TrainingConfig
+from .teaching import FeatureMaps
 
 MAX_SHIFT = 7  # pixels; the coarsest level has a stride of 8
 MAX_ZOOM = 1.2
 NOISE = 0.01
 UNTEXTURED = 4  # every so many steps the decoder reads no texture
+TAUGHT_LAYERS = 2  # of the loss network's finest, in which results are compared with the teacher's; they cost little
 
 
 @dataclass(frozen=True)
 class Batch:
     """Contents and styles `(B, 3, S, S)`, and what the losses compare results with: the contents' features at the loss
-    network's last layer, and the styles' statistics, or Gram matrices, at each of its layers.
+    network's last layer, and the styles' statistics, or Gram matrices, at each of its layers. Where the encoder is trained
+    too, `content_maps` and `style_maps` are the loss network's features that it is to see, of each layer.
     """
 
     content: Tensor
@@ -35,6 +39,8 @@ class Batch:
     content_features: Tensor
     style_statistics: list[ChannelStatistics]
     style_grams: list[Tensor]
+    content_maps: list[Tensor]
+    style_maps: list[Tensor]
 
     def pairs(self) -> list[Batch]:
         """Each content with its style as a batch of 1; copies, so that keeping one does not keep the whole batch's memory."""
@@ -44,7 +50,7 @@ class Batch:
                 self.style[[index]],
                 self.content_features[[index]],
                 [level[index] for level in self.style_statistics],
-                [gram[[index]] for gram in self.style_grams],
+                *([x[[index]] for x in each] for each in (self.style_grams, self.content_maps, self.style_maps)),
             )
             for index in range(len(self.content))
         ]
@@ -53,12 +59,18 @@ class Batch:
     def combined(contents: Sequence[Batch], styles: Sequence[Batch]) -> Batch:
         """The contents of some batches with the styles of as many others."""
         statistics = zip(*(batch.style_statistics for batch in styles), strict=True)
+
+        def joined(batches: Sequence[list[Tensor]]) -> list[Tensor]:
+            return [torch.cat(layer) for layer in zip(*batches, strict=True)]
+
         return Batch(
             torch.cat([batch.content for batch in contents]),
             torch.cat([batch.style for batch in styles]),
             torch.cat([batch.content_features for batch in contents]),
             [ChannelStatistics.concatenate(level) for level in statistics],
-            [torch.cat(grams) for grams in zip(*(batch.style_grams for batch in styles), strict=True)],
+            joined([batch.style_grams for batch in styles]),
+            joined([batch.content_maps for batch in contents]),
+            joined([batch.style_maps for batch in styles]),
         )
 
 
@@ -66,47 +78,70 @@ class Objective(nn.Module):
     """The paper's loss `content_weight * Lc + style_weight * Ls` of pictures, in the features of the loss network.
 
     The content target is AdaIN of the loss network's own last layer, whichever encoder is trained. On some steps the
-    consistency loss is added. `dtype` is the type of the trained networks' activations. Raises AdainError for a number of
-    `layer_weights` that is not the number of the loss network's layers.
+    consistency loss is added; with a `teacher`, a decoder for the loss network, what differs from its pictures; and where
+    the encoder is trained too, the share of the loss network's features that it does not explain. `dtype` is the type of the
+    trained networks' activations. Raises AdainError for a number of `layer_weights` that is not the number of the loss
+    network's layers, and for a teacher that reads other features than the last of them.
     """
 
-    def __init__(self, config: TrainingConfig, loss_network: Encoder, encoder: Encoder, decoder: Decoder, dtype: torch.dtype):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        loss_network: Encoder,
+        encoder: Encoder,
+        decoder: Decoder,
+        dtype: torch.dtype,
+        teacher: Decoder | None = None,
+    ):
         super().__init__()
         self.layers, given = loss_network.loss_layers, len(config.layer_weights)
         if given != len(self.layers):
             raise AdainError(f"there are {given} layer_weights; give one for each of {', '.join(self.layers)}.")
+        if teacher:
+            check_decoder(teacher, loss_network.fingerprint, loss_network.name)
+            if len(loss_network.levels) > 1:
+                raise AdainError(f"{teacher.name!r} reads several levels; a teacher reads one, as those for VGG-19 do.")
         self.config, self.loss_network, self.encoder, self.decoder, self.dtype = config, loss_network, encoder, decoder, dtype
-        self.running: list = []  # nothing is kept from step to step
+        self.teacher = teacher
+        self.maps = FeatureMaps(loss_network, encoder) if config.stage == "both" else None
 
     @torch.no_grad()
     def prepare(self, content: Tensor, style: Tensor) -> Batch:
         """Contents and styles `(B, 3, S, S)` as a batch to train on."""
         features = self.loss_network.features(_channels_last(torch.cat([content, style])), self.layers)
-        styles = [x[len(content) :] for x in features]
+        contents, styles = [x[: len(content)] for x in features], [x[len(content) :] for x in features]
         grams = [gram_matrix(x) for x in styles] if self.config.style_loss == "gram" else []
-        return Batch(content, style, features[-1][: len(content)], [channel_statistics(x) for x in styles], grams)
+        mapped = [index for index, name in enumerate(self.layers) if self.maps and name in self.maps.layers]
+        maps = ([each[index] for index in mapped] for each in (contents, styles))
+        return Batch(content, style, contents[-1], [channel_statistics(x) for x in styles], grams, *maps)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss, and the losses it is the weighted sum of, by name."""
         config = self.config
-        consistent = bool(config.consistency_every) and step % config.consistency_every == 0
+        # some steps have no texture, as the frames of clips; it would stay behind when a content moves
+        texture = Texture(seed=step) if step % UNTEXTURED else NO_TEXTURE
+        consistent = bool(config.consistency_every) and step % (UNTEXTURED * config.consistency_every) == 0
+        losses = {}
         with self._autocast():
-            levels, styles = self._already_encoded(batch) or self._encode(batch.content, batch.style)
+            if self.maps:
+                levels, styles, losses["map"] = self._seen(batch, self.maps)
+            else:
+                levels, styles = self._already_encoded(batch) or self._encode(batch.content, batch.style)
             contents = [channel_statistics(x) for x in levels]
-            # some steps have no texture, as the frames of clips; it would stay behind when a content moves
-            texture = NO_TEXTURE if consistent or step % UNTEXTURED == 0 else Texture(seed=step)
             result = self._clamped(self._decode(self._fuse(levels, contents, styles), batch.content.shape[2:], texture))
         found = self.loss_network.features(_channels_last(result), self.layers)
         target = batch.content_features
         if config.content_target == "adain":
             target = adain(target, batch.style_statistics[-1])
-        losses = {"content": content_loss(found[-1], target)}
+        losses["content"] = content_loss(found[-1], target)
         if config.style_loss == "gram":
             losses["style"] = gram_loss(found, batch.style_grams, config.layer_weights)
         else:
             losses["style"] = style_loss(found, batch.style_statistics, config.layer_weights)
         if config.variation_weight:
             losses["variation"] = total_variation(result)
+        if self.teacher:
+            losses["teacher"] = self._difference(self.teacher, batch, result, found)
         if consistent:
             losses["consistency"] = self._consistency(batch.content, result, contents, styles, step)
         # the weight of a loss is the setting of its name
@@ -119,6 +154,29 @@ class Objective(nn.Module):
             levels, styles = self._encode(content, style)
             contents = [channel_statistics(x) for x in levels]
             return self._decode(self._fuse(levels, contents, styles), content.shape[2:], Texture())
+
+    def _seen(self, batch: Batch, maps: FeatureMaps) -> tuple[list[Tensor], list[ChannelStatistics], Tensor]:
+        """The contents' levels, the styles' statistics at each, and the sum of the shares that the encoder does not explain."""
+        features = self.encoder.features(_channels_last(torch.cat([batch.content, batch.style])), self.encoder.layers)
+        wanted = [torch.cat(pair) for pair in zip(batch.content_maps, batch.style_maps, strict=True)]
+        with torch.autocast(batch.content.device.type, enabled=False):
+            shares = maps.unexplained(features, wanted)
+        names = [level.name for level in self.encoder.levels]
+        levels = [x for name, x in zip(self.encoder.layers, features, strict=True) if name in names]
+        count = len(batch.content)
+        statistics = [channel_statistics(x[count:]) for x in levels]
+        return [x[:count] for x in levels], statistics, reduce(torch.add, shares.values())
+
+    def _difference(self, teacher: Decoder, batch: Batch, result: Tensor, found: list[Tensor]) -> Tensor:
+        """The mean squared differences of a `result`, whose features are `found`, from the teacher's picture: of the pixels,
+        and of the loss network's first layers.
+        """
+        with torch.no_grad(), self._autocast():
+            wanted = teacher([adain(batch.content_features, batch.style_statistics[-1])])
+            wanted = wanted[:, :, : result.shape[2], : result.shape[3]].clamp(0, 1)
+            features = self.loss_network.features(_channels_last(wanted), self.layers[:TAUGHT_LAYERS])
+        pairs = zip([result, *found[:TAUGHT_LAYERS]], [wanted, *features], strict=True)
+        return reduce(torch.add, (F.mse_loss(a.float(), b.float()) for a, b in pairs))
 
     def _consistency(
         self, content: Tensor, result: Tensor, contents: list[ChannelStatistics], styles: list[ChannelStatistics], step: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -24,34 +25,24 @@ class Lesson:
     features: list[Tensor]
 
 
-class EncoderObjective(nn.Module):
-    """The share of the loss network's features that the encoder's do not explain, summed over its layers.
+class FeatureMaps:
+    """The affine maps of an encoder's layers to those of the loss network that have their strides: in a VGG-19 1, 2, 4 and 8.
 
-    Each of the encoder's layers is compared with the one of the loss network's `loss_layers` that has its stride: in a VGG-19
-    these have 1, 2, 4 and 8. It is mapped there by the affine map of least squares, in closed form on running second moments.
-    `running` are these moments, of each layer: the mean products of its features, and a 1, with themselves and with the loss
-    network's, and the latter's mean squares. `dtype` is the type of the encoder's activations. Raises AdainError for a layer
-    of a stride that the loss network does not have.
+    They are those of least squares, in closed form on running second moments. `layers` are the loss network's; `running` the
+    moments, of each layer: the mean products of the encoder's features, and a 1, with themselves and with the loss network's,
+    and the latter's mean squares. Raises AdainError for an encoder with a stride that the loss network does not have.
     """
 
-    def __init__(self, loss_network: Encoder, encoder: Encoder, dtype: torch.dtype):
-        super().__init__()
-        self.loss_network, self.encoder, self.dtype = loss_network, encoder, dtype
+    def __init__(self, loss_network: Encoder, encoder: Encoder):
         self.layers = _layers_of_its_strides(loss_network, encoder)
         self.running: list[list[Tensor]] = []
 
-    @torch.no_grad()
-    def prepare(self, content: Tensor, style: Tensor) -> Lesson:
-        """Contents and styles `(B, 3, S, S)` as pictures to learn from."""
-        pictures = torch.cat([content, style]).contiguous(memory_format=torch.channels_last)
-        return Lesson(pictures, self.loss_network.features(pictures, self.layers))
+    def unexplained(self, features: Sequence[Tensor], wanted: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The share of the variance of the `wanted` features that the encoder's do not explain, by the layers' names.
 
-    def forward(self, lesson: Lesson, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of the unexplained shares, and each by the name of the loss network's layer."""
-        device = lesson.pictures.device.type
-        with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
-            found = self.encoder.features(lesson.pictures, self.encoder.layers)
-        pairs = [(_with_one(_positions(x)), _positions(y)) for x, y in zip(found, lesson.features, strict=True)]
+        Both are `(B, C, h, w)` for each layer. Shares that are not finite leave the moments as they were.
+        """
+        pairs = [(_with_one(_positions(x)), _positions(y)) for x, y in zip(features, wanted, strict=True)]
         with torch.no_grad():
             moments = [[x.T @ x / len(x), x.T @ y / len(x), y.square().mean(0)] for x, y in pairs]
             if self.running:
@@ -59,14 +50,39 @@ class EncoderObjective(nn.Module):
                     [torch.lerp(new, old, MEMORY) for new, old in zip(*pair, strict=True)]
                     for pair in zip(moments, self.running, strict=True)
                 ]
-        losses = {
+        shares = {
             name: (x @ linear_map(*known) - y).square().sum(1).mean() / variance(*known)
             for name, (x, y), known in zip(self.layers, pairs, moments, strict=True)
         }
-        total = reduce(torch.add, losses.values())
-        if total.isfinite():  # else the step is skipped
+        if reduce(torch.add, shares.values()).isfinite():  # else the step is skipped
             self.running = moments
-        return total, losses
+        return shares
+
+
+class EncoderObjective(nn.Module):
+    """The share of the loss network's features that the encoder's do not explain, summed over the encoder's layers.
+
+    `dtype` is the type of the encoder's activations. Raises AdainError as `FeatureMaps` does.
+    """
+
+    def __init__(self, loss_network: Encoder, encoder: Encoder, dtype: torch.dtype):
+        super().__init__()
+        self.loss_network, self.encoder, self.dtype = loss_network, encoder, dtype
+        self.maps = FeatureMaps(loss_network, encoder)
+
+    @torch.no_grad()
+    def prepare(self, content: Tensor, style: Tensor) -> Lesson:
+        """Contents and styles `(B, 3, S, S)` as pictures to learn from."""
+        pictures = torch.cat([content, style]).contiguous(memory_format=torch.channels_last)
+        return Lesson(pictures, self.loss_network.features(pictures, self.maps.layers))
+
+    def forward(self, lesson: Lesson, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of the unexplained shares, and each by the name of the loss network's layer."""
+        device = lesson.pictures.device.type
+        with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+            found = self.encoder.features(lesson.pictures, self.encoder.layers)
+        losses = self.maps.unexplained(found, lesson.features)
+        return reduce(torch.add, losses.values()), losses
 
 
 @torch.no_grad()

@@ -123,7 +123,8 @@ class Trainer:
             count = math.ceil(INVERSE_PIXELS / config.crop_size**2)
             decoder.fit_inverse(encoder, torch.cat([self._first_crops(folder, count) for folder in self.folders]))
         if decoder:
-            self.objective = (objective or Objective)(config, loss_network, encoder, decoder, dtype)
+            teacher = frozen(config.teacher, Decoder, device, dtype) if config.teacher else None
+            self.objective = (objective or Objective)(config, loss_network, encoder, decoder, dtype, teacher)
         else:
             self.objective = EncoderObjective(loss_network, encoder, dtype)
         trained = [network for network in (encoder, decoder) if network and network.role in config.trained_roles]
@@ -296,7 +297,9 @@ class Trainer:
         state = {"step": self.step, "skipped": self.skipped, "optimizer": self.optimizer.state_dict()}
         state["scaler"] = self.scaler.state_dict()
         state |= {"parameters": [p.detach() for p in self.parameters], "average": [p.detach() for p in self.average]}
-        state |= {"steps": self.steps, "losses": self.losses, "recent": self.recent, "running": self.objective.running}
+        state |= {"steps": self.steps, "losses": self.losses, "recent": self.recent}
+        if maps := self.objective.maps:
+            state["running"] = maps.running
         save_checkpoint(self.checkpoint, self.recipe, state)
 
     def _load_checkpoint(self) -> None:
@@ -307,7 +310,8 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         for name in ("step", "skipped", "steps", "losses", "recent"):
             setattr(self, name, state[name])
-        self.objective.running = [[x.to(self.device) for x in moments] for moments in state.get("running", [])]
+        if maps := self.objective.maps:
+            maps.running = [[x.to(self.device) for x in moments] for moments in state["running"]]
         log.info("going on from step %d of %s", self.step, self.checkpoint)
 
     def _write_results(self) -> None:
