@@ -216,6 +216,16 @@ def test_a_decoder_for_a_fixed_small_encoder_and_none_of_another(config, small_f
         train(dataclasses.replace(fixed, encoder="", output=tmp_path / "wrong"))
 
 
+def test_a_teacher_draws_the_decoder_towards_its_pictures(config, vgg, tmp_path):
+    alone = dataclasses.replace(config, channels=(), blocks=(), consistency_every=0, content_weight=0.0, style_weight=0.0)
+    teacher = train(dataclasses.replace(alone, content_weight=1.0, output=tmp_path / "teacher")).decoder
+    taught = dataclasses.replace(alone, teacher=str(teacher), seed=1, steps=30)
+    differences = train(taught).losses["teacher"]
+    assert differences[-1] < 0.5 * differences[0]
+    with pytest.raises(ValueError, match="reads the encoder"):
+        train(dataclasses.replace(config, teacher="lite", output=tmp_path / "wrong"))
+
+
 @pytest.mark.parametrize("change", [
     dict(style_loss="gram"), dict(content_target="content"), dict(variation_weight=1.0), dict(layer_weights=(0.0,) * 4),
 ])  # fmt: skip
