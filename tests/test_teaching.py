@@ -75,14 +75,17 @@ def test_both_go_on_from_a_checkpoint_to_the_same_losses(taught, tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"start_from": ""}, "begin with some that were trained"), ({"channels": (4, 6, 8)}, "both networks are those of start_from"),
+    ({"start_from": ""}, "begin with some that were trained"),
+    ({"channels": (4, 6, 8)}, "both networks are those of start_from"),
 ])  # fmt: skip
 def test_both_without_networks_to_begin_with(taught, changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(taught, **changes)
 
 
-def test_a_stopped_teaching_goes_on_to_the_same_losses(config, tmp_path):
+@pytest.mark.parametrize("pairings", [1, 2])
+def test_a_stopped_teaching_goes_on_to_the_same_losses(config, tmp_path, pairings):
+    config = dataclasses.replace(config, pairings=pairings)
     whole = train(config)
     broken_off = dataclasses.replace(config, output=tmp_path / "stopped")
     train(dataclasses.replace(broken_off, steps=4))

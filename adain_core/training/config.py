@@ -150,8 +150,8 @@ class TrainingConfig:
             raise AdainError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
         if min(self.warmup, self.consistency_every, self.seed, self.workers) < 0:
             raise AdainError("warmup, consistency_every, seed and workers must be at least 0.")
-        if self.stage == "encoder" and (len(self.channels) != len(self.blocks) or not self.channels or self.pairings > 1):
-            raise AdainError("to teach an encoder, give channels and blocks, a number of each for every stride, and 1 pairing.")
+        if self.stage == "encoder" and (len(self.channels) != len(self.blocks) or not self.channels):
+            raise AdainError("to teach an encoder, give channels and blocks, a number of each for every stride.")
         check_seed(self.seed)
         if not len(self.resize_content) == len(self.resize_style) == 2:
             raise AdainError("resize_content and resize_style each take two sizes, from what to what, which may be the same.")

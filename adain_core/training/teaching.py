@@ -19,10 +19,27 @@ PROBE = 64  # pixels a side of a picture on which strides show
 
 @dataclass(frozen=True)
 class Lesson:
-    """Pictures `(B, 3, S, S)` and the loss network's features of them, at each layer that is taught."""
+    """Pictures `(B, 3, S, S)`, contents and then as many styles, and the loss network's features of them, at each layer that is
+    taught.
+    """
 
     pictures: Tensor
     features: list[Tensor]
+
+    def pairs(self) -> list[Lesson]:
+        """Each content with its style as a lesson; copies, so that keeping one does not keep the whole lesson's memory."""
+        count = len(self.pictures) // 2
+        return [self._of([index, count + index]) for index in range(count)]
+
+    @staticmethod
+    def combined(contents: Sequence[Lesson], styles: Sequence[Lesson]) -> Lesson:
+        """The contents of some pairs with the styles of as many others."""
+        chosen = [pair._of([0]) for pair in contents] + [pair._of([1]) for pair in styles]
+        features = zip(*(each.features for each in chosen), strict=True)
+        return Lesson(torch.cat([each.pictures for each in chosen]), [torch.cat(layer) for layer in features])
+
+    def _of(self, places: list[int]) -> Lesson:
+        return Lesson(self.pictures[places], [layer[places] for layer in self.features])
 
 
 class FeatureMaps:

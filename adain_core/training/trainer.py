@@ -235,25 +235,26 @@ class Trainer:
         share, start = config.batch_size // self.processes, first * config.batch_size
         pinned = self.device.type == "cuda"
         pictures = stream(self.folders, share, start, self.rank, self.processes, config.workers, pinned)
-        pool: deque[Batch] = deque(maxlen=POOL * share)
+        pool: deque[Batch | Lesson] = deque(maxlen=POOL * share)
         for crops in pictures:
             chunks = (self._to_device(x).chunk(config.accumulate) for x in crops)
             parts = [self.objective.prepare(*pair) for pair in zip(*chunks, strict=True)]
             if config.pairings == 1:
                 yield parts
                 continue
-            pool.extend(pair for part in parts if isinstance(part, Batch) for pair in part.pairs())
+            pool.extend(pair for part in parts for pair in part.pairs())
             if len(pool) == pool.maxlen:
                 for _ in range(turn, config.pairings):
                     yield self._draw(pool, share)
                 turn = 0
 
-    def _draw(self, pool: Sequence[Batch], count: int) -> list[Batch]:
+    def _draw(self, pool: Sequence[Batch | Lesson], count: int) -> list[Batch | Lesson]:
         """A step's batch in parts, its contents and its styles drawn from a pool independently."""
         rng = np.random.default_rng((self.config.seed, 2, self.step, self.rank))
         contents, styles = ([pool[index] for index in rng.permutation(len(pool))[:count]] for _ in range(2))
         size = count // self.config.accumulate
-        return [Batch.combined(contents[at : at + size], styles[at : at + size]) for at in range(0, count, size)]
+        combined = type(pool[0]).combined
+        return [combined(contents[at : at + size], styles[at : at + size]) for at in range(0, count, size)]
 
     def _first_crops(self, folder: RandomCrops, count: int) -> Tensor:
         """The first `count` crops of a folder, `(count, 3, S, S)`."""
