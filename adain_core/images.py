@@ -209,6 +209,11 @@ def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     return F.adaptive_avg_pool2d(mask, (height, width))
 
 
+def resize_smoothly(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize a mask `(B, 1, H, W)` to `size`, bilinear with antialiasing: enlarging shows no steps."""
+    return F.interpolate(mask, size=list(size), mode="bilinear", antialias=True)
+
+
 def thumbnail_jpeg(image: Tensor, side: int = 96) -> bytes:
     """A small JPEG of a picture `(1, 3 or 4, H, W)` in [0, 1], its longest side `side` pixels, on white."""
     picture = to_pil(on_white(image))

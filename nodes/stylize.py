@@ -74,8 +74,9 @@ class AdaIN(Node):
         with host.working([encoder], pictures.shape[2:]):
             features = transfer(encoder.model, pictures, style, alpha, content_statistics, half_life, _side(tile))
         if isinstance(features, ComputedFeatures):
-            levels = tuple(level.to(host.intermediate_device()) for level in features.levels)
-            features = dataclasses.replace(features, levels=levels)
+            kept = [level.to(host.intermediate_device()) for level in (*features.levels, *features.content_levels)]
+            count = len(features.levels)
+            features = dataclasses.replace(features, levels=tuple(kept[:count]), content_levels=tuple(kept[count:]))
         return io.NodeOutput(ManagedFeatures(features, encoder))
 
 

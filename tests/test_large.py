@@ -42,6 +42,12 @@ def test_a_file_in_parts_equals_the_picture_whole(networks, style, picture, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {source, target}
 
 
+def test_no_style_at_all_is_the_picture_itself(networks, style, picture, tmp_path):
+    save_image(picture, tmp_path / "in.png")
+    large.stylize_file(*networks, tmp_path / "in.png", tmp_path / "out.png", style, alpha=0.0, tile=64)
+    assert load_image(tmp_path / "out.png").equal(load_image(tmp_path / "in.png"))
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "I;16", "turned", "opaque", "profile", "wrong profile"])
 def test_pictures_are_read_as_in_memory(networks, style, picture, tmp_path, mode):
     path, options = tmp_path / "in.tif", {}

@@ -65,6 +65,14 @@ def test_transparency_is_carried_over(stylize, photo, style):
     torch.testing.assert_close(image[..., :3], stylize(photo, style))
 
 
+def test_the_picture_is_kept_where_no_style_is(stylize, run, photo, style):
+    mask = torch.zeros(1, 37, 45)
+    mask[..., 20:] = 1
+    image = stylize(photo, run("MaskStyle", style=style, mask=mask))
+    assert image[:, :, :20].equal(photo[:, :, :20]) and not torch.allclose(image, photo, atol=0.1)
+    assert stylize(photo, style, alpha=0.0).equal(photo)
+
+
 def test_half_precision_pictures_are_taken(stylize, photo, style):
     torch.testing.assert_close(stylize(photo.half(), style), stylize(photo, style), atol=0.02, rtol=0)
 
