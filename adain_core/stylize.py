@@ -19,6 +19,7 @@ from .progress import tell
 from .statistics import ChannelStatistics, check_alpha, check_half_life
 from .style import Style, check_levels, check_same_encoder
 from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, run_in_memory
+from .working import check_detail, enlarged, reduced
 
 CONTENT_STATISTICS = ("image", "batch", "running", "region")
 
@@ -263,6 +264,8 @@ def stylize(
     content_statistics: str = "image",
     half_life: float = 8.0,
     tile: int | None = None,
+    working_size: int = 0,
+    detail: float = 0.8,
     texture: float = 1.0,
     seed: int = 0,
     residual: bool = True,
@@ -270,9 +273,19 @@ def stylize(
     """The content's pictures in the style: `decode(decoder, transfer(encoder, ...))`, with their arguments and errors.
 
     The result is float32 `(N, 3, H, W)` in [0, 1], `(N, 4, H, W)` if the content has alpha, of exactly its H and W.
+
+    `working_size`: the networks see larger contents `x` reduced to this smallest side in pixels, so that strokes keep their
+    width relative to the picture; 0 is full size. Their result `y` is enlarged, and gets the share `detail`, in [0, 1], of what
+    the content's brightness has beyond that size: `up(y) + detail (x - up(down(x)))`.
     """
-    features = transfer(encoder, content, style, alpha, content_statistics, half_life, tile)
-    return decode(decoder, features, tile, texture, seed, residual)
+    check_detail(detail)
+    small = reduced(content, working_size)
+    features = transfer(encoder, small, style, alpha, content_statistics, half_life, tile)
+    result = decode(decoder, features, tile, texture, seed, residual)
+    if small is content:
+        return result
+    covered = alpha * coverage(style.components, content.shape[2:]) if residual else result.new_ones(1, 1, 1, 1)
+    return enlarged(result[:, :3], content, small, covered, detail)
 
 
 def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str, half_life: float) -> None:
