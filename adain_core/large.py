@@ -20,13 +20,13 @@ from .color import keep_colors
 from .devices import free_memory
 from .errors import AdainError
 from .files import FULL, not_written, remove_leftovers, replacing, working_folder
-from .images import TooManyPixels, check_size, opened, save_format, size_for, to_bytes
+from .images import TooManyPixels, check_size, opened, save_format, to_bytes
 from .networks import Decoder, Encoder
 from .progress import tell
 from .style import Style
 from .stylize import decode_into, stylize, transfer
 from .tiling import Pictures
-from .working import add_detail, check_detail
+from .working import add_detail, check_detail, reduced_size
 
 if TYPE_CHECKING:
     import pyvips
@@ -119,8 +119,8 @@ def stylize_file(
             content = RawPicture(folder / "content", height, width, channels)
             result = RawPicture(folder / "result", height, width, 3, content if keep_content_colors else None)
             tile = tile or TILE
-            if 0 < working_size < min(height, width):
-                size = size_for((height, width), working_size)
+            size = reduced_size((height, width), working_size)
+            if tuple(size) != (height, width):
                 small = torch.cat([resized_rows(content, size, rows) for rows in bands(size[0], height * width)], dim=2)
                 stylized = stylize(encoder, decoder, small, style, alpha, tile=tile, texture=texture)
                 _enlarge_into(result, stylized, content, small, alpha * coverage(style.components, (1, 1)), detail)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .color import luma
 from .errors import AdainError
-from .images import check_pictures, resize, resize_to
+from .images import check_pictures, resize, resize_to, size_for
 
 AUTOMATIC = 1024  # pixels; larger pictures are worked on at this smallest side unless a person says otherwise
 
@@ -16,6 +18,11 @@ def check_detail(detail: float) -> None:
     """Raise AdainError for a share that is not in [0, 1]."""
     if not 0 <= detail <= 1:
         raise AdainError(f"detail is {detail}; it must be from 0 (none) to 1 (all of the content's).")
+
+
+def reduced_size(size: Sequence[int], working_size: int) -> Sequence[int]:
+    """The size (H, W) at which pictures of `size` are worked on."""
+    return size_for(size, working_size) if 0 < working_size < min(size) else size
 
 
 def reduced(content: Tensor, working_size: int) -> Tensor:
