@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 
 import torch
 from torch import Tensor
 
-from .images import resize_mask
+from .images import resize_mask, resize_smoothly
 from .statistics import ChannelStatistics, affine_pair
 from .style import Component
 from .tiling import Window
+
+ROUNDING = 1e-6  # masks that fill a picture together may miss 1 by it
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,9 @@ class AffineMap:
 
     def __call__(self, x: Tensor, pictures: slice, window: Window, stride: int) -> Tensor:
         """The map of features `x`, of some `pictures` of the batch in a window: `x + sum gain ((scale - 1) x + shift)`."""
-        rows, columns = window.positions(stride)
 
         def part(tensor: Tensor) -> Tensor:
-            tensor = tensor if len(tensor) == 1 else tensor[pictures]
-            return (tensor if tensor.shape[2:] == (1, 1) else tensor[:, :, rows, columns]).to(x.device)
+            return window_of(tensor, pictures, window, stride).to(x.device)
 
         scale, shift = x.new_ones(1, dtype=torch.float32), x.new_zeros(1, dtype=torch.float32)
         for component_scale, component_shift, gain in zip(self.scales, self.shifts, map(part, self.gains), strict=True):
@@ -61,18 +61,34 @@ def affine_map(
     return AffineMap(scales, shifts, tuple(alpha * gain for gain in _gains(components, positions)))
 
 
+def coverage(components: Sequence[Component], size: Sequence[int]) -> Tensor:
+    """`c = min(1, sum m)` at each pixel of pictures of `size`: `(B, 1, H, W)`, or `(B, 1, 1, 1)` if no component has a mask."""
+    covered = _coverage(components, [_mask(component, size, resize_smoothly) for component in components])
+    return covered.where(covered < 1 - ROUNDING, torch.ones_like(covered))
+
+
+def window_of(tensor: Tensor, pictures: slice, window: Window, stride: int) -> Tensor:
+    """The part of a tensor `(B or 1, C, h, w)`, or `(B or 1, C, 1, 1)`, of some `pictures` of the batch in a window."""
+    tensor = tensor if len(tensor) == 1 else tensor[pictures]
+    return tensor if tensor.shape[2:] == (1, 1) else tensor[(..., *window.positions(stride))]
+
+
 def _gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]:
     """`c * a_k` of each component, `(B, 1, h, w)`, or `(B, 1, 1, 1)` where no component has a mask."""
-    weights = [component.weight[:, None, None, None] for component in components]
-    masks = [
-        torch.ones_like(weight) if component.mask is None else resize_mask(component.mask, size)
-        for component, weight in zip(components, weights, strict=True)
-    ]
-    parts = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
+    masks = [_mask(component, size, resize_mask) for component in components]
+    parts = [component.weight[:, None, None, None] * mask for component, mask in zip(components, masks, strict=True)]
+    covered, total = _coverage(components, masks), reduce(torch.add, parts)
+    return [covered * part / total.where(total > 0, torch.ones_like(total)) for part in parts]
+
+
+def _mask(component: Component, size: Sequence[int], resized: Callable[[Tensor, Sequence[int]], Tensor]) -> Tensor:
+    return component.weight.new_ones(1, 1, 1, 1) if component.mask is None else resized(component.mask, size)
+
+
+def _coverage(components: Sequence[Component], masks: Sequence[Tensor]) -> Tensor:
     # A style of weight 0 (the end of a sweep) covers nothing.
-    covered = (mask * (weight > 0) for weight, mask in zip(weights, masks, strict=True))
-    coverage, total = reduce(torch.add, covered).clamp(max=1), reduce(torch.add, parts)
-    return [coverage * part / total.where(total > 0, torch.ones_like(total)) for part in parts]
+    covered = (mask * (c.weight > 0)[:, None, None, None] for c, mask in zip(components, masks, strict=True))
+    return reduce(torch.add, covered).clamp(max=1)
 
 
 def _region_or_picture(region: ChannelStatistics, picture: ChannelStatistics) -> ChannelStatistics:

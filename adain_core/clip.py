@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from .affine import coverage
 from .background import read_ahead, write_behind
 from .color import keep_colors
 from .errors import AdainError
 from .files import make_folder, read_safetensors, remove_leftovers, replacing, version
-from .images import load_image, opened, resize, save_image
+from .images import check_size, load_image, opened, resize, save_image
 from .networks import Decoder, Encoder
 from .progress import part_of, tell
 from .statistics import ChannelStatistics, level_tensors, levels_of
@@ -28,6 +29,7 @@ from .style import Style, mix_styles
 from .stylize import check_decoder, check_options, check_texture, decode, transfer_part
 from .tiling import measure_in_memory
 from .video import PART, Frame, Video, VideoWriter, join, save_format
+from .working import check_detail, enlarged, reduced
 
 CHUNK = 8  # frames at once on a GPU; on a CPU several at once are not faster
 PART_FRAMES = 64  # in each part of a video; finished parts are kept when the rest is interrupted
@@ -92,7 +94,8 @@ class ClipStylizer:
     `content_statistics` is as in `transfer`; "batch" reads the clip twice, first to measure it. The styles of a `style` with
     a batch are spread evenly along the clip; a frame between two of them gets their mix. `size` is the smallest side in
     pixels that frames are resized to; 0 keeps the size. With `keep_colors` each frame has its content's colours. `texture`
-    is as in `decode`. Raises the errors of `transfer` and `decode` before any work.
+    is as in `decode`; `working_size` and `detail` are as in `stylize`. Raises the errors of `transfer` and
+    `decode` before any work.
     """
 
     encoder: Encoder
@@ -105,9 +108,13 @@ class ClipStylizer:
     keep_colors: bool = False
     size: int = 0
     texture: float = 0.0
+    working_size: int = 0
+    detail: float = 0.8
 
     def __post_init__(self) -> None:
         check_texture(self.texture)
+        check_size(self.working_size)
+        check_detail(self.detail)
         check_options(self.encoder, self.style, self.alpha, self.content_statistics, self.half_life)
         check_decoder(self.decoder, self.encoder.fingerprint, self.encoder.name)
 
@@ -169,7 +176,7 @@ class ClipStylizer:
         """A hash of everything that the result depends on."""
         settings = (
             clip.version, str(self.encoder.dtype), str(self.decoder.dtype), self.alpha, self.content_statistics, self.half_life,
-            self.keep_colors, self.size, self.texture,
+            self.keep_colors, self.size, self.texture, self.working_size, self.detail,
         )  # fmt: skip
         digest = hashlib.sha256(repr(settings).encode())
         for tensors in (self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors()):
@@ -187,12 +194,16 @@ class ClipStylizer:
             statistics = [level.map(Tensor.float) for level in state.statistics]
         for chunk in self._chunks(clip, state.done):
             pictures = torch.cat([frame.picture for frame in chunk])
+            small = reduced(pictures, self.working_size)
+            style = self._styles(state.done, len(chunk), len(clip))
             with part_of(state.done, len(clip)):
                 features = transfer_part(
-                    self.encoder, pictures, self._styles(state.done, len(chunk), len(clip)), self.alpha,
-                    self.content_statistics, self.half_life, self.tile, statistics,
+                    self.encoder, small, style, self.alpha, self.content_statistics, self.half_life, self.tile, statistics
                 )  # fmt: skip
                 result = decode(self.decoder, features, self.tile, self.texture)
+            if small is not pictures:
+                covered = self.alpha * coverage(style.components, pictures.shape[2:])
+                result = enlarged(result[:, :3], pictures, small, covered, self.detail)
             if self.keep_colors:
                 result = keep_colors(result, pictures)
             if self.content_statistics == "running":
@@ -205,7 +216,8 @@ class ClipStylizer:
         """The first pass: pool the statistics of all frames, in double precision since there may be many."""
         for chunk in self._chunks(clip, state.measured):
             with part_of(state.measured, len(clip)):
-                measured = measure_in_memory(self.encoder, torch.cat([f.picture[:, :3] for f in chunk]), tile=self.tile)
+                pictures = reduced(torch.cat([frame.picture[:, :3] for frame in chunk]), self.working_size)
+                measured = measure_in_memory(self.encoder, pictures, tile=self.tile)
             pooled = [level[0].map(Tensor.double).pool() for level in measured]
             before = state.statistics
             state.statistics = [a.merge(b) for a, b in zip(before, pooled, strict=True)] if before else pooled

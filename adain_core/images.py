@@ -160,8 +160,7 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
     negative size, and if the result would have more pixels than `pixel_limit()`.
     """
     check_size(smallest_side)
-    shortest = min(images.shape[2:])
-    size = [multiple * max(1, round(side * smallest_side / shortest / multiple)) for side in images.shape[2:]]
+    size = size_for(images.shape[2:], smallest_side, multiple)
     if smallest_side == 0 or tuple(size) == images.shape[2:]:
         return images
     if size[0] * size[1] > pixel_limit():
@@ -170,7 +169,17 @@ def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
             f"a picture of {before} pixels would have {after} with its smallest side at {smallest_side}, more than"
             f" {pixel_limit():,.0f}; give a smaller size, or 0 to keep it."
         )
-    return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(0, 1)
+    return resize_to(images, size)
+
+
+def size_for(size: Sequence[int], smallest_side: int, multiple: int = 1) -> list[int]:
+    """The `size` (H, W) scaled to this smallest side, rounded to a multiple of `multiple`."""
+    return [multiple * max(1, round(side * smallest_side / min(size) / multiple)) for side in size]
+
+
+def resize_to(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Pictures `(B, C, H, W)` at the `size` (H, W) in float32, bicubic with antialiasing, clamped to [0, 1]."""
+    return F.interpolate(images.float(), size=list(size), mode="bicubic", antialias=True).clamp_(0, 1)
 
 
 def check_size(smallest_side: int) -> None:
@@ -207,6 +216,11 @@ def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     """Area-resize a mask `(B, 1, H, W)` to `size`; enlarging repeats pixels."""
     height, width = size
     return F.adaptive_avg_pool2d(mask, (height, width))
+
+
+def resize_smoothly(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize a mask `(B, 1, H, W)` to `size`, bilinear with antialiasing: enlarging shows no steps."""
+    return F.interpolate(mask, size=list(size), mode="bilinear", antialias=True)
 
 
 def thumbnail_jpeg(image: Tensor, side: int = 96) -> bytes:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from .affine import coverage
 from .color import keep_colors
 from .devices import free_memory
 from .errors import AdainError
 from .files import FULL, not_written, remove_leftovers, replacing, working_folder
-from .images import TooManyPixels, opened, save_format, to_bytes
+from .images import TooManyPixels, check_size, opened, save_format, to_bytes
 from .networks import Decoder, Encoder
+from .progress import tell
 from .style import Style
-from .stylize import decode_into, transfer
+from .stylize import decode_into, stylize, transfer
+from .tiling import Pictures
+from .working import add_detail, check_detail, reduced_size
 
 if TYPE_CHECKING:
     import pyvips
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TILE = 1024
+BAND = 1 << 21  # pixels of a band of rows, when a picture is reduced or enlarged
 MAX_PIXELS = 1_000_000_000
 # In memory: the content and its result as float32, and the result once more while it is finished and rounded.
 BYTES_PER_PIXEL = 48
@@ -89,16 +95,21 @@ def stylize_file(
     keep_content_colors: bool = False,
     max_pixels: int = MAX_PIXELS,
     texture: float = 1.0,
+    working_size: int = 0,
+    detail: float = 0.8,
 ) -> None:
     """`stylize` from a picture file to a PNG or TIFF file; the memory it needs depends on the tile and the width only.
 
     Colours, depths, orientation and alpha are as in `load_image`, except that CMYK without a profile is read with libvips'
     own CMYK profile. Meanwhile the picture and the result lie uncompressed beside `target`, and libvips maps the result
-    to write it. `tile`: the side of the tiles in pixels; None or 0 means 1024. Raises AdainError, before any work, if pyvips
-    is missing, for more than `max_pixels` pixels, too small a disk, a masked style or another format than PNG and TIFF;
-    OSError if the picture cannot be read.
+    to write it. A picture that is worked on at a smaller `working_size` is reduced and enlarged in bands of rows, which
+    takes little longer than reading and writing it. `tile`: the side of the tiles in pixels; None or 0 means 1024. Raises
+    AdainError, before any work, if pyvips is missing, for more than `max_pixels` pixels, too small a disk, a masked style or
+    another format than PNG and TIFF; OSError if the picture cannot be read.
     """
     target = Path(target)
+    check_size(working_size)
+    check_detail(detail)
     picture = check_large(source, target, [style], max_pixels)
     vips, height, width, channels = _vips(), picture.height, picture.width, picture.bands
     remove_leftovers(target)
@@ -108,7 +119,13 @@ def stylize_file(
             content = RawPicture(folder / "content", height, width, channels)
             result = RawPicture(folder / "result", height, width, 3, content if keep_content_colors else None)
             tile = tile or TILE
-            decode_into(result, decoder, transfer(encoder, content, style, alpha, tile=tile), tile, texture)
+            size = reduced_size((height, width), working_size)
+            if tuple(size) != (height, width):
+                small = torch.cat([resized_rows(content, size, rows) for rows in bands(size[0], height * width)], dim=2)
+                stylized = stylize(encoder, decoder, small, style, alpha, tile=tile, texture=texture)
+                _enlarge_into(result, stylized, content, small, alpha * coverage(style.components, (1, 1)), detail)
+            else:
+                decode_into(result, decoder, transfer(encoder, content, style, alpha, tile=tile), tile, texture)
             _write(vips, result, content, target)
     except vips.Error as error:
         if full := next((number for number in FULL if os.strerror(number) in str(error)), 0):
@@ -135,6 +152,39 @@ def check_large(
         raise OSError(f"{source} could not be read ({' '.join(str(error).split())}).") from None
     _check_room(source, target, picture.height * picture.width, picture.bands, max_pixels)
     return picture
+
+
+def bands(rows: int, pixels: int) -> Iterator[slice]:
+    """Bands of about `BAND` pixels, of a picture of so many `rows` and `pixels`."""
+    step = max(1, rows * BAND // pixels)
+    return (slice(top, min(top + step, rows)) for top in range(0, rows, step))
+
+
+def resized_rows(picture: Pictures, size: Sequence[int], rows: slice) -> Tensor:
+    """Some `rows` of a picture `(1, 3, H, W)` at another `size`, `(1, 3, n, w)`; as by `resize_to`, but only a part is read."""
+    height, width = picture.shape[2:]
+    scale = height / size[0]
+    top, bottom, reach = rows.start * scale, rows.stop * scale, 2 * max(1, scale) + 1  # of a bicubic filter
+    first, last = max(0, int(top - reach)), min(height, int(bottom + reach) + 1)
+    part = picture[:, :, first:last, :][0].numpy()
+    box = (0, top - first, width, min(bottom, last) - first)
+    wanted = size[1], rows.stop - rows.start
+    channels = [Image.fromarray(channel).resize(wanted, Image.Resampling.BICUBIC, box) for channel in part]
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels]))[None].clamp_(0, 1)
+
+
+def _enlarge_into(
+    result: RawPicture, stylized: Tensor, content: RawPicture, small: Tensor, coverage: Tensor, detail: float
+) -> None:
+    """`enlarged`, from file to file."""
+    size = content.shape[2:]
+    steps = list(bands(size[0], size[0] * size[1]))
+    tell(0, len(steps))
+    for step, rows in enumerate(steps, 1):
+        band = (slice(None), slice(None), rows, slice(None))
+        picture, blurred = (resized_rows(part, size, rows) for part in (stylized, small))
+        result[band] = add_detail(picture, content[band], blurred, coverage, detail)
+        tell(step, len(steps))
 
 
 def _vips() -> ModuleType:

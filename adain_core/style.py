@@ -147,7 +147,8 @@ def load_style(path: str | Path) -> Style:
 def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None) -> Style:
     """The style of pictures `images` `(B, 3, H, W)`, or `(B, 4, H, W)` without their transparent parts, in [0, 1].
 
-    `size`: the smallest side in pixels that they are resized to, which sets the scale of the strokes; 0 keeps their size.
+    `size`: the smallest side in pixels that they are resized to; 0 keeps their size. A larger one makes the style weaker, and
+    its strokes hardly broader: for these see `working_size` of `stylize`.
     `combine`: "pool", one style from all pictures' pixels, or "each", one per picture. `mask`, `(H, W)` or
     `(B, 1, H, W)` in [0, 1]: the part of the pictures that counts. Raises AdainError for other values.
     """

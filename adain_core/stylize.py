@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .affine import AffineMap, affine_map
+from .affine import AffineMap, affine_map, coverage, window_of
 from .devices import exact_float32, free_memory
 from .errors import AdainError
 from .images import check_pictures
@@ -19,6 +19,7 @@ from .progress import tell
 from .statistics import ChannelStatistics, check_alpha, check_half_life
 from .style import Style, check_levels, check_same_encoder
 from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, run_in_memory
+from .working import check_detail, enlarged, reduced
 
 CONTENT_STATISTICS = ("image", "batch", "running", "region")
 
@@ -30,7 +31,8 @@ class Features:
     `strides`: the strides of the encoder's levels, shallow first. `size`: the content's H and W. `alpha_channel`: the
     content's, `(B, 1, H, W)`, or None. `device`: the content's and the result's. `encoder_fingerprint` and `encoder_name`: the
     decoder must belong to this encoder. `content_statistics`: for each level, the statistics that the content was normalised
-    by; regions with their own statistics are left out.
+    by; regions with their own statistics are left out. `content`: the content's RGB pictures, B or 1 of them. `coverage`:
+    `alpha c` at each pixel, `(B or 1, 1, H, W)`, or `(B or 1, 1, 1, 1)` without masks, on the CPU.
     """
 
     strides: tuple[int, ...]
@@ -41,34 +43,50 @@ class Features:
     encoder_fingerprint: str
     encoder_name: str
     content_statistics: tuple[ChannelStatistics, ...]
+    content: Pictures
+    coverage: Tensor
 
-    def window(self, pictures: slice, window: Window) -> list[Tensor]:
-        """The levels, shallow first, of the `pictures` of the batch inside a window."""
+    def window(self, pictures: slice, window: Window) -> tuple[list[Tensor], list[Tensor]]:
+        """The levels, shallow first, of the `pictures` of the batch inside a window, and those of the content.
+
+        The latter are of one picture if there is one content, and may be left out if the style covers all pictures.
+        """
         raise NotImplementedError
+
+    def content_part(self, pictures: slice) -> slice:
+        """The contents of these `pictures` of the batch."""
+        return slice(None) if len(self.content) == 1 else pictures
 
 
 @dataclass(frozen=True)
 class ComputedFeatures(Features):
-    """Features in memory: `levels`, a tensor `(B, C, h, w)` each, shallow first."""
+    """Features in memory: `levels`, a tensor `(B, C, h, w)` each, shallow first, and `content_levels`, of the content.
+
+    There are no `content_levels` if the style covers all pictures.
+    """
 
     levels: tuple[Tensor, ...]
+    content_levels: tuple[Tensor, ...] = ()
 
-    def window(self, pictures: slice, window: Window) -> list[Tensor]:
-        return [x[(pictures, slice(None), *window.positions(s))] for x, s in zip(self.levels, self.strides, strict=True)]
+    def window(self, pictures: slice, window: Window) -> tuple[list[Tensor], list[Tensor]]:
+        def part(levels: Sequence[Tensor]) -> list[Tensor]:
+            strides = self.strides[: len(levels)]
+            return [window_of(x, pictures, window, stride) for x, stride in zip(levels, strides, strict=True)]
+
+        return part(self.levels), part(self.content_levels)
 
 
 @dataclass(frozen=True)
 class DeferredFeatures(Features):
     """Features too large for the memory: they are computed from the content part by part while they are decoded."""
 
-    content: Pictures
     encoder: Encoder
     maps: tuple[AffineMap, ...]
 
-    def window(self, pictures: slice, window: Window) -> list[Tensor]:
-        part = slice(None) if len(self.content) == 1 else pictures
-        levels = encode_window(self.encoder, self.content, part, window)
-        return [m(x, pictures, window, s) for m, x, s in zip(self.maps, levels, self.strides, strict=True)]
+    def window(self, pictures: slice, window: Window) -> tuple[list[Tensor], list[Tensor]]:
+        levels = encode_window(self.encoder, self.content, self.content_part(pictures), window)
+        mapped = [m(x, pictures, window, s) for m, x, s in zip(self.maps, levels, self.strides, strict=True)]
+        return mapped, levels
 
 
 def transfer(
@@ -128,6 +146,7 @@ def transfer_part(
         if regional:
             rgb = rgb.expand(count, -1, -1, -1)  # one content has different statistics inside each mask
     strides = tuple(level.stride for level in encoder.levels)
+    covered = alpha * coverage(style.components, size)
 
     def work(attempt: Plan) -> Features:
         windows = attempt.windows(size, strides[-1])
@@ -147,20 +166,28 @@ def transfer_part(
             for level, (parts, stride) in enumerate(zip(measured, strides, strict=True))
         )
         statistics = tuple(parts[0] for parts in measured)
-        common = (strides, count, size, alpha_channel, device, encoder.fingerprint, encoder.name, statistics)
+        common = (
+            strides, count, size, alpha_channel, device, encoder.fingerprint, encoder.name, statistics, rgb, covered
+        )  # fmt: skip
         if not keep:
-            return DeferredFeatures(*common, rgb, encoder, maps)
+            return DeferredFeatures(*common, encoder, maps)
         everything = slice(0, count)
-        # each level is freed as soon as it is mapped
+        content_levels = () if (covered == 1).all() else tuple(levels)
+        # each level is freed as soon as it is mapped, unless it is kept
         mapped = (m(levels.pop(0), everything, windows[0], stride) for m, stride in zip(maps, strides, strict=True))
-        return ComputedFeatures(*common, tuple(mapped))
+        return ComputedFeatures(*common, tuple(mapped), content_levels)
 
     with torch.no_grad(), exact_float32():
         return run_in_memory(work, plan(tile, len(rgb), size, encoder.halo, encoder.values_per_pixel, sample))
 
 
 def decode(
-    decoder: Decoder, features: Features, tile: int | None = None, texture: float = 1.0, seed: int = 0
+    decoder: Decoder,
+    features: Features,
+    tile: int | None = None,
+    texture: float = 1.0,
+    seed: int = 0,
+    residual: bool = True,
 ) -> Tensor:
     """The picture of `features`, `(B, 3, H, W)` in [0, 1], or `(B, 4, H, W)` if the content had alpha; float32.
 
@@ -168,17 +195,27 @@ def decode(
     is the strength of the texture, drawn under `seed`, that a decoder paints flat areas with. Use 0 for clips: the texture
     does not move with the picture. Raises AdainError if the decoder belongs to another encoder, and for a texture out of
     range.
+
+    With `residual` the content is kept where it is not stylised: the picture is
+    `g(t) + (1 - alpha c) (content - g(f(content)))`, and the content itself where `alpha c = 0`. Without, it is the paper's
+    `g(t)` everywhere.
     """
     shape = (features.count, 3, *features.size)
     images = torch.empty(shape, dtype=torch.float32, device=features.device, memory_format=torch.channels_last)
-    decode_into(images, decoder, features, tile, texture, seed)
+    decode_into(images, decoder, features, tile, texture, seed, residual)
     if features.alpha_channel is None:
         return images
     return torch.cat([images, features.alpha_channel.to(images)], dim=1)
 
 
 def decode_into(
-    images: Pictures, decoder: Decoder, features: Features, tile: int | None, texture: float = 1.0, seed: int = 0
+    images: Pictures,
+    decoder: Decoder,
+    features: Features,
+    tile: int | None,
+    texture: float = 1.0,
+    seed: int = 0,
+    residual: bool = True,
 ) -> None:
     """`decode`, without alpha, into `images` `(B, 3, H, W)`, tile by tile. Raises the errors of `decode`."""
     check_decoder(decoder, features.encoder_fingerprint, features.encoder_name)
@@ -189,12 +226,27 @@ def decode_into(
         steps = list(itertools.product(attempt.parts(features.count), attempt.windows(size, decoder.stride)))
         tell(0, len(steps))
         for step, (pictures, window) in enumerate(steps, 1):
-            outer = window.grow(decoder.halo, decoder.stride, size)
-            levels = [level.to(sample.device) for level in features.window(pictures, outer)]
-            part = decoder(levels, Texture(texture, seed, outer.top, outer.left))
-            part = part[(..., *window.inside(outer, 1))].float().clamp(0, 1)
+            part = picture(pictures, window).clamp(0, 1)
             images[(pictures, slice(None), *window.positions(1))] = part
             tell(step, len(steps), part)
+
+    def picture(pictures: slice, window: Window) -> Tensor:
+        outer = window.grow(decoder.halo, decoder.stride, size)
+
+        def draw(levels: Sequence[Tensor]) -> Tensor:
+            drawn = decoder([level.to(sample.device) for level in levels], Texture(texture, seed, outer.top, outer.left))
+            return drawn[(..., *window.inside(outer, 1))].float()
+
+        covered = window_of(features.coverage, pictures, window, 1)
+        if not residual or (covered == 1).all():
+            return draw(features.window(pictures, outer)[0])
+        content = features.content[(features.content_part(pictures), slice(None), *window.positions(1))]
+        content, covered = content.to(sample.device).float(), covered.to(sample.device)
+        if not covered.any():
+            return content
+        stylized, own = map(draw, features.window(pictures, outer))
+        # beside a mask, where nothing is stylised, the decoder still sees the style
+        return torch.where(covered > 0, stylized + (1 - covered) * (content - own), content)
 
     halo, values = decoder.halo, decoder.values_per_pixel
     if isinstance(features, DeferredFeatures):
@@ -212,14 +264,28 @@ def stylize(
     content_statistics: str = "image",
     half_life: float = 8.0,
     tile: int | None = None,
+    working_size: int = 0,
+    detail: float = 0.8,
     texture: float = 1.0,
     seed: int = 0,
+    residual: bool = True,
 ) -> Tensor:
     """The content's pictures in the style: `decode(decoder, transfer(encoder, ...))`, with their arguments and errors.
 
     The result is float32 `(N, 3, H, W)` in [0, 1], `(N, 4, H, W)` if the content has alpha, of exactly its H and W.
+
+    `working_size`: the networks see larger contents `x` reduced to this smallest side in pixels, so that strokes keep their
+    width relative to the picture; 0 is full size. Their result `y` is enlarged, and gets the share `detail`, in [0, 1], of what
+    the content's brightness has beyond that size: `up(y) + detail (x - up(down(x)))`.
     """
-    return decode(decoder, transfer(encoder, content, style, alpha, content_statistics, half_life, tile), tile, texture, seed)
+    check_detail(detail)
+    small = reduced(content, working_size)
+    features = transfer(encoder, small, style, alpha, content_statistics, half_life, tile)
+    result = decode(decoder, features, tile, texture, seed, residual)
+    if small is content:
+        return result
+    covered = alpha * coverage(style.components, content.shape[2:]) if residual else result.new_ones(1, 1, 1, 1)
+    return enlarged(result[:, :3], content, small, covered, detail)
 
 
 def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str, half_life: float) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..adain_core.stylize import CONTENT_STATISTICS
+from ..adain_core.working import AUTOMATIC
+
 NOTHING_THERE = "(none found: see the tooltip)"
 STRENGTH = "Strength of the style: 0 is the content, 1 the full style."
 
@@ -34,10 +37,51 @@ def tile_input() -> io.Int.Input:
     )
 
 
-def texture_input() -> io.Float.Input:
+def content_statistics_input(optional: bool = False) -> io.Combo.Input:
+    return io.Combo.Input(
+        "content_statistics",
+        options=list(CONTENT_STATISTICS),
+        default="image",
+        optional=optional,
+        tooltip="What the content is normalised by. image: each picture by itself. batch: all pictures together,"
+        " which keeps a clip from flickering. running: smoothed along the clip, for scenes that change. region:"
+        " inside the mask of each masked style.",
+    )
+
+
+def working_size_input() -> io.Int.Input:
+    return io.Int.Input(
+        "working_size",
+        default=-1,
+        min=-1,
+        max=16384,
+        optional=True,
+        tooltip="Larger pictures are stylised with their smaller side at this many pixels, then enlarged to their own size: the"
+        " smaller it is, the broader the strokes. -1: 1024, 0: always at full size.",
+    )
+
+
+def working_side(working_size: int) -> int:
+    """The `working_size` of adain_core for the input's value."""
+    return AUTOMATIC if working_size < 0 else working_size
+
+
+def detail_input() -> io.Float.Input:
+    return io.Float.Input(
+        "detail",
+        default=0.8,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        optional=True,
+        tooltip="How much of the picture's fine detail is added when the result is enlarged (see working_size).",
+    )
+
+
+def texture_input(default: float = 1.0) -> io.Float.Input:
     return io.Float.Input(
         "texture",
-        default=1.0,
+        default=default,
         min=0.0,
         max=1.0,
         step=0.05,

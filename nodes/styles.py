@@ -90,8 +90,8 @@ class EncodeStyle(Node):
                     min=0,
                     max=4096,
                     step=64,
-                    tooltip="The picture's smaller side is resized to this many pixels first. Larger: broader strokes and"
-                    " textures in the result; smaller: finer ones. 0 keeps the picture's own size.",
+                    tooltip="The picture's smaller side is resized to this many pixels first. Larger: a weaker style, with"
+                    " strokes that are hardly broader. 0 keeps the picture's own size.",
                 ),
                 io.Combo.Input(
                     "combine",

@@ -11,9 +11,21 @@ from torch import Tensor
 from ..adain_core import Style, decode, stylize, transfer
 from ..adain_core import keep_colors as keep_content_colors
 from ..adain_core.color import check_keepable
-from ..adain_core.stylize import CONTENT_STATISTICS, ComputedFeatures, DeferredFeatures
+from ..adain_core.stylize import ComputedFeatures, DeferredFeatures
+from ..adain_core.working import reduced_size
 from . import host
-from .inputs import alpha_input, half_life_input, names_input, texture_input, texture_seed_input, tile_input
+from .inputs import (
+    alpha_input,
+    content_statistics_input,
+    detail_input,
+    half_life_input,
+    names_input,
+    texture_input,
+    texture_seed_input,
+    tile_input,
+    working_side,
+    working_size_input,
+)
 from .networks import WHERE, load_network, model_names, network_version
 from .sockets import (
     DecoderSocket,
@@ -24,6 +36,7 @@ from .sockets import (
     StyleSocket,
     schema,
     to_image,
+    to_mask,
     to_pictures,
 )
 from .styles import STYLE_LIST, encode_pictures, read_style, style_names, style_version
@@ -45,14 +58,7 @@ class AdaIN(Node):
                 io.Image.Input("content", tooltip="The picture, or the frames, to stylise."),
                 StyleSocket.Input("style", tooltip="From Encode Style, Load Style, Style Mix, Mask Style or Style Sweep."),
                 alpha_input(),
-                io.Combo.Input(
-                    "content_statistics",
-                    options=list(CONTENT_STATISTICS),
-                    default="image",
-                    tooltip="What the content is normalised by. image: each picture by itself. batch: all pictures together,"
-                    " which keeps a clip from flickering. running: smoothed along the clip, for scenes that change. region:"
-                    " inside the mask of each masked style.",
-                ),
+                content_statistics_input(),
                 half_life_input(),
                 tile_input(),
             ],
@@ -74,8 +80,9 @@ class AdaIN(Node):
         with host.working([encoder], pictures.shape[2:]):
             features = transfer(encoder.model, pictures, style, alpha, content_statistics, half_life, _side(tile))
         if isinstance(features, ComputedFeatures):
-            levels = tuple(level.to(host.intermediate_device()) for level in features.levels)
-            features = dataclasses.replace(features, levels=levels)
+            kept = [level.to(host.intermediate_device()) for level in (*features.levels, *features.content_levels)]
+            count = len(features.levels)
+            features = dataclasses.replace(features, levels=tuple(kept[:count]), content_levels=tuple(kept[count:]))
         return io.NodeOutput(ManagedFeatures(features, encoder))
 
 
@@ -148,6 +155,27 @@ class StyleTransfer(Node):
                 io.Image.Input(
                     "style_image", optional=True, tooltip="A style picture of your own, for example a painting; replaces style."
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White: the style applies here; black: the picture stays as it is. Stretched to the content's"
+                    " size.",
+                ),
+                working_size_input(),
+                detail_input(),
+                io.Int.Input(
+                    "style_size",
+                    default=512,
+                    min=0,
+                    max=4096,
+                    step=64,
+                    optional=True,
+                    tooltip="For style_image, whose smaller side is resized to this many pixels first. Larger: a weaker style,"
+                    " with strokes that are hardly broader. 0 keeps its own size.",
+                ),
+                content_statistics_input(optional=True),
+                texture_input(),
+                texture_seed_input(),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The stylised picture or frames.")],
         )
@@ -165,12 +193,27 @@ class StyleTransfer(Node):
         alpha: float = 1.0,
         keep_colors: bool = False,
         style_image: Tensor | None = None,
+        mask: Tensor | None = None,
+        working_size: int = -1,
+        detail: float = 0.8,
+        style_size: int = 512,
+        content_statistics: str = "image",
+        texture: float = 1.0,
+        seed: int = 0,
     ) -> io.NodeOutput:
         encoder, decoder = load_network("encoder", model), load_network("decoder", model)
-        pictures = to_pictures(content, "content")
-        chosen = read_style(style) if style_image is None else encode_pictures(encoder, to_pictures(style_image, "style"))
-        with host.working([encoder, decoder], pictures.shape[2:]):
-            result = stylize(encoder.model, decoder.model, pictures, chosen, alpha)
+        pictures, side = to_pictures(content, "content"), working_side(working_size)
+        if style_image is None:
+            chosen = read_style(style)
+        else:
+            chosen = encode_pictures(encoder, to_pictures(style_image, "style"), style_size)
+        if mask is not None:
+            chosen = chosen.masked(to_mask(mask))
+        with host.working([encoder, decoder], reduced_size(pictures.shape[2:], side)):
+            result = stylize(
+                encoder.model, decoder.model, pictures, chosen, alpha, content_statistics, working_size=side, detail=detail,
+                texture=texture, seed=seed,
+            )  # fmt: skip
         return io.NodeOutput(to_image(keep_content_colors(result, pictures) if keep_colors else result))
 
 

@@ -9,8 +9,9 @@ from comfy_api.latest import io
 
 from ..adain_core import Style
 from ..adain_core.clip import ClipStylizer
+from ..adain_core.working import reduced_size
 from . import host
-from .inputs import alpha_input, half_life_input
+from .inputs import alpha_input, detail_input, half_life_input, texture_input, working_side, working_size_input
 from .sockets import DecoderSocket, EncoderSocket, Node, StyleSocket, schema
 
 STATISTICS = ["image", "batch", "running"]
@@ -45,6 +46,9 @@ class StylizeVideo(Node):
                     " video, which is then read twice. running: smoothed along it, for scenes that change.",
                 ),
                 half_life_input(),
+                working_size_input(),
+                detail_input(),
+                texture_input(default=0.0),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="The stylised video, with the sound of the given one.")],
         )
@@ -59,11 +63,18 @@ class StylizeVideo(Node):
         alpha: float = 1.0,
         content_statistics: str = "running",
         half_life: float = 8.0,
+        working_size: int = -1,
+        detail: float = 0.8,
+        texture: float = 0.0,
     ) -> io.NodeOutput:
         if content_statistics not in STATISTICS:
             raise ValueError(f"content_statistics is {content_statistics!r}; choose one of {', '.join(STATISTICS)}.")
-        stylizer = ClipStylizer(encoder.model, decoder.model, style, alpha, content_statistics, half_life)
-        with host.opened_video(video) as clip, host.working([encoder, decoder], clip.size):
+        side = working_side(working_size)
+        stylizer = ClipStylizer(
+            encoder.model, decoder.model, style, alpha, content_statistics, half_life, texture=texture, working_size=side,
+            detail=detail,
+        )  # fmt: skip
+        with host.opened_video(video) as clip, host.working([encoder, decoder], reduced_size(clip.size, side)):
             path = host.temp_folder() / f"adain-{stylizer.digest(clip)[:16]}.mp4"
             if not path.exists():  # it is the same video
                 stylizer.video(clip, path)

@@ -63,6 +63,16 @@ def test_sizes_alpha_mix_mask_and_style_files(folder):
     assert same("out.png", expected(resize(load_image("photo.png"), 12), style, alpha=0.7))
 
 
+def test_large_pictures_are_worked_on_at_1024_pixels_unless_another_size_is_said(folder):
+    content, style = load_image("photo.png"), style_of("red.png")
+    for size, arguments in ((1024, []), (10, ["--working-size", "10", "--detail", "0.3"]), (0, ["--working-size", "0"])):
+        picture = resize(content, 1100) if size == 1024 else content
+        save_image(picture, "in.png")
+        assert run("stylize", "in.png", "red.png", "-o", "out.png", *arguments, *NETWORKS) == 0
+        detail = 0.3 if size == 10 else 0.8
+        assert same("out.png", expected(load_image("in.png"), style, working_size=size, detail=detail))
+
+
 def test_colours(folder):
     content = load_image("photo.png")
     assert run("stylize", "photo.png", "red.png", "-o", "keep.png", "--keep-colors", *NETWORKS) == 0
@@ -185,6 +195,8 @@ def test_errors_are_one_line_and_status_2(folder, capsys, arguments, reason):
         (["photo.png", "red.png", "-o", "o.png", "--alpha", "2"], "alpha"),
         (["photo.png", "red.png", "-o", "o.png", "--size", "-1"], "size is -1"),
         (["photo.png", "red.png", "-o", "o.png", "--tile", "3"], "tile is 3"),
+        (["photo.png", "red.png", "-o", "o.png", "--working-size", "-1"], "size is -1"),
+        (["photo.png", "red.png", "-o", "o.png", "--detail", "2"], "detail is 2"),
         (["photo.png", "red.png", "-o", "o.png", "--device", "abacus"], "abacus"),
         (["photo.png", "red.png", "-o", "o.png", "--style-to", "blue.png"], "needs a clip"),
         (["photo.png", "red.png", "-o", "o.png", "--content-statistics", "running"], "is one picture"),

@@ -78,6 +78,16 @@ def test_a_stream_is_the_batch(small, clip, frames, style, tmp_path, monkeypatch
         assert not torch.allclose(result, stylize(*small, frames, style, alpha=0.8).cpu(), atol=0.01)
 
 
+@pytest.mark.parametrize("mode", ["batch", "running"])
+def test_frames_are_worked_on_at_a_smaller_size(small, clip, frames, style, tmp_path, mode):
+    options = {"content_statistics": mode, "half_life": 2.0, "alpha": 0.8, "working_size": 24, "detail": 0.6}
+    assert min(frames.shape[2:]) > 24
+    expected = stylize(*small, frames, style, **options).cpu()
+    torch.testing.assert_close(streamed(small, clip, style, tmp_path, **options), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="detail is -1"):
+        ClipStylizer(*small, style, detail=-1.0)
+
+
 def test_a_part_of_a_clip_goes_on_with_the_statistics_before_it(small, frames, style):
     encoder, whole = small[0], transfer(small[0], frames, style, content_statistics="running")
     first = transfer(encoder, frames[:4], style, content_statistics="running")

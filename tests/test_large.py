@@ -42,6 +42,39 @@ def test_a_file_in_parts_equals_the_picture_whole(networks, style, picture, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {source, target}
 
 
+@pytest.mark.parametrize("channels, alpha", [(3, 1.0), (4, 0.7)])
+def test_a_file_worked_at_a_smaller_size_equals_the_picture_in_memory(
+    networks, style, picture, tmp_path, channels, alpha, monkeypatch
+):
+    monkeypatch.setattr(large, "BAND", 5000)  # of its 31350 pixels
+    save_image(picture[:, :channels] * 0.8 + torch.rand_like(picture[:, :channels]) * 0.2, tmp_path / "in.png")
+    size = {"working_size": 70, "detail": 0.9}
+    large.stylize_file(*networks, tmp_path / "in.png", tmp_path / "out.png", style, alpha, **size)
+    found, content = load_image(tmp_path / "out.png"), load_image(tmp_path / "in.png")
+    expected = stylize(*networks, content, style, alpha, **size)
+    assert found.shape == expected.shape and (found - expected).abs().max() < 1.1 / 255
+    large.stylize_file(*networks, tmp_path / "in.png", tmp_path / "out.png", style, alpha, keep_content_colors=True, **size)
+    assert (load_image(tmp_path / "out.png") - keep_colors(expected, content)).abs().max() < 1.1 / 255
+
+
+def test_a_large_picture_is_read_and_enlarged_in_bands(networks, style, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(large, "BAND", 5000)
+    save_image(picture, tmp_path / "in.png")
+    read, written = [], []
+    get, put = large.RawPicture.__getitem__, large.RawPicture.__setitem__
+    monkeypatch.setattr(large.RawPicture, "__getitem__", lambda self, index: read.append(get(self, index)) or read[-1])
+    monkeypatch.setattr(large.RawPicture, "__setitem__", lambda *given: written.append(given[2]) or put(*given))
+    large.stylize_file(*networks, tmp_path / "in.png", tmp_path / "out.png", style, working_size=32)
+    assert sum(part.shape[2] for part in written) == 150 and max(part.shape[2] for part in written) <= 5000 // 209 + 1
+    assert max(part.shape[2] for part in read) <= 60  # a band with what the filter sees
+
+
+def test_no_style_at_all_is_the_picture_itself(networks, style, picture, tmp_path):
+    save_image(picture, tmp_path / "in.png")
+    large.stylize_file(*networks, tmp_path / "in.png", tmp_path / "out.png", style, alpha=0.0, tile=64)
+    assert load_image(tmp_path / "out.png").equal(load_image(tmp_path / "in.png"))
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "I;16", "turned", "opaque", "profile", "wrong profile"])
 def test_pictures_are_read_as_in_memory(networks, style, picture, tmp_path, mode):
     path, options = tmp_path / "in.tif", {}
@@ -95,10 +128,12 @@ def test_the_command_takes_this_way_for_large_pictures(networks, style, picture,
     arguments = ["stylize", str(tmp_path / "in.png"), str(tmp_path / "style.safetensors"), "--keep-colors", "--tile", "64"]
     arguments += ["--encoder", str(small_files[0]), "--decoder", str(small_files[1]), "--device", "cpu"]
     arguments += ["--dtype", "float32"]
-    assert main([*arguments, "-o", str(tmp_path / "out.png")]) == 0
     content = load_image(tmp_path / "in.png")
-    expected = keep_colors(stylize(*networks, content, style), content)
-    assert (load_image(tmp_path / "out.png") - expected).abs().max() < 1.1 / 255
+    for size in ({}, {"working_size": 70, "detail": 0.5}):
+        more = [f"--{name.replace('_', '-')}={value}" for name, value in size.items()]
+        assert main([*arguments, *more, "-o", str(tmp_path / "out.png")]) == 0
+        expected = keep_colors(stylize(*networks, content, style, **size), content)
+        assert (load_image(tmp_path / "out.png") - expected).abs().max() < 1.1 / 255
 
 
 def test_pictures_beyond_pillows_limit_are_large(picture, tmp_path, monkeypatch):

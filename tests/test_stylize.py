@@ -118,6 +118,50 @@ def test_alpha_zero_is_the_plain_reconstruction(small):
     assert all(map(torch.equal, transfer(small[0], content, style, alpha=0.0).levels, features))
 
 
+@pytest.mark.parametrize("tile", [0, 64])
+def test_the_content_is_kept_where_nothing_is_stylised(small, tile):
+    contents = torch.rand(2, 3, 90, 110)
+    style = encode_style(small[0], torch.rand(1, 3, 12, 12) * 0.3)
+    assert stylize(*small, contents, style, alpha=0.0, tile=tile).equal(contents)
+    masks = torch.zeros(2, 1, 90, 110)
+    masks[0, ..., 50:] = masks[1, :, :30] = 1
+    found, plain = (stylize(*small, contents, style.masked(masks), tile=tile, residual=r).cpu() for r in (True, False))
+    inside = masks.expand_as(contents) == 1
+    assert found[~inside].equal(contents[~inside]) and found[inside].equal(plain[inside])
+    assert not torch.allclose(plain[~inside], contents[~inside], atol=0.1)
+
+
+@pytest.mark.parametrize("tile", [0, 64])
+def test_in_between_the_content_returns_by_the_formula(small, tile):
+    content, mask = torch.rand(2, 3, 90, 110), torch.linspace(0.1, 1, 110).expand(90, 110)
+    style = encode_style(small[0], torch.rand(1, 3, 12, 12) * 0.3).masked(mask)
+    features = transfer(small[0], content, style, 0.5, tile=0)
+    with torch.no_grad():
+        stylised, own = (small[1](x)[..., :90, :110].cpu() for x in (features.levels, features.content_levels))
+    expected = (stylised + (1 - 0.5 * mask) * (content - own)).clamp(0, 1)
+    torch.testing.assert_close(stylize(*small, content, style, 0.5, tile=tile).cpu(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_content_is_kept_in_each_of_its_styles(small):
+    content, ramp = torch.rand(1, 3, 30, 40), torch.linspace(0, 1, 40).expand(30, 40)
+    styles = encode_style(small[0], torch.rand(2, 3, 12, 12) * 0.3, combine="each").masked(ramp)
+    together = stylize(*small, content, styles)
+    for index in range(2):
+        alone = stylize(*small, content, styles.select(torch.tensor([index])))
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_masks_that_fill_the_picture_and_the_full_style_take_one_decoding(small, monkeypatch):
+    content, styles = torch.rand(1, 3, 40, 50), [encode_style(small[0], torch.rand(1, 3, 12, 12)) for _ in range(2)]
+    decoded, forward = [], small[1].forward
+    monkeypatch.setattr(small[1], "forward", lambda *given: decoded.append(1) or forward(*given))
+    mask = torch.rand(40, 50)
+    for style, count in ((mix_styles([styles[0].masked(mask), styles[1].masked(1 - mask)]), 1), (styles[0].masked(mask), 2)):
+        decoded.clear()
+        stylize(*small, content, style, tile=0)
+        assert len(decoded) == count
+
+
 def test_transparency_is_kept_and_has_no_influence(small):
     content = torch.rand(1, 3, 9, 7)
     alpha = torch.rand(1, 1, 9, 7)

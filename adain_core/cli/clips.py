@@ -48,7 +48,7 @@ def stylize_clip(options: StylizeOptions) -> int:
         style = mix_styles(ends, [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])])
     stylizer = ClipStylizer(
         encoder, decoder, style, options.alpha, options.content_statistics or "running", options.half_life,
-        options.tile, options.keep_colors, options.size, options.texture_or(0.0),
+        options.tile, options.keep_colors, options.size, options.texture_or(0.0), options.working_size, options.detail,
     )  # fmt: skip
     with progress_bar("frame"):
         if isinstance(clip, PictureSequence):

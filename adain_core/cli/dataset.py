@@ -46,6 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_network(parser, "decoder")
     options.add_alpha(parser)
     options.add_size(parser)
+    options.add_working_size(parser)
     options.add_style_size(parser, "--style-size")
     options.add_keep_colors(parser)
     options.add_texture(parser)
@@ -98,8 +99,10 @@ def run(arguments: argparse.Namespace) -> int:
                     if isinstance(style, str):
                         failures.append(style)
                         continue
-                    texture = given.texture_or(1.0)
-                    result = stylize(encoder, decoder, content, style, given.alpha, tile=given.tile, texture=texture)
+                    result = stylize(
+                        encoder, decoder, content, style, given.alpha, tile=given.tile, working_size=given.working_size,
+                        detail=given.detail, texture=given.texture_or(1.0),
+                    )  # fmt: skip
                     make_folder(target.parent)
                     remove_leftovers(target)
                     save_image(keep_colors(result, content) if given.keep_colors else result, target)

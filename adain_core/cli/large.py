@@ -36,5 +36,5 @@ def stylize_large_picture(
     with progress_bar("tile", delay=1):
         stylize_file(
             encoder, decoder, source, target, style_of(None), options.alpha, options.tile, options.keep_colors,
-            options.max_pixels or MAX_PIXELS, options.texture_or(1.0),
+            options.max_pixels or MAX_PIXELS, options.texture_or(1.0), options.working_size, options.detail,
         )  # fmt: skip

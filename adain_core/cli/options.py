@@ -22,6 +22,7 @@ from ..statistics import check_alpha
 from ..stylize import check_texture
 from ..tiling import check_tile
 from ..weights import load_decoder, load_encoder, network_path
+from ..working import AUTOMATIC, check_detail
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -106,8 +107,8 @@ class NetworkOptions:
 class ResultOptions(NetworkOptions):
     """The options that pictures, clips and data sets share. Raises AdainError for numbers out of range.
 
-    `size` and `style_size` are smallest sides in pixels, 0 for the pictures' own; `tile` is as in `transfer`, `texture` as in
-    `decode`, None for what suits the content.
+    `size` and `style_size` are smallest sides in pixels, 0 for the pictures' own; `tile` is as in `transfer`,
+    `working_size` and `detail` are as in `stylize`, `texture` is as in `decode`, None for what suits the content.
     """
 
     output: Path
@@ -116,6 +117,8 @@ class ResultOptions(NetworkOptions):
     style_size: int
     keep_colors: bool
     tile: int | None
+    working_size: int
+    detail: float
     texture: float | None
 
     def __post_init__(self) -> None:
@@ -124,6 +127,8 @@ class ResultOptions(NetworkOptions):
             check_texture(self.texture)
         check_size(self.size)
         check_size(self.style_size)
+        check_size(self.working_size)
+        check_detail(self.detail)
         check_tile(self.tile)
 
     def texture_or(self, usual: float) -> float:
@@ -179,7 +184,8 @@ def add_max_pixels(parser: argparse.ArgumentParser, more: str = "") -> None:
 def add_style_size(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         name, type=int, default=512, metavar="PIXELS", dest="style_size",
-        help="smallest side that style pictures are resized to: the scale of the strokes; 0 keeps their size (default: 512)",
+        help="smallest side that style pictures are resized to: larger makes the style weaker, and its strokes hardly broader;"
+        " 0 keeps their size (default: 512)",
     )  # fmt: skip
 
 
@@ -191,6 +197,18 @@ def add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=int, default=0, metavar="PIXELS", help="smallest side to resize the content to; 0 keeps it (default: 0)"
     )
+
+
+def add_working_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--working-size", type=int, default=AUTOMATIC, metavar="PIXELS",
+        help="smallest side at which larger contents are stylised, before they are enlarged to their own size: the smaller, the"
+        " broader the strokes; 0 works at full size (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--detail", type=float, default=0.8, metavar="X",
+        help="share of the content's detail that is added as it is enlarged, from 0 to 1 (default: %(default)s)",
+    )  # fmt: skip
 
 
 def add_keep_colors(parser: argparse.ArgumentParser) -> None:

@@ -51,7 +51,8 @@ def stylize_pictures(options: StylizeOptions) -> int:
                 with progress_bar("tile", delay=1):
                     result = stylize(
                         encoder, decoder, content, style_of(content), options.alpha, options.content_statistics or "image",
-                        tile=options.tile, texture=options.texture_or(1.0),
+                        tile=options.tile, working_size=options.working_size, detail=options.detail,
+                        texture=options.texture_or(1.0),
                     )  # fmt: skip
                 make_folder(target.parent)
                 later(save_image, keep_colors(result, content) if options.keep_colors else result, target)

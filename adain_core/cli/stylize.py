@@ -42,6 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="one picture for each STYLE, white in the area where the style applies; - for everywhere",
     )
     options.add_size(parser)
+    options.add_working_size(parser)
     options.add_style_size(parser, "--style-size")
     parser.add_argument("--match-colors", action="store_true", help="give the style pictures the content's colours before")
     options.add_keep_colors(parser)

@@ -113,8 +113,8 @@ class Model:
         return encode_style(self.encoder, picture, size=0)
 
     def stylize(self, content: Tensor, style: Style, alpha: float = 1.0) -> Tensor:
-        """The content `(1, 3, H, W)` in a style, on the CPU."""
-        return stylize(self.encoder, self.decoder, content, style, alpha).cpu()
+        """The content `(1, 3, H, W)` in a style, on the CPU; as in the paper, it is not kept where it is not stylised."""
+        return stylize(self.encoder, self.decoder, content, style, alpha, residual=False).cpu()
 
 
 def load_models(names: Sequence[Sequence[str]], device: str) -> list[Model]:

@@ -57,7 +57,13 @@ NODES = {
         {"alpha": numbers, "content_statistics": anything, "half_life": numbers, "tile": tiles},
     ),
     "Decode": (("decoder", "features"), {"tile": tiles}),
-    "StyleTransfer": (("content",), {"model": anything, "style": anything, "alpha": numbers, "keep_colors": switches}),
+    "StyleTransfer": (
+        ("content", "mask"),
+        {
+            "model": anything, "style": anything, "alpha": numbers, "keep_colors": switches,
+            "working_size": st.integers(-1, 40), "detail": numbers, "content_statistics": anything, "texture": numbers,
+        },
+    ),
     "LatentAdaIN": (("latent", "reference"), {"alpha": numbers, "statistics": anything}),
     "LearnStyle": (
         ("encoder", "decoder", "style_image", "content_images"),

@@ -65,6 +65,14 @@ def test_transparency_is_carried_over(stylize, photo, style):
     torch.testing.assert_close(image[..., :3], stylize(photo, style))
 
 
+def test_the_picture_is_kept_where_no_style_is(stylize, run, photo, style):
+    mask = torch.zeros(1, 37, 45)
+    mask[..., 20:] = 1
+    image = stylize(photo, run("MaskStyle", style=style, mask=mask))
+    assert image[:, :, :20].equal(photo[:, :, :20]) and not torch.allclose(image, photo, atol=0.1)
+    assert stylize(photo, style, alpha=0.0).equal(photo)
+
+
 def test_half_precision_pictures_are_taken(stylize, photo, style):
     torch.testing.assert_close(stylize(photo.half(), style), stylize(photo, style), atol=0.02, rtol=0)
 
@@ -122,6 +130,29 @@ def test_the_short_way_is_the_long_way(run, stylize, photo, painting, encoder):
     torch.testing.assert_close(short, long, atol=0.02, rtol=0)  # its networks may be of 16 bits
     own = run("StyleTransfer", content=photo, model="small", style="", alpha=0.5, keep_colors=True, style_image=painting)
     torch.testing.assert_close(own, long, atol=0.02, rtol=0)
+
+
+def test_the_short_way_has_all_that_the_library_has(run, encoder, decoder, part, painting):
+    core = part("adain_core")
+    clip, mask = torch.rand(2, 60, 80, 3), torch.zeros(1, 30, 40)
+    mask[:, :, 20:] = 1
+    pictures = clip.movedim(-1, 1)
+    style = core.encode_style(encoder.model, painting.movedim(-1, 1), 24).masked(mask[0])
+    options = {"content_statistics": "batch", "working_size": 32, "detail": 0.4, "texture": 0.5, "seed": 7}
+    expected = core.stylize(encoder.model, decoder.model, pictures, style, **options).movedim(1, -1)
+    own = {"style_image": painting, "style_size": 24, "mask": mask}
+    found = run("StyleTransfer", content=clip, model="small", style="", **own, **options)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)  # its networks may be of 16 bits
+    assert found[:, :, :38].equal(clip[:, :, :38])
+
+
+@pytest.mark.parametrize("size, side", [(-1, 1024), (0, 0)])
+def test_large_pictures_are_worked_on_at_1024_pixels_or_at_full_size(run, encoder, decoder, part, style, size, side):
+    run("SaveStyle", style=style, name="painting")
+    core, content = part("adain_core"), torch.rand(1, 1030, 1040, 3)
+    expected = core.stylize(encoder.model, decoder.model, content.movedim(-1, 1), style, working_size=side).movedim(1, -1)
+    found = run("StyleTransfer", content=content, model="small", style="painting", working_size=size)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
 
 
 def test_a_clip_the_short_way_is_its_pictures_each_by_itself(run, encoder):

@@ -62,6 +62,17 @@ def test_a_video_is_its_frames_stylised_with_its_times_and_sound(stylize, clip, 
     assert clips.packets(result, "audio") == clips.packets(clip, "audio")
 
 
+def test_frames_are_worked_on_at_a_smaller_size(stylize, clip, part, encoder, decoder, style):
+    result = stylize(HostVideo(str(clip)), working_size=20, detail=0.5, texture=0.3)
+    frames = torch.cat([frame.picture for frame in part("adain_core.video").Video(clip).frames()])
+    options = {"content_statistics": "running", "working_size": 20, "detail": 0.5, "texture": 0.3}
+    expected = part("adain_core").stylize(encoder.model, decoder.model, frames, style, **options)
+    found = torch.from_numpy(clips.pixels(result)).permute(0, 3, 1, 2) / 255
+    luma = part("adain_core.color").luma
+    assert (luma(found) - luma(expected)).abs().mean() < 0.02
+    assert stylize(HostVideo(str(clip)), working_size=0) != result
+
+
 def test_a_cut_video_and_one_in_memory(stylize, clip, part):
     assert clips.pixels(stylize(HostVideo(str(clip), 0.5, 1.0))).shape == (10, 32, 48, 3)
     in_memory = stylize(VideoInMemory(clip))

@@ -1,0 +1,64 @@
+"""Pictures worked on at a smaller size, then enlarged again with the content's detail: strokes that fit the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .color import luma
+from .errors import AdainError
+from .images import check_pictures, resize, resize_to, size_for
+
+AUTOMATIC = 1024  # pixels; larger pictures are worked on at this smallest side unless a person says otherwise
+
+
+def check_detail(detail: float) -> None:
+    """Raise AdainError for a share that is not in [0, 1]."""
+    if not 0 <= detail <= 1:
+        raise AdainError(f"detail is {detail}; it must be from 0 (none) to 1 (all of the content's).")
+
+
+def reduced_size(size: Sequence[int], working_size: int) -> Sequence[int]:
+    """The size (H, W) at which pictures of `size` are worked on."""
+    return size_for(size, working_size) if 0 < working_size < min(size) else size
+
+
+def reduced(content: Tensor, working_size: int) -> Tensor:
+    """`content` `(B, C, H, W)` in [0, 1], its smallest side reduced to `working_size` pixels; 0, or a larger size, keeps it.
+
+    Raises AdainError for a negative size, and for what are not pictures.
+    """
+    check_pictures(content, "content")
+    return resize(content, working_size) if working_size < min(content.shape[2:]) else content
+
+
+def enlarged(stylized: Tensor, content: Tensor, small: Tensor, coverage: Tensor, detail: float) -> Tensor:
+    """`stylized` `(N, 3, h, w)`, the result for the `small` content, at the size of `content` `(N or 1, 3 or 4, H, W)`.
+
+    `coverage` is `alpha c` at each pixel, `(N or 1, 1, H, W)` or `(N or 1, 1, 1, 1)`. The content's transparency is taken.
+    """
+    size, count = content.shape[2:], len(stylized)
+    result = stylized.new_empty(count, content.shape[1], *size).contiguous(memory_format=torch.channels_last)
+    contents, smalls, coverages = (x.expand(count, -1, -1, -1) for x in (content, small, coverage))
+    for index in range(count):  # one by one, to save memory
+        one = slice(index, index + 1)
+        picture, rgb = resize_to(stylized[one], size), contents[one, :3].to(stylized)
+        result[one, :3] = add_detail(picture, rgb, resize_to(smalls[one, :3].to(stylized), size), coverages[one], detail)
+        result[one, 3:] = contents[one, 3:].to(stylized)
+    return result
+
+
+def add_detail(picture: Tensor, content: Tensor, blurred: Tensor, coverage: Tensor, detail: float) -> Tensor:
+    """A stylised `picture` that was enlarged, with the `detail` that `content` has beyond its own enlarged copy, `blurred`.
+
+    All are `(1, 3, H, W)`; `picture` and `blurred` are overwritten. Stylised pixels get that share of the detail's brightness.
+    Where the `coverage` is less than 1, the content returns as it does in `decode`; where it is 0, it is the content itself.
+    """
+    coverage = coverage.to(picture)
+    beyond = blurred.neg_().add_(content)
+    picture.addcmul_(coverage, luma(beyond), value=detail)
+    if not (coverage == 1).all():
+        picture = torch.where(coverage > 0, picture.addcmul_(1 - coverage, beyond), content)
+    return picture.clamp_(0, 1)
