@@ -188,6 +188,7 @@ class ResultOptions(NetworkOptions):
     texture: float | None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_alpha(self.alpha)
         if self.texture is not None:
             check_texture(self.texture)

@@ -22,13 +22,14 @@ from .large import check_large_picture, stylize_large_picture
 from .options import StylizeOptions, progress_bar
 from .results import (
     SHEET,
+    check_styles_kept,
     print_animations,
     print_failures,
     print_written,
     result_pairs,
     style_names,
     style_pairs,
-)  # fmt: skip
+)
 from .style_sources import StyleSources
 
 SHEET_SIDE = 256  # pixels of the longest side of a picture on a contact sheet
@@ -44,6 +45,7 @@ def stylize_pictures(options: StylizeOptions) -> int:
         names = []
         results = [(source, [target]) for source, target in result_pairs(options.contents, options.output)]
     pairs = [(source, target) for source, targets in results for target in targets]
+    check_styles_kept(options.styles, [target for _, target in pairs])
     is_one = len(options.contents) == 1 and not options.content.is_dir()
     sources = StyleSources.read(options)
     if is_one and needs_streaming(options.content):

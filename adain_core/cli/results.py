@@ -87,6 +87,13 @@ def check_target(content: Path, target: Path) -> None:
         raise AdainError(f"{target} is the content itself; name another file for the result.")
 
 
+def check_styles_kept(styles: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Raise AdainError if a result would replace one of the styles."""
+    kept = {path.resolve() for path in styles}
+    if replaced := next((target for target in targets if target.resolve() in kept), None):
+        raise AdainError(f"{replaced} is one of the styles; name another place for the result.")
+
+
 def print_failures(failures: Sequence[str], total: int) -> int:
     """Print the failures of `total` pictures, each once. Returns the exit status, which is 1 if something failed."""
     failures = list(dict.fromkeys(failures))  # an unreadable style fails once for each content
