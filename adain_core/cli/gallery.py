@@ -16,20 +16,23 @@ ENDING = ".safetensors"
 FOLDERS = "ADAIN_STYLES"  # names folders of saved styles, as PATH does
 
 
-def bundled_styles() -> list[Path]:
-    """The files of the bundled styles."""
+def bundled_styles() -> dict[str, Path]:
+    """The files of the bundled styles, by their names."""
     return _styles_in(BUNDLED / "styles")
 
 
-def saved_styles() -> list[Path]:
-    """The style files in the current folder and in those that ADAIN_STYLES names."""
-    return [path for folder in _folders() for path in _styles_in(folder)]
+def saved_styles() -> dict[str, Path]:
+    """The style files in the current folder, and in the folders that ADAIN_STYLES names and below, by their names."""
+    here, *others = _folders()
+    saved = {}
+    for folder in reversed(others):  # of two styles of a name, the first one is taken
+        saved |= _styles_in(folder)
+    return saved | _styles_in(here, "*")
 
 
 def named_styles() -> dict[str, Path]:
-    """The files of all styles by the names that `style_files` takes, bundled ones first; a saved one may replace one."""
-    paths = [*bundled_styles(), *reversed(saved_styles())]
-    return {path.stem: path for path in paths}
+    """The files of all styles by the names that `style_files` takes, the bundled ones first."""
+    return bundled_styles() | saved_styles()
 
 
 def style_files(name: str | Path) -> list[Path]:
@@ -46,7 +49,8 @@ def style_files(name: str | Path) -> list[Path]:
     named = f"{name}{ENDING}"
     if found := next((folder / named for folder in (*_folders(), BUNDLED / "styles") if (folder / named).is_file()), None):
         return [found]
-    similar = difflib.get_close_matches(path.name, named_styles(), 1)
+    names = {known.rpartition("/")[2]: known for known in named_styles()}
+    similar = [names[close] for close in difflib.get_close_matches(path.name, names, 1)]
     hint = f"did you mean {similar[0]}?" if similar else "adain style list shows the names of styles."
     raise FileNotFoundError(f"there is no picture, folder or style {str(name)!r}; {hint}")
 
@@ -67,9 +71,10 @@ def _folders() -> list[Path]:
     return [Path(), *(Path(folder) for folder in named if folder)]
 
 
-def _styles_in(folder: Path) -> list[Path]:
-    """The style files in a folder, which need not exist; other files are left out."""
-    return [path for path in sorted(folder.glob(f"*{ENDING}")) if _is_style(path)]
+def _styles_in(folder: Path, pattern: str = "**/*") -> dict[str, Path]:
+    """The style files in a folder, which need not exist, by their names; other files are left out."""
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.glob(pattern + ENDING))}
+    return {name: path for name, path in files.items() if _is_style(path)}
 
 
 def _is_style(path: Path) -> bool:

@@ -84,8 +84,9 @@ def stylize_pictures(options: StylizeOptions) -> int:
                 later(save_image, keep_colors(result, content) if options.keep_colors else result, target)
                 written.append(target)
     if options.each:
+        done = set(written)
         for source, targets in results:
-            _write_sheet(source, {name: path for name, path in zip(names, targets, strict=True) if path in written})
+            _write_sheet(source, {name: path for name, path in zip(names, targets, strict=True) if path in done})
     status = print_failures(failures, len(results))
     if written:
         print_written(_described(written, options), start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,17 +156,24 @@ def run_list(arguments: argparse.Namespace) -> int:
         save_format(arguments.output)
         check_writable(arguments.output)
     start = time.monotonic()
-    styles = [(name, load_style(path)) for name, path in named_styles().items()]
+    styles, failures = [], []
+    for name, path in named_styles().items():
+        try:
+            styles.append((name, load_style(path)))
+        except (AdainError, OSError) as error:
+            failures.append(str(error))
     width = max((len(name) for name, _ in styles), default=0)
     for name, style in styles:
         about = "; ".join(filter(None, (style.source, style.licence)))
         print(f"{name:{width}}  {style.encoder_name:8}  {about}".rstrip())
-    if arguments.output:
+    if failures:
+        print(f"adain: {len(failures)} styles could not be read:", *failures, sep="\n  ", file=sys.stderr)
+    if arguments.output and styles:
         pictures = [_thumbnail(style) for _, style in styles]
         sheet = draw_contact_sheet(pictures, [name for name, _ in styles])
         write_picture(sheet, arguments.output, save_format(arguments.output))
         print_written(f"a sheet of {len(styles)} styles to {arguments.output}", start)
-    return 0
+    return 1 if failures else 0
 
 
 def _read_styles(names: Sequence[Path]) -> list[tuple[Path, Style]]:

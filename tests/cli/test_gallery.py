@@ -2,6 +2,7 @@
 
 import pytest
 from PIL import Image
+from safetensors.torch import save
 
 from adain_core import catalog, load_style
 from adain_core.cli import main
@@ -22,6 +23,11 @@ def test_a_saved_style_is_a_name_here_and_in_the_folders_of_saved_styles(stylize
     assert stylize("photo.png", "saved/sunset", "-o", "below.png")[0] == 0
     monkeypatch.setenv("ADAIN_STYLES", str(folder / "saved"))
     assert stylize("photo.png", "sunset", "-o", "there.png")[0] == 0
+    (folder / "saved" / "sea").mkdir()
+    (folder / "saved" / "sunset.safetensors").rename(folder / "saved" / "sea" / "sunset.safetensors")
+    assert "did you mean sea/sunset?" in stylize("photo.png", "sunset", "-o", "o.png")[1]
+    assert stylize("photo.png", "sea/sunset", "-o", "deep.png")[0] == 0
+    assert (folder / "here.png").read_bytes() == (folder / "deep.png").read_bytes()
     assert (folder / "here.png").read_bytes() == (folder / "below.png").read_bytes() == (folder / "there.png").read_bytes()
 
 
@@ -41,6 +47,13 @@ def test_styles_are_listed_counted_and_shown_on_a_sheet(folder, capsys):
     assert sheet.width > 4 * 160 and sheet.height > 4 * 160
     assert main(["info"]) == 0
     assert "16 bundled, 1 saved" in capsys.readouterr().out
+
+
+def test_a_damaged_style_is_named_and_the_others_are_listed(folder, capsys):
+    (folder / "damaged.safetensors").write_bytes(save({}, {"format": "adain-style-1"}))
+    assert main(["style", "list"]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 17 and "1 styles could not be read" in err and "damaged.safetensors" in err
 
 
 def test_a_sheet_is_a_picture(adain):
