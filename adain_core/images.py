@@ -27,6 +27,9 @@ PROGRAMS = ("EPS", "WMF")  # formats that Pillow runs by another program or the 
 IMAGE_EXTENSIONS = frozenset({*SAVE_FORMATS, ".bmp", ".gif", ".ppm", ".pgm"})
 
 
+ANIMATIONS = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # not JPEG, whose further pictures are previews
+
+
 class TooManyPixels(AdainError):
     """A picture larger than `pixel_limit()`."""
 
@@ -73,11 +76,21 @@ def damage_named(path: str | Path) -> Iterator[None]:
         raise AdainError(f"{path} is not a readable picture, or is damaged ({error or type(error).__name__}).") from None
 
 
+def count_frames(path: str | Path) -> int:
+    """The number of frames of an animation, or of pages of a TIFF; 1 for other files, unreadable ones too."""
+    try:
+        with opened(path) as file, damage_named(path):
+            return getattr(file, "n_frames", 1) if file.format in ANIMATIONS else 1
+    except (AdainError, OSError):  # reading it says what is wrong
+        return 1
+
+
 def load_image(path: str | Path) -> Tensor:
     """A picture file as float32 `(1, 3, H, W)`, or `(1, 4, H, W)` if it is not opaque, sRGB in [0, 1].
 
-    EXIF orientation is applied; greyscale, palette, 16-bit, floating-point in [0, 1], CMYK and ICC-tagged files are
-    converted. Raises FileNotFoundError, or AdainError if it is not a picture, damaged, or larger than `pixel_limit()`.
+    Of an animation it is the first frame. EXIF orientation is applied; greyscale, palette, 16-bit, floating-point in [0, 1],
+    CMYK and ICC-tagged files are converted. Raises FileNotFoundError, or AdainError if it is not a picture, damaged, or
+    larger than `pixel_limit()`.
     """
     image = _read(path)
     if image.mode.startswith("I") or image.mode == "F":
@@ -133,8 +146,8 @@ def check_sides(image: Tensor, path: str | Path) -> None:
         raise AdainError(f"{path} would have a side of {side} pixels, {kind} allows at most {most}; write a PNG or a TIFF.")
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """Picture files in `folder` and below, sorted; hidden ones are skipped.
+def list_images(folder: str | Path, others: frozenset[str] = frozenset()) -> list[Path]:
+    """Picture files, and those with the extensions `others`, in `folder` and below, sorted; hidden ones are skipped.
 
     Raises FileNotFoundError if the folder does not exist, and AdainError if it holds no pictures.
     """
@@ -144,7 +157,7 @@ def list_images(folder: str | Path) -> list[Path]:
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_EXTENSIONS
+        if path.suffix.lower() in IMAGE_EXTENSIONS | others
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )

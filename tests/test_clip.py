@@ -251,7 +251,8 @@ def test_a_video_resized_into_a_folder_has_even_sides(command, tmp_path):
 
 @pytest.mark.parametrize("mode", ["batch", "running"])
 def test_a_folder_of_frames_is_a_clip(command, networks, tmp_path, mode):
-    options = ["--content-statistics", mode, "--half-life", "2", "--style-to", "blue.png"]
+    half_life = ["--half-life", "2"] if mode == "running" else []
+    options = ["--content-statistics", mode, *half_life, "--style-to", "blue.png"]
     assert command("frames", "red.png", "-o", "out", *options) == 0
     frames = torch.cat([load_image(tmp_path / "frames" / f"{k}.png") for k in range(5)])
     share = torch.linspace(0, 1, 5)
@@ -321,6 +322,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_frames(command, tmp_pat
         (["clip.mp4", "red.png", "-o", "o.mp4", "--match-colors"], "--match-colors does not work for a clip"),
         (["clip.mp4", "--styles", ".", "-o", "o"], "not a folder"),
         (["clip.mp4", "red.png", "-o", "o.mp4", "--half-life", "0"], "half_life is 0"),
+        (["frames", "red.png", "-o", "o", "--content-statistics", "batch", "--half-life", "2"], "--half-life does nothing"),
         (["clip.mp4", "red.png", "-o", "o.mp4", "--content-statistics", "region"], "mask"),
         (["frames", "red.png", "-o", "o", "--style-to", "blue.png"], "--style-to needs a clip"),
         (["red.png", "red.png", "-o", "o.png", "--content-statistics", "running"], "is one picture"),

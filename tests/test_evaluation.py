@@ -248,6 +248,16 @@ def test_the_bare_command_says_what_is_missing(capsys):
     assert "--styles is missing" in (err := capsys.readouterr().err) and err.count("\n") == 1
 
 
+def test_the_help_marks_what_is_required(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    shown = capsys.readouterr().out
+    assert "usage: adain evaluate --contents DIR --styles DIR --loss-encoder NAME [options]" in shown
+    marked = [line.split()[0] for line in shown.splitlines() if line.endswith("(required)")]
+    assert marked == ["--contents", "--styles", "--loss-encoder"]
+
+
 def test_without_the_experiments_the_rest_works(config, tmp_path):
     """As ComfyUI's registry gives it."""
     left_out = {ROOT / line.rstrip("/") for line in (ROOT / ".comfyignore").read_text().splitlines()}

@@ -148,6 +148,22 @@ def test_convert_normalises_over_a_folder_and_stores_the_scale(small_files, tmp_
     assert "there is no folder" in capsys.readouterr().err
 
 
+def test_convert_leaves_broken_files_out_and_counts_them(small_files, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    save_image(torch.rand(3, 30, 40), tmp_path / "pictures" / "a.png")
+    arguments = ["convert", str(small_files[0]), "--normalise", str(tmp_path / "pictures"), "-o"]
+    assert main([*arguments, str(tmp_path / "one.safetensors")]) == 0
+    (tmp_path / "pictures" / "broken.png").write_text("no picture")
+    capsys.readouterr()
+    assert main([*arguments, str(tmp_path / "two.safetensors")]) == 0
+    out, err = capsys.readouterr()
+    assert "normalised over 1 pictures, 1 files unreadable" in out and "broken.png" in err
+    assert read_network(tmp_path / "one.safetensors").recipe == read_network(tmp_path / "two.safetensors").recipe
+    (tmp_path / "pictures" / "a.png").unlink()
+    assert main([*arguments, str(tmp_path / "three.safetensors")]) == 2
+    assert "there are no pictures to normalise over" in capsys.readouterr().err
+
+
 def test_every_position_counts_once_in_a_picture_that_is_computed_in_bands():
     """256 rows of 64 channels are more than one band, whose borders overlap."""
     encoder, picture = vgg().build(), torch.rand(1, 3, 256, 256)

@@ -23,6 +23,7 @@ from adain_core.progress import showing
 from adain_core.training import PRESETS, TrainingConfig, train, trainer
 from adain_core.training.data import PictureFolder
 from adain_core.training.muon import Muon, orthogonalized
+from adain_core.training.networks import trained_file
 from adain_core.training.objective import Objective
 from adain_core.weights import read_network
 
@@ -494,6 +495,11 @@ def test_each_setting_is_explained_in_python_and_on_the_command_line(config, mon
         text = listed[field.name if field.name in config.recipe() else f"{field.name}*"].split("): ", 1)[1]
         assert f" --{field.name.replace('_', '-')}" in words and f" {text}" in words
     assert listed["steps*"] == "    steps* (int = 160000): of the whole training; where it has done fewer, it goes on"
+
+
+def test_a_decoder_without_a_name_does_not_repeat_what_it_is(config):
+    plain = TrainingConfig(config.contents, config.styles, config.output, config.loss_encoder)
+    assert trained_file(plain, "decoder") == config.output / "trained-decoder.safetensors"
 
 
 def test_the_cosine_schedule_rises_stays_and_falls(config):

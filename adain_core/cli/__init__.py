@@ -15,6 +15,7 @@ from ..devices import is_out_of_memory, keep_freed_memory
 from ..errors import AdainError
 from ..images import limit_pixels, pixel_limit
 from . import bench, convert, dataset, evaluate, info, publish, pull, style, stylize, train
+from .options import quietly
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (stylize, dataset, style, train, evaluate, bench, pull, convert, publish, info):
         command.add_parser(subparsers)
-    arguments = parser.parse_args(argv)
+    arguments, strays = parser.parse_known_args(argv)
+    if strays:
+        grammar = "" if any(stray.startswith("-") for stray in strays) else getattr(arguments, "grammar", "")
+        parser.error(f"{strays[0]} stands apart from the others; {grammar}" if grammar else f"unknown: {' '.join(strays)}")
     keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):  # as on stderr: escape letters of names that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -38,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if max_pixels is not None and max_pixels < 0:
             raise AdainError(f"--max-pixels is {max_pixels}; give the most pixels that a picture may have.")
         limit_pixels(max_pixels or limit)
-        return arguments.run(arguments)
+        with quietly(getattr(arguments, "quiet", False)):
+            return arguments.run(arguments)
     except (AdainError, OSError) as error:
         print(f"adain: {error}", file=sys.stderr)
         return 2

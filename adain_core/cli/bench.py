@@ -28,6 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--training", action="store_true", help="also measure a training step by the paper's recipe")
     options.add_device(parser)
     options.add_json_output(parser, "all measurements")
+    options.add_quiet(parser)
     parser.set_defaults(run=run)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--normalise", type=Path, metavar="DIR",
         help="scale an encoder's filters to mean activation 1 over the pictures of a folder; the scales are kept in the file",
     )  # fmt: skip
+    options.add_quiet(parser)
     parser.set_defaults(run=run)
 
 
@@ -42,19 +44,28 @@ def run(arguments: argparse.Namespace) -> int:
     remove_leftovers(arguments.output)
     pictures = list_images(arguments.normalise) if arguments.normalise else []
     network = read_network(options.network(arguments.file, "encoder"))
+    broken: list[str] = []
     if pictures:
         with options.progress_bar("picture"):
-            network = normalise(network, _load(pictures))
+            network = normalise(network, _load(pictures, broken))
     licence = arguments.licence or network.licence
     network = dataclasses.replace(network, name=arguments.name or arguments.output.stem, licence=licence)
     write_network(network, arguments.output, arguments.dtype)
-    print(f"{arguments.output}: {network.role} {network.architecture}, fingerprint {network.encoder_fingerprint[:12]}")
+    over = f", normalised over {len(pictures) - len(broken)} pictures, {len(broken)} files unreadable" if pictures else ""
+    print(f"{arguments.output}: {network.role} {network.architecture}, fingerprint {network.encoder_fingerprint[:12]}{over}")
+    if broken:
+        print("adain: not read, and left out:", *broken, sep="\n  ", file=sys.stderr)
     return 0
 
 
-def _load(paths: Sequence[Path]) -> Iterator[Tensor]:
-    """The pictures one by one; reports how many have been used."""
+def _load(paths: Sequence[Path], broken: list[str]) -> Iterator[Tensor]:
+    """The pictures one by one; reports how many have been used. The errors of unreadable ones are added to `broken`."""
     for done, path in enumerate(paths):
         tell(done, len(paths))
-        yield resize(on_white(load_image(path)), NORMALISE_SIZE)
+        try:
+            picture = load_image(path)
+        except (AdainError, OSError) as error:
+            broken.append(str(error))
+            continue
+        yield resize(on_white(picture), NORMALISE_SIZE)
     tell(len(paths), len(paths))

@@ -6,6 +6,7 @@ import argparse
 import collections
 import functools
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..progress import Counter
 from ..style import Style, encode_style
 from ..stylize import stylize
 from . import options
-from .results import print_failures, result_pairs
+from .results import print_failures, print_written, result_pairs
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="folder for the results, in the same sub-folders as the contents, named CONTENT-stylized-STYLE",
     )  # fmt: skip
     options.add_draw(parser)
-    options.add_network(parser, "encoder")
-    options.add_network(parser, "decoder")
+    options.add_networks(parser)
     options.add_alpha(parser)
     options.add_size(parser)
     options.add_working_size(parser)
@@ -54,11 +54,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_max_pixels(parser)
     options.add_device(parser)
     options.add_dtype(parser)
+    options.add_quiet(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Stylise the data set. The styles of a picture depend only on its name and the seed, so an interrupted run goes on."""
+    start = time.monotonic()
     given = options.given(DatasetOptions, arguments)
     if not given.contents.is_dir():
         raise AdainError(f"{given.contents} is not a folder; give a folder of content pictures.")
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not 1 <= given.per_picture <= len(names):
         raise AdainError(f"--per-picture is {given.per_picture}; there are {len(names)} styles to draw from.")
     rank, processes = rank_and_size()
-    pairs = result_pairs(given.contents, given.output)[rank::processes]
+    pairs = result_pairs([given.contents], given.output)[rank::processes]
     encoder, decoder = given.load_networks()
 
     @functools.lru_cache(maxsize=1024)
@@ -78,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             return str(error)
         return encode_style(encoder, picture, given.style_size)
 
-    failures = []
+    failures, written = [], 0
     with options.progress_bar("picture", shown=rank == 0):
         counter = Counter(len(pairs))
         for source, place in pairs:
@@ -106,7 +108,10 @@ def run(arguments: argparse.Namespace) -> int:
                     make_folder(target.parent)
                     remove_leftovers(target)
                     save_image(keep_colors(result, content) if given.keep_colors else result, target)
-    return print_failures(failures, len(pairs))
+                    written += 1
+    status = print_failures(failures, len(pairs))
+    print_written(f"{written} pictures to {given.output}", start)
+    return status
 
 
 def draw_styles(name: Path, styles: Sequence[Path], count: int, seed: int) -> list[Path]:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 from ..errors import AdainError
 from ..evaluation import EvaluationConfig, Report, evaluate
@@ -13,17 +14,21 @@ from ..evaluation.boil import SIZE
 from ..evaluation.report import MODES
 from ..files import check_writable
 from . import measurements, options
+from .fitting import check_fit
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("evaluate", help="measure a model's losses and boil on folders of pictures")
-    parser.add_argument("--contents", type=Path, metavar="DIR", help="folder of content pictures")
-    parser.add_argument("--styles", type=Path, metavar="DIR", help="folder of style pictures")
-    parser.add_argument(
-        "--loss-encoder", metavar="NAME", help="the VGG-19 whose features the losses compare: a name or a file"
+    parser = subparsers.add_parser(
+        "evaluate", help="measure a model's losses and boil on folders of pictures",
+        usage="%(prog)s --contents DIR --styles DIR --loss-encoder NAME [options]\n       %(prog)s MEASUREMENT --help",
+    )  # fmt: skip
+    required = parser.add_argument_group("required, unless a further measurement is named")
+    required.add_argument("--contents", type=Path, metavar="DIR", help="folder of content pictures (required)")
+    required.add_argument("--styles", type=Path, metavar="DIR", help="folder of style pictures (required)")
+    required.add_argument(
+        "--loss-encoder", metavar="NAME", help="the VGG-19 whose features the losses compare: a name or a file (required)"
     )
-    options.add_network(parser, "encoder")
-    options.add_network(parser, "decoder")
+    options.add_networks(parser)
     parser.add_argument(
         "--size", type=int, default=512, metavar="PIXELS", help="side of the squares that pictures are cut to (default: 512)"
     )
@@ -41,6 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_json_output(parser, "the means and every pair")
     options.add_device(parser)
     options.add_dtype(parser, default="float32")
+    options.add_quiet(parser)
     parser.set_defaults(run=run)
     measurements.add_parsers(parser)
 
@@ -51,8 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
             raise AdainError(f"--{option.replace('_', '-')} is missing; see adain evaluate --help.")
     if arguments.output:
         check_writable(arguments.output)
+    names = options.given(options.NetworkOptions, arguments).names
     settings = [field.name for field in dataclasses.fields(EvaluationConfig)]
-    config = EvaluationConfig(**{name: getattr(arguments, name) for name in settings})
+    values: dict[str, Any] = {name: getattr(arguments, name) for name in settings}
+    values.update(names)
+    config = EvaluationConfig(**values)
+    check_fit(names)
     with options.progress_bar("pair"):
         report = evaluate(config)
     print(_table(report))

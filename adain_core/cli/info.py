@@ -1,4 +1,4 @@
-"""`adain info`: versions, devices and weights."""
+"""`adain info`: versions, devices, styles and weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ..catalog import Entry, catalog
 from ..devices import available_devices
+from .gallery import bundled_styles, saved_styles
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("info", help="list versions, devices and weights")
+    parser = subparsers.add_parser("info", help="list versions, devices, the number of styles, and weights")
     parser.set_defaults(run=run)
 
 
@@ -20,6 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     for package in ("adain", "torch", "torchvision", "pillow", "safetensors", "huggingface-hub"):
         print(f"{package:10} {_version(package)}")
     print(f"devices    {', '.join(available_devices())}")
+    print(f"styles     {len(bundled_styles())} bundled, {len(saved_styles())} saved (adain style list)")
     print("weights")
     for entry in catalog():
         print(f"  {entry.name} {entry.role}: {entry.about} ({entry.licence})")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,19 +18,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..devices import DTYPES, resolve_device
+from ..errors import AdainError
 from ..images import check_size, pixel_limit
 from ..networks import Decoder, Encoder
 from ..progress import showing
 from ..statistics import check_alpha
+from ..style import Style
 from ..stylize import check_texture
 from ..tiling import check_tile
 from ..weights import load_decoder, load_encoder, network_path
 from ..working import AUTOMATIC, check_detail
+from .fitting import check_fit, check_textured, missing_network, other_name
+from .gallery import is_style_file
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Options = TypeVar("Options", bound="DataclassInstance")
+
+DEFAULT_MODEL = "lite"
 
 _NAME, _FOLDER = {"metavar": "NAME"}, {"type": Path, "metavar": "DIR"}
 _WHOLE, _REAL = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
@@ -45,18 +54,44 @@ KINDS: dict[str, dict] = {
     "tuple[tuple[str, ...], ...]": _NAME | _MANY | {"action": "append"},
 }
 
+REFRESH = 0.5  # seconds after which a bar shows the time that passed, also where nothing has been reported meanwhile
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextlib.contextmanager
+def quietly(quiet: bool) -> Iterator[None]:
+    """Show no bars inside, and say nothing but errors, if `quiet` is True."""
+    token = _quiet.set(quiet)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def say(sentence: str) -> None:
+    """Print a line on stderr, unless --quiet was given."""
+    if not _quiet.get():
+        print(f"adain: {sentence}", file=sys.stderr)
+
 
 @contextlib.contextmanager
 def progress_bar(
     unit: str, description: str | None = None, scale: bool | int = False, delay: float = 0, shown: bool = True
 ) -> Iterator[None]:
-    """Show the progress of the work inside by a bar, if stderr is a terminal and `shown` is True.
+    """Show the progress of the work inside by a bar, if stderr is a terminal, `shown` is True and --quiet was not given.
 
     With a `delay`, in seconds, the bar appears only after it, and disappears at the end. `scale` is the number of units in a
     step; True stands for one unit, with thousands written as k.
     """
-    disable = None if shown else True
+    disable = None if shown and not _quiet.get() else True
     with tqdm(desc=description, unit=unit, unit_scale=scale, delay=delay, leave=not delay, disable=disable) as bar:
+        ended = threading.Event()
+
+        def tick() -> None:
+            wait = max(delay, REFRESH)
+            while not ended.wait(wait):
+                bar.refresh()
+                wait = REFRESH
 
         def show(done: int, total: int, pictures: Tensor | None) -> None:
             if (done, total) == (bar.n, bar.total):
@@ -66,8 +101,16 @@ def progress_bar(
             bar.total = total
             bar.update(done - bar.n)
 
-        with showing(show):
-            yield
+        clock = threading.Thread(target=tick, daemon=True)
+        if not bar.disable:
+            clock.start()
+        try:
+            with showing(show):
+                yield
+        finally:
+            ended.set()
+            if not bar.disable:
+                clock.join()
 
 
 def pull_bar(name: str) -> AbstractContextManager[None]:
@@ -89,18 +132,44 @@ def given(kind: type[Options], arguments: argparse.Namespace) -> Options:
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """An encoder and a decoder by their names, and the device and the number type that they compute in."""
+    """The names of a model, an encoder and a decoder, None if not given, and the device and the number type of both networks.
 
-    encoder: str
-    decoder: str
+    Raises AdainError for a model beside an encoder or a decoder.
+    """
+
+    model: str | None
+    encoder: str | None
+    decoder: str | None
     device: str
     dtype: str
 
-    def load_networks(self) -> tuple[Encoder, Decoder]:
-        """The networks; they are pulled first if necessary. Raises AdainError or OSError if they cannot be used."""
-        device = resolve_device(self.device)
-        encoder = load_encoder(network(self.encoder, "encoder"), device, self.dtype)
-        return encoder, load_decoder(network(self.decoder, "decoder"), device, self.dtype)
+    def __post_init__(self) -> None:
+        if self.model and (self.encoder or self.decoder):
+            raise AdainError("--model stands for both networks; leave out --encoder and --decoder, or give these two alone.")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The name of the network of each role; where one is not given, that which goes with the other one."""
+        both = self.model or self.encoder or self.decoder or DEFAULT_MODEL
+        given = {"encoder": self.encoder, "decoder": self.decoder}
+        return {role: name or other_name(both, role) for role, name in given.items()}
+
+    def load_networks(self, styles: Sequence[Style] = ()) -> tuple[Encoder, Decoder]:
+        """The networks; they are pulled first if necessary. Raises AdainError or OSError if they cannot be used.
+
+        Nothing is pulled if what is known before shows that the networks, or the `styles`, do not fit each other.
+        """
+        device, names = resolve_device(self.device), self.names
+        self._check_networks(styles)
+        while role := missing_network(names):
+            network(names[role], role)
+            self._check_networks(styles)
+        encoder = load_encoder(network(names["encoder"], "encoder"), device, self.dtype)
+        return encoder, load_decoder(network(names["decoder"], "decoder"), device, self.dtype)
+
+    def _check_networks(self, styles: Sequence[Style]) -> None:
+        """Raise AdainError or OSError if what is known of the networks shows that they cannot be used."""
+        check_fit(self.names, styles)
 
 
 @dataclass(frozen=True)
@@ -122,6 +191,7 @@ class ResultOptions(NetworkOptions):
     texture: float | None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_alpha(self.alpha)
         if self.texture is not None:
             check_texture(self.texture)
@@ -131,6 +201,11 @@ class ResultOptions(NetworkOptions):
         check_detail(self.detail)
         check_tile(self.tile)
 
+    def _check_networks(self, styles: Sequence[Style]) -> None:
+        super()._check_networks(styles)
+        if self.texture is not None:
+            check_textured(self.names["decoder"])
+
     def texture_or(self, usual: float) -> float:
         """The texture that was asked for, or the `usual` one."""
         return usual if self.texture is None else self.texture
@@ -138,15 +213,17 @@ class ResultOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class StylizeOptions(ResultOptions):
-    """The options of `adain stylize`: `content`, a picture, a folder or a video, and `styles`, pictures and style files to mix.
+    """The options of `adain stylize`: `contents`, a picture, a folder, a video or several pictures, and `styles`, pictures and
+    style files to mix, or with `each` to take one after the other.
 
     `weights` and `mask` hold one for each style, or are None; a mask is the name of a file, or "-". With None as
     `content_statistics` they depend on the content. `half_life` and `style_to` are for clips, `max_pixels` for pictures that
     are read in parts.
     """
 
-    content: Path
+    contents: tuple[Path, ...]
     styles: tuple[Path, ...]
+    each: bool
     weights: tuple[float, ...] | None
     mask: tuple[str, ...] | None
     match_colors: bool
@@ -155,10 +232,30 @@ class StylizeOptions(ResultOptions):
     style_to: Path | None
     max_pixels: int | None
 
+    @property
+    def content(self) -> Path:
+        """The content where there is only one."""
+        return self.contents[0]
 
-def add_network(parser: argparse.ArgumentParser, role: str) -> None:
-    text = "a name of the catalog, a file or hf:owner/repo/file (default: %(default)s)"
-    parser.add_argument(f"--{role}", default="lite", metavar="NAME", help=text)
+    @property
+    def style_pictures(self) -> list[Path]:
+        """The styles that are pictures, not style files."""
+        styles = [*self.styles, *([self.style_to] if self.style_to else [])]
+        return [path for path in styles if not is_style_file(path)]
+
+
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """The encoder of a command that needs no decoder; --model, as for other commands, is the same."""
+    text = f"a name of the catalog, a file or hf:owner/repo/file (default: {DEFAULT_MODEL})"
+    parser.add_argument("--encoder", "--model", default=DEFAULT_MODEL, metavar="NAME", help=text)
+
+
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    text = f"an encoder and its decoder: a name of the catalog, or DIR/NAME of their files (default: {DEFAULT_MODEL})"
+    parser.add_argument("--model", metavar="NAME", help=text)
+    for role, other in (("encoder", "decoder"), ("decoder", "encoder")):
+        text = f"a name of the catalog, a file or hf:owner/repo/file (default: that of the {other}'s name)"
+        parser.add_argument(f"--{role}", metavar="NAME", help=text)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -179,6 +276,10 @@ def add_max_pixels(parser: argparse.ArgumentParser, more: str = "") -> None:
         "--max-pixels", type=int, metavar="N",
         help=f"the most pixels of a picture, against files that claim to be huge (default: {pixel_limit():,.0f}{more})",
     )  # fmt: skip
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, and no line at the end; only errors are printed")
 
 
 def add_style_size(parser: argparse.ArgumentParser, name: str) -> None:

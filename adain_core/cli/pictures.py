@@ -1,50 +1,77 @@
-"""`adain stylize` of a picture or a folder of pictures."""
+"""`adain stylize` of a picture, a folder of pictures or several pictures."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from PIL import Image
 from torch import Tensor
 
 from ..background import read_ahead, write_behind
 from ..color import keep_colors
 from ..errors import AdainError
-from ..files import make_folder
-from ..images import check_sides, load_image, resize, save_image
+from ..evaluation.sheet import draw_contact_sheet
+from ..files import make_folder, remove_leftovers
+from ..images import check_sides, load_image, on_white, resize, save_image, to_pil, write_picture
 from ..large import needs_streaming
 from ..progress import Counter
 from ..stylize import stylize
 from .large import check_large_picture, stylize_large_picture
 from .options import StylizeOptions, progress_bar
-from .results import print_failures, result_pairs
+from .results import (
+    SHEET,
+    check_styles_kept,
+    print_animations,
+    print_failures,
+    print_written,
+    result_pairs,
+    style_names,
+    style_pairs,
+)
 from .style_sources import StyleSources
+
+SHEET_SIDE = 256  # pixels of the longest side of a picture on a contact sheet
 
 
 def stylize_pictures(options: StylizeOptions) -> int:
-    """Write the results. Returns the exit status, which is 1 if some pictures of a folder failed."""
-    is_folder, pairs = options.content.is_dir(), result_pairs(options.content, options.output)
+    """Write the results. Returns the exit status, which is 1 if some pictures of many failed."""
+    start = time.monotonic()
+    if options.each:
+        names = style_names(options.styles)
+        results = style_pairs(options.contents, options.output, names)
+    else:
+        names = []
+        results = [(source, [target]) for source, target in result_pairs(options.contents, options.output)]
+    pairs = [(source, target) for source, targets in results for target in targets]
+    check_styles_kept(options.styles, [target for _, target in pairs])
+    is_one = len(options.contents) == 1 and not options.content.is_dir()
     sources = StyleSources.read(options)
-    if not is_folder and needs_streaming(options.content):
+    if is_one and needs_streaming(options.content):
         check_large_picture(options, *pairs[0], sources.style_files)
-    encoder, decoder = options.load_networks()
-    style_of = sources.mixer(encoder)
+    print_animations([source for source, _ in results], "; where OUT is a video, a GIF or PNG is a clip" if is_one else "")
+    print_animations(options.style_pictures)
+    encoder, decoder = options.load_networks(sources.style_files)
+    mixers = [part.mixer(encoder) for part in sources.split()]
 
-    failures = []
-    contents = _load([source for source, _ in pairs], options.size)
+    failures, written = [], []
+    contents = _load([source for source, _ in results], options.size, len(mixers))
     with write_behind() as later, progress_bar("picture", shown=len(pairs) > 1):
         counter = Counter(len(pairs))
-        for (source, target), content in zip(pairs, contents, strict=True):
+        for number, ((source, target), content) in enumerate(zip(pairs, contents, strict=True)):
+            style_of = mixers[number % len(mixers)]
             with counter.part():
                 try:
                     if isinstance(content, Exception):
                         raise content
                     if content is None:
                         stylize_large_picture(options, encoder, decoder, style_of, source, target)
+                        written.append(target)
                         continue
                     check_sides(content, target)
                 except (AdainError, OSError) as error:
-                    if not is_folder:
+                    if is_one:
                         raise
                     failures.append(str(error))
                     continue
@@ -56,11 +83,19 @@ def stylize_pictures(options: StylizeOptions) -> int:
                     )  # fmt: skip
                 make_folder(target.parent)
                 later(save_image, keep_colors(result, content) if options.keep_colors else result, target)
-    return print_failures(failures, len(pairs))
+                written.append(target)
+    if options.each:
+        done = set(written)
+        for source, targets in results:
+            _write_sheet(source, {name: path for name, path in zip(names, targets, strict=True) if path in done})
+    status = print_failures(failures, len(results))
+    if written:
+        print_written(_described(written, options), start)
+    return status
 
 
-def _load(paths: Sequence[Path], size: int) -> Iterator[Tensor | Exception | None]:
-    """The pictures, read ahead; None in place of one too large for memory, the error in place of an unreadable one."""
+def _load(paths: Sequence[Path], size: int, times: int) -> Iterator[Tensor | Exception | None]:
+    """Each picture so many times, read ahead; None in place of one too large for memory, the error for an unreadable one."""
 
     def load(path: Path) -> Tensor | Exception | None:
         try:
@@ -68,4 +103,33 @@ def _load(paths: Sequence[Path], size: int) -> Iterator[Tensor | Exception | Non
         except (AdainError, OSError) as error:
             return error
 
-    return read_ahead(map(load, paths))
+    for picture in read_ahead(map(load, paths)):
+        for _ in range(times):
+            yield picture
+
+
+def _write_sheet(content: Path, results: dict[str, Path]) -> None:
+    """Write a contact sheet of a content and its results, by the names of their styles, beside them."""
+    if results:
+        path = next(iter(results.values())).with_name(f"{SHEET}.png")
+        pictures = [_thumbnail(content), *map(_thumbnail, results.values())]
+        remove_leftovers(path)
+        write_picture(draw_contact_sheet(pictures, [content.stem, *results]), path, "PNG")
+
+
+def _thumbnail(path: Path) -> Image.Image | None:
+    """A small copy of a picture; None for one too large for memory."""
+    if needs_streaming(path):
+        return None
+    picture = to_pil(on_white(load_image(path)))
+    picture.thumbnail((SHEET_SIDE, SHEET_SIDE))
+    return picture
+
+
+def _described(written: Sequence[Path], options: StylizeOptions) -> str:
+    """Which results were written, in words."""
+    mixed = f" in a mix of {len(options.styles)} styles" if len(options.styles) > 1 and not options.each else ""
+    if len(written) == 1 and not options.each:
+        return f"{written[0]}{mixed}"
+    pictures = "1 picture" if len(written) == 1 else f"{len(written)} pictures"
+    return f"{pictures}{mixed}{f' and {SHEET}.png' if options.each else ''} to {options.output}"

@@ -14,6 +14,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("pull", help="download networks from the Hugging Face Hub and check them")
     parser.add_argument("names", nargs="+", metavar="NAME", help="a name of the catalog (see adain info) or hf:owner/repo/file")
     parser.add_argument("--again", action="store_true", help="download them again, for files that have changed")
+    options.add_quiet(parser)
     parser.set_defaults(run=run)
 
 

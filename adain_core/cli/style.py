@@ -1,38 +1,50 @@
-"""`adain style`: make, learn, mix and show style files."""
+"""`adain style`: make, learn, mix, show and list style files."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageOps
 
 from ..devices import resolve_device
 from ..errors import AdainError
+from ..evaluation.sheet import draw_contact_sheet
 from ..files import check_writable, remove_leftovers
-from ..images import load_image, load_mask
-from ..style import encode_style, load_style, mix_styles, pool_styles
+from ..images import load_image, load_mask, save_format, write_picture
+from ..style import Style, encode_style, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
 from ..training.learn import CONTENT_SIDE, CONTENTS, learn_style
 from ..weights import load_encoder
 from . import options
+from .gallery import named_styles, read_style, style_files
+from .results import print_animations, print_written
+
+STYLES = "style files, names of styles or folders of style files"
+THUMBNAIL_SIDE = 160  # pixels of the longest side of a thumbnail on the contact sheet
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    commands = subparsers.add_parser("style", help="make, learn, mix and show style files").add_subparsers(
-        metavar="make|learn|mix|show", required=True
+    commands = subparsers.add_parser("style", help="make, learn, mix, show and list style files").add_subparsers(
+        metavar="make|learn|mix|show|list", required=True
     )
     make = commands.add_parser("make", help="a style file from one or more pictures of one style")
     make.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
     _add_output(make)
-    options.add_network(make, "encoder")
+    options.add_encoder(make)
     options.add_style_size(make, "--size")
     options.add_max_pixels(make)
     make.add_argument("--mask", type=Path, metavar="FILE", help="the part of a single picture that counts (white)")
     _add_origin(make)
     options.add_device(make)
     options.add_dtype(make)
+    options.add_quiet(make)
     make.set_defaults(run=run_make)
 
     learn = commands.add_parser("learn", help="a style file from one picture, refined until results come closer to it")
@@ -45,8 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help=f"folder of pictures similar to those to stylise; {CONTENTS} are used",
     )
     _add_output(learn)
-    options.add_network(learn, "encoder")
-    options.add_network(learn, "decoder")
+    options.add_networks(learn)
     learn.add_argument(
         "--loss-encoder",
         default="",
@@ -60,33 +71,44 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_origin(learn)
     options.add_device(learn)
     options.add_dtype(learn)
+    options.add_quiet(learn)
     learn.set_defaults(run=run_learn)
 
     mix = commands.add_parser("mix", help="a style file from others")
-    mix.add_argument("styles", type=Path, nargs="+", metavar="STYLE")
+    mix.add_argument("styles", type=Path, nargs="+", metavar="STYLE", help=STYLES)
     _add_output(mix)
     options.add_weights(mix)
+    options.add_quiet(mix)
     mix.set_defaults(run=run_mix)
 
     show = commands.add_parser("show", help="what style files hold")
-    show.add_argument("styles", type=Path, nargs="+", metavar="STYLE")
+    show.add_argument("styles", type=Path, nargs="+", metavar="STYLE", help=STYLES)
     show.set_defaults(run=run_show)
+
+    listed = commands.add_parser("list", help="the bundled styles, and those saved in this folder and in ADAIN_STYLES")
+    listed.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a contact sheet of them, best a PNG")
+    options.add_quiet(listed)
+    listed.set_defaults(run=run_list)
 
 
 def run_make(arguments: argparse.Namespace) -> int:
+    start = time.monotonic()
     if arguments.mask and len(arguments.pictures) > 1:
         raise AdainError("--mask works for one picture only; make a style file of each picture and mix them.")
     _check_output(arguments.output)
     mask = load_mask(arguments.mask) if arguments.mask else None
     pictures = [load_image(path) for path in arguments.pictures]
+    print_animations(arguments.pictures)
     device = resolve_device(arguments.device)
     encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
     styles = [encode_style(encoder, picture, arguments.style_size, mask=mask) for picture in pictures]
     dataclasses.replace(pool_styles(styles), **_origin(arguments)).save(arguments.output)
+    print_written(str(arguments.output), start)
     return 0
 
 
 def run_learn(arguments: argparse.Namespace) -> int:
+    start = time.monotonic()
     _check_output(arguments.output)
     picture = load_image(arguments.picture)
     crops = PictureFolder(arguments.contents, CONTENT_SIDE, CONTENT_SIDE, flip=False, seed=arguments.seed)
@@ -100,19 +122,22 @@ def run_learn(arguments: argparse.Namespace) -> int:
             encoder, decoder, picture, contents, arguments.steps, arguments.learning_rate, arguments.seed, loss_encoder
         )
     dataclasses.replace(style, **_origin(arguments)).save(arguments.output)
+    print_written(str(arguments.output), start)
     return 0
 
 
 def run_mix(arguments: argparse.Namespace) -> int:
     _check_output(arguments.output)
-    style = mix_styles([load_style(path) for path in arguments.styles], arguments.weights)
+    start = time.monotonic()
+    styles = [style for _, style in _read_styles(arguments.styles)]
+    style = mix_styles(styles, arguments.weights)
     dataclasses.replace(style, name=arguments.name or style.name).save(arguments.output)
+    print_written(str(arguments.output), start)
     return 0
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    for path in arguments.styles:
-        style = load_style(path)
+    for path, style in _read_styles(arguments.styles):
         print(f"{path}: {style.name}")
         print(f"  encoder  {style.encoder_name} ({style.encoder_fingerprint[:12]})")
         for component in style.components:
@@ -124,6 +149,45 @@ def run_show(arguments: argparse.Namespace) -> int:
             if getattr(style, key):
                 print(f"  {key:8} {getattr(style, key)}")
     return 0
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    if arguments.output:
+        save_format(arguments.output)
+        check_writable(arguments.output)
+    start = time.monotonic()
+    styles, failures = [], []
+    for name, path in named_styles().items():
+        try:
+            styles.append((name, load_style(path)))
+        except (AdainError, OSError) as error:
+            failures.append(str(error))
+    width = max((len(name) for name, _ in styles), default=0)
+    for name, style in styles:
+        about = "; ".join(filter(None, (style.source, style.licence)))
+        print(f"{name:{width}}  {style.encoder_name:8}  {about}".rstrip())
+    if failures:
+        print(f"adain: {len(failures)} styles could not be read:", *failures, sep="\n  ", file=sys.stderr)
+    if arguments.output and styles:
+        pictures = [_thumbnail(style) for _, style in styles]
+        sheet = draw_contact_sheet(pictures, [name for name, _ in styles])
+        write_picture(sheet, arguments.output, save_format(arguments.output))
+        print_written(f"a sheet of {len(styles)} styles to {arguments.output}", start)
+    return 1 if failures else 0
+
+
+def _read_styles(names: Sequence[Path]) -> list[tuple[Path, Style]]:
+    """The styles with these names, with their files. Raises AdainError for pictures."""
+    return [(path, read_style(path)) for name in names for path in style_files(name)]
+
+
+def _thumbnail(style: Style) -> Image.Image:
+    """The style's thumbnail; a grey picture if it has none."""
+    try:
+        picture = Image.open(io.BytesIO(style.thumbnail)).convert("RGB")
+    except OSError:
+        return Image.new("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE), "grey")
+    return ImageOps.contain(picture, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

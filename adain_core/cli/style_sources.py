@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from ..errors import AdainError
 from ..images import load_image, load_mask
 from ..networks import Encoder
 from ..style import Style, encode_style, load_style, mix_styles
+from .gallery import is_style_file
 from .options import StylizeOptions
 
 
@@ -28,7 +30,7 @@ class StyleSources:
     @classmethod
     def read(cls, options: StylizeOptions) -> StyleSources:
         """Read the files. Raises AdainError for options that do not fit each other, AdainError or OSError for bad files."""
-        if options.match_colors and any(map(_is_style_file, options.styles)):
+        if options.match_colors and any(map(is_style_file, options.styles)):
             raise AdainError("--match-colors needs style pictures: a style file has no pixels; use --keep-colors instead.")
         names = options.mask or ("-",) * len(options.styles)
         if len(names) != len(options.styles):
@@ -42,6 +44,12 @@ class StyleSources:
     def style_files(self) -> list[Style]:
         """The styles that were read from style files."""
         return [source for source in self.sources if isinstance(source, Style)]
+
+    def split(self) -> list[StyleSources]:
+        """The sources of one result each: with the option `each` those of one style, else all of them, which are mixed."""
+        if not self.options.each:
+            return [self]
+        return [dataclasses.replace(self, sources=(s,), masks=(m,)) for s, m in zip(self.sources, self.masks, strict=True)]
 
     def mixer(self, encoder: Encoder) -> Callable[[Tensor | None], Style]:
         """A function from a content to its style; the style is encoded only once, unless it takes each content's colours."""
@@ -63,13 +71,9 @@ class StyleSources:
 
 def read_source(path: Path) -> Tensor | Style:
     """The style of a style file, or the picture of another file."""
-    return load_style(path) if _is_style_file(path) else load_image(path)
+    return load_style(path) if is_style_file(path) else load_image(path)
 
 
 def encode_source(source: Tensor | Style, encoder: Encoder, size: int) -> Style:
     """The style of a picture resized to `size`, or the style itself."""
     return source if isinstance(source, Style) else encode_style(encoder, source, size)
-
-
-def _is_style_file(path: Path) -> bool:
-    return path.suffix.lower() == ".safetensors"

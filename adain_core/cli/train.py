@@ -23,6 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             "--" + name.replace("_", "-"), required=field.default is dataclasses.MISSING, default=argparse.SUPPRESS,
             help=field.metadata["help"], **options.KINDS[str(field.type)],
         )  # fmt: skip
+    options.add_quiet(parser)
     parser.set_defaults(run=run)
 
 

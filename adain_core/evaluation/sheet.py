@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -83,6 +84,13 @@ def draw_sheet(rows: Sequence[Sequence[Tensor | Image.Image | None]], captions: 
                 page.paste(cell, (left, top + head))
         top += head + side + GAP
     return page
+
+
+def draw_contact_sheet(pictures: Sequence[Image.Image | None], captions: Sequence[str]) -> Image.Image:
+    """Pictures row by row, about as many in a row as there are rows, each under its caption; None leaves a gap."""
+    columns = math.ceil(len(pictures) ** 0.5)
+    starts = range(0, len(pictures), columns)
+    return draw_sheet([pictures[i : i + columns] for i in starts], [captions[i : i + columns] for i in starts])
 
 
 def _finished(folder: str, content: str, style: str) -> Path:

@@ -81,9 +81,7 @@ class Network(nn.Module):
         """Compute a layer of this network, as `plain` says; every convolution of a network is computed here."""
         return layer(x, bias) if self.plain else fast.convolve(layer, x, self._kernels, bias)
 
-    def in_bands(
-        self, layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int
-    ) -> Tensor:
+    def in_bands(self, layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
         """`layers(x)`, on a CPU by `fast.in_bands` unless the network is plain."""
         if self.plain or x.device.type != "cpu":
             return layers(x)
@@ -175,13 +173,15 @@ class Decoder(Network):
 
     `encoder_fingerprint` and `encoder_name` identify the encoder whose features it reads. `channels` are those of the levels,
     shallow first; `stride` is that of the coarsest level in pixels. `centred`: whether 16 bits compute the features' difference
-    from their means (`half.py`), which is a little slower, and which a deep decoder needs to be precise.
+    from their means (`half.py`), which is a little slower, and which a deep decoder needs to be precise. `textured`: whether it
+    reads the texture.
     """
 
     role = "decoder"
     stride: int
     channels: tuple[int, ...]
     centred: ClassVar[bool] = False
+    textured: ClassVar[bool] = False
 
     def __init__(self, config: dict):
         super().__init__(config)
@@ -199,8 +199,8 @@ class Decoder(Network):
     def forward(self, features: Sequence[Tensor], texture: Texture = NO_TEXTURE) -> Tensor:
         """Pictures `(B, 3, H, W)`, not clamped, from one tensor of features per level, shallow first; float32.
 
-        H and W are the features' size times their stride, which may be a little more than the content's. Some decoders
-        ignore the texture.
+        H and W are the features' size times their stride, which may be a little more than the content's. Decoders
+        that are not `textured` ignore the texture.
         """
         with self._computing(*features):
             if self.dtype.itemsize > 2 or not self.centred:

@@ -60,6 +60,7 @@ class StudentDecoder(Decoder):
     """
 
     architecture = "student"
+    textured = True
 
     def __init__(self, config: dict):
         super().__init__(config)

@@ -76,7 +76,7 @@ class TrainingConfig:
     loss_encoder: str | Encoder = setting(
         REQUIRED, "the encoder, best a VGG-19, whose features the losses compare: a name or a file", recipe=False
     )
-    name: str = setting("decoder", "what the networks and their files are called", recipe=False)
+    name: str = setting("trained", "what the networks and their files are called", recipe=False)
 
     # Networks
     encoder: str | Encoder = setting("", "the fixed encoder to train a decoder for (default: the loss encoder)", recipe=False)

@@ -1,0 +1,107 @@
+"""Which networks and styles belong together; nothing is fetched for those that do not."""
+
+import shutil
+
+import pytest
+
+from adain_core import catalog, load_encoder, load_style
+from adain_core.cli.options import NetworkOptions
+
+NAMES = {"model": None, "encoder": None, "decoder": None, "device": "cpu", "dtype": "float32"}
+
+
+def names(**given):
+    return tuple(NetworkOptions(**NAMES | given).names.values())
+
+
+@pytest.mark.parametrize("given, expected", [
+    ({}, ("lite", "lite")),
+    ({"model": "vgg19"}, ("vgg19", "vgg19")),
+    ({"encoder": "vgg19"}, ("vgg19", "vgg19")),
+    ({"decoder": "vgg19"}, ("vgg19", "vgg19")),
+    ({"encoder": "vgg19", "decoder": "mine.safetensors"}, ("vgg19", "mine.safetensors")),
+    ({"encoder": "out/a-encoder.safetensors"}, ("out/a-encoder.safetensors", "out/a-decoder.safetensors")),
+    ({"model": "out/a-decoder.safetensors"}, ("out/a-encoder.safetensors", "out/a-decoder.safetensors")),
+    ({"model": "hf:me/model/a"}, ("hf:me/model/a-encoder.safetensors", "hf:me/model/a-decoder.safetensors")),
+])  # fmt: skip
+def test_one_name_stands_for_both_networks(given, expected):
+    assert names(**given) == expected
+
+
+def test_a_model_is_a_picture_with_its_two_networks(adain, folder):
+    for number, networks in enumerate(
+        (["--model", "small"], ["--encoder", "small"], ["--decoder", "small-decoder.safetensors"])
+    ):
+        assert adain("stylize", "photo.png", "red.png", "-o", f"{number}.png", "--device", "cpu", *networks)[0] == 0
+    assert (folder / "0.png").read_bytes() == (folder / "1.png").read_bytes() == (folder / "2.png").read_bytes()
+
+
+@pytest.mark.parametrize("networks, sentence", [
+    (["--model", "small", "--decoder", "small"], "--model stands for both networks"),
+    (["--model", "smal"], "there is no encoder 'smal'"),
+    (["--encoder", "small", "--decoder", "vgg19"], "reads the encoder 'vgg19', which is not 'small'; give --model vgg19."),
+    (["--model", "vgg19"], "the style 'sunset' was made by the encoder 'small', which is not 'vgg19'"),
+])  # fmt: skip
+def test_parts_that_do_not_fit_are_named_with_what_to_type(adain, served, folder, networks, sentence):
+    status, err = adain("stylize", "photo.png", "sunset", "-o", "o.png", *networks)
+    assert status == 2 and err.count("\n") == 1 and sentence in err
+    assert not served.requests and not (folder / "o.png").exists()
+
+
+def test_a_public_file_alone_is_answered_with_the_other_one(adain, reference):
+    file = reference / "vgg_normalised.safetensors"
+    status, err = adain("stylize", "photo.png", "red.png", "-o", "o.png", "--encoder", str(file))
+    assert status == 2 and f"give --encoder {file} --decoder vgg19." in err
+
+
+@pytest.fixture
+def far(folder, served, listed):
+    """The catalog has the bundled decoder near, and the encoder far, which is on the Hub with the fingerprint that is given."""
+
+    def make(fingerprint: str, decoder_name: str = "near"):
+        mirrors = [{"repo": "me/model", "file": "encoder.safetensors"}]
+        listed(
+            {"name": "far", "role": "encoder", "mirrors": mirrors, "fingerprint": fingerprint},
+            {"name": decoder_name, "role": "decoder", "bundled": "near-decoder.safetensors"},
+        )
+        shutil.copy("small-decoder.safetensors", catalog.BUNDLED / "near-decoder.safetensors")
+        served.serve("me/model/encoder.safetensors", folder / "small-encoder.safetensors")
+
+    return make
+
+
+def test_what_fits_by_the_catalog_is_fetched(adain, far, served, folder):
+    far(load_encoder("small").fingerprint)
+    status, err = adain("stylize", "photo.png", "sunset", "-o", "o.png", "--encoder", "far", "--decoder", "near")
+    assert status == 0, err
+    assert served.requests and (folder / "o.png").exists()
+
+
+@pytest.mark.parametrize("fingerprint", ["0" * 64, ""])
+def test_what_does_not_fit_is_not_fetched(adain, far, served, fingerprint):
+    far(fingerprint, "far")
+    status, err = adain("stylize", "photo.png", "red.png", "-o", "o.png", "--model", "far")
+    assert status == 2 and "the decoder 'far' reads the encoder 'small', which is not 'far'" in err
+    assert not served.requests
+
+
+def test_a_style_file_of_another_encoder_is_refused_before_the_fetch(adain, far, served, folder):
+    far(load_encoder("small").fingerprint)
+    style = load_style("sunset.safetensors")
+    object.__setattr__(style, "encoder_fingerprint", "1" * 64)
+    style.save("sunset.safetensors")
+    status, err = adain("stylize", "photo.png", "sunset", "-o", "o.png", "--encoder", "far", "--decoder", "near")
+    assert status == 2 and "the style 'sunset' was made by" in err and "give a picture in place of the style file" in err
+    assert not served.requests
+
+
+def test_a_model_on_the_hub_has_one_name(adain, served, folder):
+    for role in ("encoder", "decoder"):
+        served.serve(f"me/model/small-{role}.safetensors", folder / f"small-{role}.safetensors")
+    assert adain("stylize", "photo.png", "red.png", "-o", "o.png", "--model", "hf:me/model/small")[0] == 0
+
+
+def test_evaluation_does_not_fetch_what_does_not_fit(adain, far, served):
+    far("0" * 64, "far")
+    status, err = adain("evaluate", "--contents", ".", "--styles", ".", "--loss-encoder", "small", "--model", "far")
+    assert status == 2 and "which is not 'far'" in err and not served.requests
