@@ -21,6 +21,7 @@ from torch import Tensor
 from .errors import AdainError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LARGEST_HEADER = 1 << 22  # bytes of what a safetensors file says of its tensors; those of networks have some kilobytes
 TEMPORARY_PREFIX = "adain-"  # in the names of temporary files and folders; eight random characters follow it
 LONGEST_NAME = 200  # bytes; systems allow 255, and endings and temporary names need some of them
 # Names that Windows takes for devices, with any ending, and characters that it does not allow in a name.
@@ -174,10 +175,13 @@ def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tu
     """Tensors and metadata of a safetensors file, copied into memory: a mapped file could not be replaced on Windows.
 
     `names` are the tensors to read; None takes all. Raises FileNotFoundError, or AdainError if the file is not a complete
-    safetensors file or lacks one of the names.
+    safetensors file, has a description of more than `LARGEST_HEADER` bytes or lacks one of the names.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
+    with open(path, "rb") as file:
+        if int.from_bytes(file.read(8), "little") > LARGEST_HEADER:
+            raise AdainError(f"{path} is not a safetensors file of networks or styles; download or make it again.")
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys() if names is None else names

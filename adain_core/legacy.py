@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from .errors import AdainError
 from .networks.base import State
 from .networks.vgg import VGGDecoder, VGGEncoder
+from .pickled import read_pickled
 
 ENCODER_LAYERS = (0, 2, 5, 9, 12, 16, 19, 22, 25, 29)
 DECODER_LAYERS = (1, 5, 8, 11, 14, 18, 21, 25, 28)
@@ -21,20 +20,10 @@ PAPER_ENCODER = "a8657bd8b7ab519605a4521717a943cb25eab91e4d8f1c901d0ef419cc490be
 def read_state(path: str | Path) -> State:
     """The state dict of a PyTorch file (`.pth`, `.pt`, `.bin`), on the CPU.
 
-    It is read with `weights_only=True`, which runs no code. Raises FileNotFoundError, or AdainError for a file that is
-    damaged, holds code or anything else than named tensors, or would be larger when unpacked.
+    Raises the errors of `read_pickled`, and AdainError for a file that holds anything else than named tensors.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
-    try:
-        _check_packing(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise AdainError(f"{path} is not a PyTorch weight file, or holds more than tensors; it is not run.") from None
-    except Exception as error:  # for damaged files torch.load raises errors of many types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AdainError(f"{path} is damaged or not a weight file of PyTorch ({reason}); download it again.") from None
-    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
+    state = read_pickled(path)
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise AdainError(f"{path} is not a state dict of named tensors; save one with torch.save(net.state_dict(), ...).")
     return {name: tensor.detach() for name, tensor in state.items()}
 
@@ -58,20 +47,3 @@ def rename(state: State) -> tuple[str, State]:
         }
     except KeyError as error:
         raise AdainError(f"the weights have no {error.args[0]}; the file is incomplete or of another architecture.") from None
-
-
-def _is_plain(value: object) -> bool:
-    return (
-        isinstance(value, torch.Tensor)
-        and value.layout is torch.strided
-        and value.device.type == "cpu"
-        and not (value.is_nested or value.is_quantized)
-    )
-
-
-def _check_packing(path: str | Path) -> None:
-    """Raise AdainError for an archive that unpacks to more than its size, like a zip bomb; PyTorch does not compress."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(part.file_size for part in archive.infolist()) > Path(path).stat().st_size:
-                raise AdainError("it would be larger when unpacked")

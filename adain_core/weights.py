@@ -157,13 +157,16 @@ def read_network(path: str | Path) -> NetworkFile:
 def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dtype | None = "float32") -> None:
     """Write a network as safetensors, kernels in `dtype` (None keeps theirs), biases in float32.
 
-    A temporary file is written beside `path`, then renamed.
+    A temporary file is written beside `path`, then renamed. Raises AdainError for weights that `dtype` cannot hold.
     """
     dtype = dtype and resolve_dtype(dtype)
     state = {
         name: tensor.detach().cpu().to(torch.float32 if name.endswith("bias") else dtype or tensor.dtype).contiguous()
         for name, tensor in network.state.items()
     }
+    converted = state if dtype else {}
+    if name := next((n for n, tensor in converted.items() if tensor.isinf().any() and not network.state[n].isinf().any()), ""):
+        raise AdainError(f"{name} holds numbers too large for {state[name].dtype}; choose another number type for {path}.")
     description = {name: getattr(network, name) for name in DESCRIPTION}
     with replacing(path) as temporary:
         temporary.write_bytes(save(state, {"format": FORMAT, "network": json.dumps(description)}))

@@ -16,11 +16,13 @@ from torch import nn
 from adain_core import encode_style, load_decoder, load_encoder, stylize
 from adain_core.cli import main
 from adain_core.cli import train as command
+from adain_core.errors import AdainError
 from adain_core.evaluation import plain
 from adain_core.images import load_image
 from adain_core.networks.vgg import VGGDecoder
 from adain_core.progress import showing
 from adain_core.training import PRESETS, TrainingConfig, train, trainer
+from adain_core.training.checkpoints import load_checkpoint
 from adain_core.training.data import PictureFolder
 from adain_core.training.muon import Muon, orthogonalized
 from adain_core.training.objective import Objective
@@ -290,6 +292,92 @@ def test_a_damaged_checkpoint_is_named(config):
     (config.output / "checkpoint.pt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="checkpoint.pt"):
         train(config)
+
+
+def changed(*place, to):
+    """Changes a part of a checkpoint."""
+
+    def change(state):
+        for key in place[:-1]:
+            state = state[key]
+        state[place[-1]] = to(state[place[-1]])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed("parameters", 0, to=lambda x: x * float("nan")),
+        changed("average", 3, to=lambda x: x / 0),
+        changed("parameters", 0, to=lambda x: x[:1]),
+        changed("parameters", 0, to=lambda x: x.int()),
+        changed("parameters", 0, to=lambda x: "text"),
+        changed("parameters", to=lambda x: x[:-1]),
+        changed("parameters", to=lambda x: None),
+        changed("optimizer", "state", to=lambda x: {}),
+        changed("optimizer", "state", 0, "exp_avg", to=lambda x: x * float("nan")),
+        changed("optimizer", "state", 0, "exp_avg", to=lambda x: x[:1]),
+        changed("optimizer", "state", 0, to=lambda x: {"exp_avg": x["exp_avg"]}),
+        changed("optimizer", "state", to=lambda x: dict(list(x.items())[1:])),
+        changed("optimizer", to=lambda x: {}),
+        changed("scaler", to=lambda x: None),
+        changed("step", to=lambda x: -1),
+        changed("step", to=lambda x: 2.5),
+        changed("skipped", to=lambda x: 9),
+        changed("steps", to=lambda x: x + [4]),
+        changed("losses", to=lambda x: x | {"style": [float("nan")] * 3}),
+        changed("losses", to=lambda x: ["text"]),
+        changed("recent", to=lambda x: [{"style": None}, {"style": "text"}]),
+        changed("recipe", to=lambda x: x | {"seed": torch.ones(2)}),
+        changed("recipe", to=lambda x: [x]),
+        lambda state: state.pop("losses"),
+        lambda state: state.clear(),
+    ],
+)
+def test_a_checkpoint_with_a_damaged_part_is_one_sentence_or_does_no_harm(checkpointed, change):
+    config, state = checkpointed
+    change(state)
+    torch.save(state, config.output / "checkpoint.pt")
+    try:
+        train(config)
+    except AdainError as error:
+        assert "checkpoint.pt" in str(error) and "\n" not in str(error)
+        assert "remove it to begin anew" in str(error) or "of another recipe" in str(error)
+    else:
+        assert all(x.isfinite().all() for x in read_network(config.output / "tiny-decoder.safetensors").state.values())
+
+
+def test_a_checkpoint_that_is_cut_off_or_flipped_anywhere_is_one_sentence(checkpointed):
+    config, _ = checkpointed
+    path = config.output / "checkpoint.pt"
+    whole, rng = path.read_bytes(), np.random.default_rng(1)
+    for place in map(int, rng.integers(0, len(whole), 30)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        for content in (whole[:place], bytes(flipped)):
+            path.write_bytes(content)
+            try:
+                load_checkpoint(path, {})
+            except AdainError as error:
+                assert "checkpoint.pt" in str(error) and "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def checkpointed_once(folders, small_files, tmp_path_factory):
+    output = tmp_path_factory.mktemp("checkpointed")
+    settings = SMALL | dict(channels=(), loss_encoder=str(small_files[0]), layer_weights=(1.0, 1.0))
+    config = TrainingConfig(folders / "contents", folders / "styles", output, name="tiny", steps=3, **settings)
+    train(config)
+    return config
+
+
+@pytest.fixture
+def checkpointed(checkpointed_once, tmp_path):
+    """The configuration of a training that goes on from step 3 to 4, and what its checkpoint holds."""
+    shutil.copy(checkpointed_once.output / "checkpoint.pt", tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    return dataclasses.replace(checkpointed_once, output=tmp_path, steps=4), state
 
 
 def poison(monkeypatch, is_bad):

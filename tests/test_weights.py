@@ -97,6 +97,20 @@ def test_wrong_weights_are_refused(public, tmp_path, change, reason):
         load_encoder(str(tmp_path / "wrong.pth"))
 
 
+def test_numbers_too_large_for_a_number_type_are_refused(public, small_files, tmp_path):
+    state = torch.load(public / "vgg.pth", weights_only=True)
+    torch.save(state | {"9.weight": torch.full_like(state["9.weight"], 1e300, dtype=torch.float64)}, tmp_path / "double.pth")
+    with pytest.raises(ValueError, match="not finite in conv2_2.weight"):
+        load_encoder(str(tmp_path / "double.pth"))
+    network = read_network(small_files[1])
+    kernel = next(name for name in network.state if name.endswith("weight"))
+    network.state[kernel] = torch.full_like(network.state[kernel], 1e5)
+    with pytest.raises(ValueError, match=f"{kernel} holds numbers too large for torch.float16"):
+        write_network(network, tmp_path / "half.safetensors", "float16")
+    assert not (tmp_path / "half.safetensors").exists()
+    write_network(network, tmp_path / "half.safetensors", "bfloat16")
+
+
 def test_truncated_files_are_refused(public, tmp_path, small_files):
     for source, name in ((public / "decoder.pth", "short.pth"), (small_files[1], "short.safetensors")):
         (tmp_path / name).write_bytes(source.read_bytes()[:-100])

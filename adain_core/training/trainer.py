@@ -23,6 +23,7 @@ from ..errors import AdainError, DivergedError
 from ..files import check_folder, locked, make_folder, remove_leftovers
 from ..images import save_image, write_picture
 from ..networks import Decoder, Encoder
+from ..networks.base import check_weights
 from ..progress import tell
 from ..weights import ROLES
 from .augmentation import augment_style
@@ -301,14 +302,46 @@ class Trainer:
 
     def _load_checkpoint(self) -> None:
         state = load_checkpoint(self.checkpoint, self.recipe)
-        _copy(self.parameters, state["parameters"])
-        _copy(self.average, state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self._restore(state)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
+            why = str(error).splitlines()[0].rstrip(".") if isinstance(error, AdainError) else "its parts do not fit"
+            raise AdainError(f"{self.checkpoint} is damaged ({why}); remove it to begin anew.") from None
+        log.info("going on from step %d of %s", self.step, self.checkpoint)
+
+    def _restore(self, state: dict) -> None:
+        """Take over the state of a checkpoint. Raises errors of many types for a damaged one."""
+        wanted = {str(index): tuple(parameter.shape) for index, parameter in enumerate(self.parameters)}
+        for name, tensors in (("parameters", self.parameters), ("average", self.average)):
+            check_weights({str(index): tensor for index, tensor in enumerate(state[name])}, wanted)
+            _copy(tensors, state[name])
+        kept = state["optimizer"]["state"]
+        if kept and _shapes(kept) != _shapes(self._optimizer_after_a_step()):
+            raise AdainError("the state of its optimizer is of other weights")
+        # the settings are those of the configuration
+        self.optimizer.load_state_dict({"state": kept, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.scaler.load_state_dict(state["scaler"])
         for name in ("step", "skipped", "steps", "losses", "recent"):
             setattr(self, name, state[name])
+        lengths = {len(self.steps), *map(len, self.losses.values())}
+        counts = [self.step - self.skipped, self.skipped, *self.steps]
+        if len(lengths) > 1 or not all(type(count) is int and 0 <= count <= self.step for count in counts):
+            raise AdainError("its counts of steps do not fit")
+        losses = [*self.losses.values(), *(values.values() for values in self.recent)]
         self.objective.running = [[x.to(self.device) for x in moments] for moments in state.get("running", [])]
-        log.info("going on from step %d of %s", self.step, self.checkpoint)
+        tensors = [x for part in kept.values() for x in part.values()] + [x for m in self.objective.running for x in m]
+        numbers = [value for values in losses for value in values if value is not None] + list(state["scaler"].values())
+        if not all(map(math.isfinite, numbers)) or any(torch.as_tensor(x).isnan().any() for x in tensors):
+            raise AdainError("it holds values that are not finite")
+
+    def _optimizer_after_a_step(self) -> dict:
+        """What the optimizer keeps of each weight once it has stepped."""
+        twins = [torch.zeros_like(parameter, requires_grad=True) for parameter in self.parameters]
+        for twin in twins:
+            twin.grad = torch.zeros_like(twin)
+        optimizer = OPTIMIZERS[self.config.optimizer](twins, self.config.learning_rate)
+        optimizer.step()
+        return optimizer.state_dict()["state"]
 
     def _write_results(self) -> None:
         """Write the averaged networks, the sample sheet and the loss curve."""
@@ -343,6 +376,11 @@ class Trainer:
             yield
         finally:
             _copy(self.parameters, current)
+
+
+def _shapes(state: dict) -> dict:
+    """The shapes of an optimizer's state by weight and name; a plain number has that of a tensor of one."""
+    return {index: {name: torch.as_tensor(x).shape for name, x in part.items()} for index, part in state.items()}
 
 
 @torch.no_grad()
