@@ -63,6 +63,14 @@ def test_sizes_alpha_mix_mask_and_style_files(folder):
     assert same("out.png", expected(resize(load_image("photo.png"), 12), style, alpha=0.7))
 
 
+def test_a_style_file_of_several_styles_makes_no_more_pictures_of_one(folder, capsys):
+    shares = [torch.linspace(0, 1, 20), torch.linspace(1, 0, 20)]
+    mix_styles([style_of("red.png"), style_of("blue.png")], shares).save("sweep.safetensors")
+    assert run("stylize", "photo.png", "sweep.safetensors", "-o", "out.png", *NETWORKS) == 2
+    assert "is 20 styles for as many frames; give it to a clip" in capsys.readouterr().err
+    assert not (folder / "out.png").exists()
+
+
 def test_colours(folder):
     content = load_image("photo.png")
     assert run("stylize", "photo.png", "red.png", "-o", "keep.png", "--keep-colors", *NETWORKS) == 0
