@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from huggingface_hub import constants
 from huggingface_hub.utils import (
@@ -164,9 +164,14 @@ def _head(url: str) -> Mapping[str, str]:
         hf_raise_for_status(response)
         # Follow a redirect only within the Hub, where it does not describe the file yet: other hosts must not get the token.
         before, url = url, urljoin(url, response.headers.get("Location", ""))
-        if "X-Linked-Size" in response.headers or url == before or urlsplit(url).netloc != urlsplit(before).netloc:
+        if "X-Linked-Size" in response.headers or url == before or not _is_as_safe(urlsplit(url), urlsplit(before)):
             break
     return response.headers
+
+
+def _is_as_safe(url: SplitResult, before: SplitResult) -> bool:
+    """Whether the token that was sent to `before` may be sent to `url`: to the same host, and not in the clear now."""
+    return url.netloc == before.netloc and url.scheme in (before.scheme, "https")
 
 
 def _headers(**more: str) -> dict[str, str]:

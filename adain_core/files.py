@@ -10,7 +10,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from .errors import AdainError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LARGEST_HEADER = 1 << 22  # bytes of what a safetensors file says of its tensors; those of networks have some kilobytes
+LONGEST_TEXT = 2000  # characters of a name, source or licence in a file
 TEMPORARY_PREFIX = "adain-"  # in the names of temporary files and folders; eight random characters follow it
 LONGEST_NAME = 200  # bytes; systems allow 255, and endings and temporary names need some of them
 # Names that Windows takes for devices, with any ending, and characters that it does not allow in a name.
 DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{p}{n}" for p in ("com", "lpt") for n in "0123456789¹²³")}
 FORBIDDEN = frozenset('<>:"|?*/\\')
+JOINERS = "\u200c\u200d"  # which Persian, the languages of India and emojis need; they show nothing themselves
 
 
 @contextlib.contextmanager
@@ -135,6 +138,15 @@ def is_safe_name(name: str) -> bool:
     )
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, such as escape sequences, and what shows no character, as escapes."""
+
+    def shows(character: str) -> bool:
+        return character.isprintable() or unicodedata.category(character) == "Zs" or character in JOINERS
+
+    return "".join(c if shows(c) else c.encode("unicode_escape").decode() for c in text)
+
+
 def new_path(folder: str | Path, name: str, ending: str, what: str = "file") -> Path:
     """The path of a new file `name`, with `ending`, in `folder`; "a/b" is a file in its sub-folder, which need not exist.
 
@@ -187,7 +199,13 @@ def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tu
             names = file.keys() if names is None else names
             return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except SafetensorError as error:
-        raise AdainError(f"{path} is not a complete safetensors file ({error}); download or make it again.") from None
+        why = printable(str(error))[:200]
+        raise AdainError(f"{path} is not a complete safetensors file ({why}); download or make it again.") from None
+
+
+def text_of(metadata: Mapping[str, str], key: str) -> str:
+    """A text of a file's metadata, such as a name or a licence, to be shown; "" if the file lacks it."""
+    return printable(metadata.get(key, "")[:LONGEST_TEXT])
 
 
 def not_written(path: Path, error: OSError) -> OSError:

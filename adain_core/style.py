@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import AdainError
-from .files import read_safetensors, replacing
+from .files import read_safetensors, replacing, text_of
 from .images import check_mask, check_pictures, resize, resize_mask, thumbnail_jpeg
 from .networks import Encoder
 from .networks.base import DTYPES
@@ -25,6 +25,7 @@ MASK_SIDE = 512  # masks are stored at most this large
 # In a file: styles for as many pictures, such as the frames of a short clip, and parts of a mix. A file of some kilobytes could
 # ask for any number of pictures otherwise.
 MOST_STYLES, MOST_COMPONENTS = 64, 256
+JPEG, LARGEST_THUMBNAIL = "/9j/", 1 << 16  # how one begins in base64; characters of a thumbnail, of which usual ones have 6,000
 LARGEST = 1e6  # mean, deviation or weight; the activations of working networks are far smaller
 
 
@@ -151,11 +152,17 @@ def load_style(path: str | Path) -> Style:
             mask = None if mask is None else mask.float() / 255
             components.append(Component(_numbers(tensors[f"{prefix}.weight"]), levels, mask))
         _check_components(components)
-        thumbnail = base64.b64decode(metadata.get("thumbnail", ""), validate=True)
+        thumbnail = base64.b64decode(thumbnail_of(metadata), validate=True)
     except (KeyError, ValueError) as error:
         raise AdainError(f"{path} is damaged ({error}); make the style again.") from None
-    texts = {key: metadata.get(key, "") for key in ("encoder_fingerprint", "encoder_name", "name", "source", "licence")}
+    texts = {key: text_of(metadata, key) for key in ("encoder_fingerprint", "encoder_name", "name", "source", "licence")}
     return Style(tuple(components), thumbnail=thumbnail, **texts)
+
+
+def thumbnail_of(metadata: Mapping[str, str]) -> str:
+    """The thumbnail in a style file's metadata, in base64; "" if it is not a JPEG, or far larger than one of 96 pixels."""
+    thumbnail = metadata.get("thumbnail", "")
+    return thumbnail if thumbnail.startswith(JPEG) and len(thumbnail) <= LARGEST_THUMBNAIL else ""
 
 
 def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None) -> Style:

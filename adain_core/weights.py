@@ -16,7 +16,7 @@ from . import hub, legacy
 from .catalog import Entry, catalog, find_entry, network_file
 from .devices import resolve_dtype
 from .errors import AdainError
-from .files import FULL, parse_json, read_safetensors, replacing
+from .files import FULL, parse_json, read_safetensors, replacing, text_of
 from .networks import ARCHITECTURES, Decoder, Encoder
 from .networks.base import State
 from .progress import part_of
@@ -184,7 +184,7 @@ def _read(path: str | Path, use: Callable[[NetworkFile], Result]) -> Result:
         if metadata.get("format") == FORMAT:
             return use(_described(state, metadata.get("network", "")))
         if metadata.get("format", "").startswith("adain-"):
-            raise AdainError(f"it is a file of the format {metadata['format']}, not {FORMAT}.")
+            raise AdainError(f"it is a file of the format {metadata['format'][:40]!r}, not {FORMAT!r}.")
         role, state = legacy.rename(state)
         return use(NetworkFile(role, "vgg19", {}, state, path.stem, "vgg19", legacy.PAPER_ENCODER))
     except AdainError as error:
@@ -197,6 +197,7 @@ def _described(state: State, description: str) -> NetworkFile:
     if not isinstance(fields, dict):
         raise AdainError("its description is damaged or of another version.")
     given = {name: fields[name] for name in DESCRIPTION if name in fields}
+    given |= {name: text_of(given, name) for name, value in given.items() if isinstance(value, str)}
     if missing := [name for name in ("role", "architecture", "config", "name") if name not in given]:
         raise AdainError(f"its description is damaged or of another version (it lacks the {missing[0]}).")
     return NetworkFile(state=state, **given)
@@ -210,11 +211,20 @@ def _check_role(network: NetworkFile, role: str, source: object) -> None:
 
 def _from_hub(entry: Entry, refresh: bool) -> NetworkFile:
     if entry.tensors:
-        network = _of_tensors(entry)
-    else:
-        network = read_network(hub.pull_file(entry.mirrors, entry.sha256, refresh))
-        if not entry.name.startswith("hf:"):
-            network = replace(network, name=entry.name)
+        return _accepted(entry, _of_tensors(entry))
+    before = [file.cached() for file in entry.mirrors]
+    path = hub.pull_file(entry.mirrors, entry.sha256, refresh)
+    try:
+        network = read_network(path)
+        return _accepted(entry, network if entry.name.startswith("hf:") else replace(network, name=entry.name))
+    except AdainError as error:
+        if path not in before:  # else it is there for others
+            hub.remove(path)
+        raise AdainError(str(error).replace(str(path), entry.name)) from None
+
+
+def _accepted(entry: Entry, network: NetworkFile) -> NetworkFile:
+    """The network, with the licence of its entry. Raises AdainError if it is not the one of the entry."""
     _check_role(network, entry.role or network.role, entry.name)
     network = network.checked()
     if network.role == "encoder" and entry.fingerprint not in ("", network.encoder_fingerprint):

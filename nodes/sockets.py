@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core.errors import AdainError
+from ..adain_core.files import printable
 from ..adain_core.hub import HubError
 from ..adain_core.images import check_pictures
 from ..adain_core.stylize import Features
@@ -46,9 +47,9 @@ class Node(io.ComfyNode):
             try:
                 return execute(cls, *arguments, **inputs)
             except AdainError as error:
-                raise ValueError(str(error)) from None
+                raise ValueError(printable(str(error))) from None
             except HubError as error:
-                raise OSError(str(error)) from None
+                raise OSError(printable(str(error))) from None
 
         cls.execute = classmethod(guarded)
 

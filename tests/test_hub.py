@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,6 +168,7 @@ def test_a_server_that_sends_whole_files_only_is_asked_for_the_whole_file(served
     served.fault("GET /cdn", times=times, no_ranges=True)
     assert equal(pull_tensors([FILE], WANTED), tensors)
     assert served.sent > 80_000
+    assert not list(hub.assets().glob("*.incomplete"))
 
 
 def test_bytes_swapped_in_a_range_are_found_where_a_hash_is_known(served, tensors, tmp_path):
@@ -331,6 +333,44 @@ def test_a_token_goes_to_the_hub_and_not_to_the_host_it_redirects_to(served, ten
     pull_tensors([FILE], WANTED)
     for request, headers in served.requests:
         assert headers.get("authorization", "") == ("" if "/cdn/" in request else "Bearer hf_secret")
+
+
+@pytest.mark.parametrize("to", ["http://hub", "ftp://hub", "https://other", "https://hub:444", "https://user@hub", "file://"])
+def test_a_token_goes_nowhere_less_safe_than_the_hub(monkeypatch, to):
+    asked = []
+
+    def request(method, url, headers, **options):
+        asked.append((url, headers.get("authorization")))
+        return SimpleNamespace(headers={"Location": f"{to}/b"}, status_code=302, raise_for_status=lambda: None)
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr(download, "get_session", lambda: SimpleNamespace(request=request, stream=request))
+    monkeypatch.setattr(download, "hf_raise_for_status", lambda response: None)
+    download._head("https://hub/a")
+    assert asked == [("https://hub/a", "Bearer hf_secret")]
+
+
+def test_a_token_may_go_from_http_to_https_of_the_same_hub(monkeypatch):
+    asked = []
+
+    def request(method, url, headers, **options):
+        asked.append(url)
+        return SimpleNamespace(headers={"Location": "https://hub/b"}, status_code=302)
+
+    monkeypatch.setattr(download, "get_session", lambda: SimpleNamespace(request=request, stream=request))
+    monkeypatch.setattr(download, "hf_raise_for_status", lambda response: None)
+    download._head("http://hub/a")
+    assert asked == ["http://hub/a", "https://hub/b"]
+
+
+@pytest.mark.parametrize("name", ["X-Repo-Commit", "X-Linked-Etag"])
+@pytest.mark.parametrize("value", ["a" * 300, "con", "NUL", ""])
+def test_headers_that_no_file_can_be_named_by_are_one_sentence(served, tensors, tmp_path, name, value):
+    served.fault("HEAD", headers={name: value, "ETag": ""})
+    for pull in (lambda: pull_file([FILE]), lambda: pull_tensors([FILE], WANTED)):
+        with pytest.raises(HubError, match="does not answer like the Hub"):
+            pull()
+    assert not left_behind(tmp_path)
 
 
 def test_a_renamed_repository_is_followed(served, tensors):

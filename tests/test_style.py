@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save
 
 from adain_core import channel_statistics, encode_style, load_style, mix_styles
+from adain_core.cli import main
 from adain_core.errors import AdainError
 from adain_core.style import pool_styles
 
@@ -181,3 +182,29 @@ def test_a_file_holds_no_more_styles_than_it_is_for(identity, tmp_path):
         (tmp_path / "wrong.safetensors").write_bytes(save(tensors | {name: tensor}, metadata))
         with pytest.raises(AdainError, match="wrong.safetensors is damaged"):
             load_style(tmp_path / "wrong.safetensors")
+
+
+ESCAPES = "\x1b]0;stolen\x07\x1b[2Jwaves\nlicence\u202e \ud800"
+
+
+def test_a_styles_texts_are_shown_and_not_obeyed(identity, tmp_path, capsys):
+    path = tmp_path / "style.safetensors"
+    style = dataclasses.replace(
+        encode_style(identity, torch.rand(1, 3, 8, 8)), name=ESCAPES, source=ESCAPES, encoder_name=ESCAPES,
+        licence="Musée\xa0d’Orsay 漢字" + "a" * 9999, encoder_fingerprint=ESCAPES,
+    )  # fmt: skip
+    style.save(path)
+    loaded = load_style(path)
+    assert loaded.name == r"\x1b]0;stolen\x07\x1b[2Jwaves\nlicence\u202e ?"
+    assert loaded.licence.startswith("Musée\xa0d’Orsay 漢字aaa") and len(loaded.licence) == 2000
+    assert main(["style", "show", str(path), str(tmp_path / "no\x1b[2J")]) == 2
+    out, err = capsys.readouterr()
+    assert out.count(r"\x1b[2Jwaves") == 3 and "\x1b" not in out + err and r"no\x1b[2J" in err and out.count("\n") == 5
+
+
+@pytest.mark.parametrize("thumbnail", ["/9j/" + "A" * (1 << 20), "iVBORw0KGgo=", "javascript:", "%"])
+def test_a_thumbnail_is_a_small_jpeg(identity, tmp_path, thumbnail):
+    path = tmp_path / "style.safetensors"
+    style = encode_style(identity, torch.rand(1, 3, 8, 8))
+    path.write_bytes(save(style.tensors(), {"format": "adain-style-1", "thumbnail": thumbnail}))
+    assert load_style(path).thumbnail == b""

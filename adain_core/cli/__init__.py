@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..devices import is_out_of_memory, keep_freed_memory
 from ..errors import AdainError
+from ..files import printable
 from ..images import limit_pixels, pixel_limit
 from . import bench, convert, dataset, evaluate, info, publish, pull, style, stylize, train
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         limit_pixels(max_pixels or limit)
         return arguments.run(arguments)
     except (AdainError, OSError) as error:
-        print(f"adain: {error}", file=sys.stderr)
+        print(f"adain: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("adain: stopped.", file=sys.stderr)

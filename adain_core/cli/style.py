@@ -10,7 +10,7 @@ import torch
 
 from ..devices import resolve_device
 from ..errors import AdainError
-from ..files import check_writable, remove_leftovers
+from ..files import check_writable, printable, remove_leftovers
 from ..images import load_image, load_mask
 from ..style import encode_style, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
@@ -113,7 +113,7 @@ def run_mix(arguments: argparse.Namespace) -> int:
 def run_show(arguments: argparse.Namespace) -> int:
     for path in arguments.styles:
         style = load_style(path)
-        print(f"{path}: {style.name}")
+        print(f"{printable(str(path))}: {style.name}")
         print(f"  encoder  {style.encoder_name} ({style.encoder_fingerprint[:12]})")
         for component in style.components:
             weight = ", ".join(f"{w:.3g}" for w in component.weight.tolist())

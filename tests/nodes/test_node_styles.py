@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 
 import pytest
@@ -108,3 +109,17 @@ def test_the_gallery_has_every_style_and_of_a_damaged_one_the_name(run, encoder,
     assert broken == {"name": "broken", "thumbnail": "", "source": ""}
     with Image.open(io.BytesIO(base64.b64decode(waves["thumbnail"]))) as thumbnail:
         assert waves["name"] == "sea/waves" and max(thumbnail.size) == 96
+
+
+def test_what_the_gallery_answers_does_not_grow_with_what_files_hold(run, style, part, folders):
+    """The answer for three styles with huge fields is as small as for three usual ones."""
+    place = folders / "output" / "adain_styles"
+    place.mkdir(parents=True)
+    for name, fields in {"a": {"thumbnail": b"\xff\xd8\xff" * (1 << 18)}, "b": {"source": "\x1b[2J" + "a" * (1 << 20)}}.items():
+        dataclasses.replace(style, name=name, **fields).save(place / f"{name}.safetensors")
+    huge = dataclasses.replace(style, source="a" * (1 << 23))
+    huge.save(place / "c.safetensors")
+    found = part("nodes.styles").gallery()
+    assert [entry["name"] for entry in found] == ["a", "b", "c"]
+    assert found[0]["thumbnail"] == "" and found[1]["source"].startswith(r"\x1b[2Ja")
+    assert len(str(found)) < 20_000
