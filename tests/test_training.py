@@ -484,6 +484,78 @@ def test_what_is_stopped_is_kept_and_goes_on(config, tmp_path):
     assert train(config).losses == whole.losses
 
 
+def at_step(monkeypatch, where, step, action):
+    """Has `action` done in a method of the training when it is called with this step done."""
+    whole = getattr(trainer.Trainer, where)
+
+    def call(self, *arguments):
+        result = whole(self, *arguments)
+        if self.step == step:
+            action()
+        return result
+
+    monkeypatch.setattr(trainer.Trainer, where, call)
+
+
+@pytest.mark.parametrize("name", [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)])
+@pytest.mark.parametrize("where", ["_gradients", "_update", "_log_losses", "_tell", "_save_checkpoint", "_write_results"])
+def test_a_signal_at_any_moment_keeps_what_was_learned(checkpointed_once, tmp_path, monkeypatch, capfd, where, name):
+    number = getattr(signal, name)
+    config = dataclasses.replace(checkpointed_once, output=tmp_path / "out", save_minutes=60.0)
+    if where in ("_save_checkpoint", "_write_results"):
+        config = dataclasses.replace(config, save_minutes=0.0, results_minutes=0.0)
+    with monkeypatch.context() as patch:
+        handler = signal.getsignal(number)
+        at_step(patch, where, 2, lambda: os.kill(os.getpid(), number))
+        assert main(command_line(config, steps=5)) == 128 + number
+        assert signal.getsignal(number) == handler
+    err = capfd.readouterr().err
+    assert "adain: stopped." in err and "Traceback" not in err
+    assert torch.load(config.output / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert not list(config.output.glob(".*.adain-*"))
+    whole = train(dataclasses.replace(config, output=tmp_path / "whole", steps=4))
+    assert train(dataclasses.replace(config, steps=4)).losses == whole.losses
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("where", ["_gradients", "_update", "_tell"])
+def test_a_killed_process_that_reads_pictures_loses_nothing(checkpointed_once, tmp_path, monkeypatch, capfd, where):
+    config = dataclasses.replace(checkpointed_once, output=tmp_path / "out", save_minutes=60.0, workers=1)
+
+    def kill_workers():
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+
+    with monkeypatch.context() as patch:
+        at_step(patch, where, 2, kill_workers)
+        assert main(command_line(config, steps=500)) == 2
+    err = capfd.readouterr().err
+    assert "a process that reads pictures was killed" in err and "fewer workers" in err and "Traceback" not in err
+    step = torch.load(config.output / "checkpoint.pt", weights_only=True)["step"]
+    assert f"what was learned up to step {step} is kept" in err and 2 <= step < 20
+    assert train(dataclasses.replace(config, steps=step + 1)).steps
+
+
+@pytest.mark.parametrize("what", ["contents", "styles"])
+@pytest.mark.parametrize("inside", ["", "out", "sub/out"])
+def test_an_output_among_the_pictures_is_refused(config, folders, tmp_path, what, inside):
+    shutil.copytree(folders / what, tmp_path / "pictures")
+    (tmp_path / "link").symlink_to(tmp_path / "pictures")
+    changed = dataclasses.replace(config, **{what: tmp_path / "pictures"}, output=tmp_path / "link" / inside)
+    with pytest.raises(AdainError, match="is inside of .*pictures, .* name a folder outside of it"):
+        train(changed)
+    assert not (tmp_path / "pictures" / "out").exists()
+
+
+def test_the_largest_seed_is_one_and_larger_ones_are_refused(checkpointed_once, tmp_path):
+    config = dataclasses.replace(checkpointed_once, output=tmp_path, steps=1)
+    assert train(dataclasses.replace(config, seed=2**64 - 1)).decoder.is_file()
+    for seed in (-1, 2**64, 10**30):
+        with pytest.raises(AdainError, match="seed"):
+            dataclasses.replace(config, seed=seed)
+
+
 def test_a_taught_encoder_has_no_preview(config):
     taught = dataclasses.replace(config, stage="encoder", channels=(4, 6, 8), blocks=(0, 1, 1))
     with pytest.raises(ValueError, match="preview"):
