@@ -20,7 +20,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_downloa
 from huggingface_hub.utils import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, validate_repo_id
 from torch import Tensor
 
-from .download import LIBRARY, BrokenLine, Download, NoRanges, Result, Span, one_kind_of_error, status_of
+from .download import LIBRARY, BrokenLine, Download, NoLine, NoRanges, Result, Span, one_kind_of_error, status_of
 from .errors import AdainError
 from .files import is_safe_name, locked, parse_json, read_safetensors
 from .progress import tell
@@ -296,6 +296,11 @@ def _reason(error: Exception) -> str:
         return "the Hub has too many requests (429); try again in some minutes"
     if status:
         return f"the Hub fails ({status}); try again later"
+    if isinstance(error, NoLine):
+        return (
+            f"no connection to {constants.ENDPOINT} can be made ({error}); put that right: it lies with the proxy (HTTPS_PROXY,"
+            " ALL_PROXY), the certificates (SSL_CERT_FILE, REQUESTS_CA_BUNDLE), HF_TOKEN or HF_ENDPOINT"
+        )
     return f"the connection to {constants.ENDPOINT} failed ({error}); check it and try again, or set HF_ENDPOINT to a mirror"
 
 

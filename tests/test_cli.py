@@ -1,3 +1,5 @@
+import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -309,6 +311,32 @@ def test_results_among_the_styles_are_refused(folder, capsys):
     (folder / "red.png").rename("styles/red.png")
     assert run("dataset", "in", "styles", "-o", "styles/out", *NETWORKS) == 2
     assert "styles/out is inside of styles: its pictures would be styles" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932"])
+def test_every_line_is_printed_in_every_encoding(folder, monkeypatch, encoding):
+    """Letters that a terminal does not have are shown by their numbers, in helps too."""
+    name = "Ōe’s 漢字 \u202eé ✓ \udcff"
+    style = dataclasses.replace(style_of("red.png"), name=name, source=name, licence=name, encoder_name=name)
+    style.save(folder / "style.safetensors")
+    os.rename("style.safetensors", "漢字é.safetensors")
+    commands = [
+        ["style", "show", "漢字é.safetensors"], ["info"], ["convert", "encoder.safetensors", "-o", "é漢.safetensors"],
+        ["style", "show", "nothing 漢字é"], ["--help"], ["train", "--help"], ["stylize", "--help"], ["style", "make", "--help"],
+    ]  # fmt: skip
+    for command in commands:
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding, errors) for errors in ("strict", "backslashreplace"))
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            try:
+                status = run(*command)
+            except SystemExit as stopped:
+                status = stopped.code
+        for stream in (out, err):
+            stream.flush()
+        assert status == (2 if "nothing" in command[-1] else 0), err.buffer.getvalue()
+        assert (err if status else out).buffer.getvalue().decode(encoding)
 
 
 def test_info_and_the_module_run(small_files):

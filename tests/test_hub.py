@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
+import ssl
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -300,6 +301,73 @@ def test_what_cannot_be_had_is_said_in_one_sentence(served, tensors, tmp_path, f
             pull()
         assert "\n" not in str(caught.value)
     assert not left_behind(tmp_path)
+
+
+class LocalProtocolError(Exception):
+    """As httpx has it, which may not be installed."""
+
+
+class UnsupportedProtocol(Exception):
+    pass
+
+
+class ConnectError(Exception):
+    pass
+
+
+class ProxyError(Exception):
+    pass
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        (ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."), True),
+        (caused(ConnectError("certificate"), ssl.SSLCertVerificationError("self-signed certificate")), True),
+        (UnsupportedProtocol("Request URL has an unsupported protocol 'ftp://'."), True),
+        (LocalProtocolError("Illegal header value b'Bearer hf_secret'"), True),
+        (ValueError("Missing dependencies for SOCKS support."), True),
+        (ProxyError("407 Proxy Authentication Required"), True),
+        (ProxyError("503 Service Unavailable"), False),
+        (ConnectError("Connection refused"), False),
+        (caused(ConnectError("broken"), ValueError("invalid literal for int() with base 16: b''")), False),
+        (TimeoutError("timed out"), False),
+    ],
+)
+@pytest.mark.parametrize("session", [{"side_effect": True}, {}])
+def test_what_would_fail_again_is_not_tried_again(served, tensors, monkeypatch, error, lasts, session):
+    """Whether the session cannot be made, or the request."""
+    tries = []
+
+    def fail(*arguments, **options):
+        tries.append(1)
+        raise error
+
+    broken = SimpleNamespace(request=fail, stream=fail, get=fail)
+    monkeypatch.setattr(download, "get_session", fail if session else lambda: broken)
+    for pull in (lambda: pull_file([FILE]), lambda: list(download._chunks(FILE.url(), 0, 9))):
+        tries.clear()
+        with pytest.raises((HubError, download.BrokenLine)) as caught:
+            pull()
+        if isinstance(caught.value, HubError):
+            assert len(tries) == (1 if lasts else 1 + len(download.PAUSES))
+            assert ("no connection to" in str(caught.value)) == lasts == ("mirror" not in str(caught.value))
+        else:
+            assert isinstance(caught.value, download.NoLine) == lasts
+        assert "hf_secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [501, 505, 511, 400, 404, 410])
+def test_answers_that_stay_the_same_are_asked_for_once(served, tensors, status):
+    served.fault("HEAD", status=status)
+    with pytest.raises(HubError):
+        pull_file([FILE])
+    assert served.asked("HEAD") == 1
 
 
 def test_a_file_too_large_for_a_network_is_refused_before_it_moves(served, tensors, monkeypatch):
