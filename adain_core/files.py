@@ -153,6 +153,8 @@ def new_path(folder: str | Path, name: str, ending: str, what: str = "file") -> 
     Errors call the file a `what`. Raises AdainError for a name that some system does not allow, for one that leads out of the
     folder by a link, and for one that differs from an existing name in upper and lower case only.
     """
+    if not isinstance(name, str):
+        raise AdainError(f"{str(name)[:80]!r} is not a name for a {what}; give a text.")
     folder = Path(os.path.realpath(folder))
     parts = name.strip().removesuffix(ending).split("/")
     path = Path(os.path.realpath(folder.joinpath(*parts[:-1], parts[-1] + ending))) if all(map(is_safe_name, parts)) else folder
