@@ -103,7 +103,7 @@ def load_network(name: str, kind: type[Kind], device: str | torch.device, dtype:
         _check_role(network, kind.role, "it")
         return cast(Kind, network.build(device, dtype))
 
-    return _read(path, use)
+    return _read(path, use, kind.role)
 
 
 def network_path(name: str, role: str) -> Path:
@@ -146,12 +146,14 @@ def pull(entry: Entry, refresh: bool = False) -> Path:
     return entry.path
 
 
-def read_network(path: str | Path) -> NetworkFile:
+def read_network(path: str | Path, role: str = "") -> NetworkFile:
     """A network file of this project, or a public one renamed to its layout; all weights are checked against it.
+
+    Of a public file that holds both networks it is the one of this `role`, or the decoder.
 
     Raises FileNotFoundError, or AdainError with the file's name and what is wrong.
     """
-    return _read(path, NetworkFile.checked)
+    return _read(path, NetworkFile.checked, role)
 
 
 def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dtype | None = "float32") -> None:
@@ -172,8 +174,11 @@ def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dty
         temporary.write_bytes(save(state, {"format": FORMAT, "network": json.dumps(description)}))
 
 
-def _read(path: str | Path, use: Callable[[NetworkFile], Result]) -> Result:
-    """The result of `use(network)` for the network in a file; its errors, and those of the file, name the file."""
+def _read(path: str | Path, use: Callable[[NetworkFile], Result], role: str = "") -> Result:
+    """The result of `use(network)` for the network in a file; its errors, and those of the file, name the file.
+
+    Of a public file that holds both networks it is the one of this `role`.
+    """
     path = Path(path)
     metadata = {}
     if path.suffix.lower() == ".safetensors":
@@ -185,7 +190,7 @@ def _read(path: str | Path, use: Callable[[NetworkFile], Result]) -> Result:
             return use(_described(state, metadata.get("network", "")))
         if metadata.get("format", "").startswith("adain-"):
             raise AdainError(f"it is a file of the format {metadata['format'][:40]!r}, not {FORMAT!r}.")
-        role, state = legacy.rename(state)
+        role, state = legacy.rename(state, role)
         return use(NetworkFile(role, "vgg19", {}, state, path.stem, "vgg19", legacy.PAPER_ENCODER))
     except AdainError as error:
         raise AdainError(f"{path} cannot be used: {error}") from None
@@ -215,7 +220,7 @@ def _from_hub(entry: Entry, refresh: bool) -> NetworkFile:
     before = [file.cached() for file in entry.mirrors]
     path = hub.pull_file(entry.mirrors, entry.sha256, refresh)
     try:
-        network = read_network(path)
+        network = read_network(path, entry.role)
         return _accepted(entry, network if entry.name.startswith("hf:") else replace(network, name=entry.name))
     except AdainError as error:
         if path not in before:  # else it is there for others
