@@ -16,7 +16,7 @@ from . import hub, legacy
 from .catalog import Entry, catalog, find_entry, network_file
 from .devices import resolve_dtype
 from .errors import AdainError
-from .files import FULL, parse_json, read_safetensors, replacing, text_of
+from .files import FULL, parse_json, read_safetensors, remove_leftovers, replacing, text_of
 from .networks import ARCHITECTURES, Decoder, Encoder
 from .networks.base import State
 from .progress import part_of
@@ -134,6 +134,7 @@ def pull(entry: Entry, refresh: bool = False) -> Path:
         return entry.path
     try:
         with hub.one_at_a_time():
+            remove_leftovers(entry.path)
             if refresh or not entry.path.is_file():
                 write_network(_from_hub(entry, refresh), entry.path, None)
     except hub.HubError as error:
