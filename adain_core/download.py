@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from huggingface_hub import constants
 from huggingface_hub.utils import (
@@ -30,6 +31,8 @@ from .progress import tell
 LIBRARY = "adain"
 CHUNK = 1 << 17  # bytes between two reports of the progress, each of which may stop the download
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before the next attempt
+NEVER = (501, 505, 511)  # a server's errors that last: what it cannot do, and a network that wants a login first
+LASTING, HEADER = ("InvalidURL", "UnsupportedProtocol", "TooManyRedirects"), ("LocalProtocolError", "InvalidHeader")
 LONGEST_PAUSE = 60  # seconds, even if the Hub asks for a longer one
 
 Span = tuple[int, int]  # bytes of a file: the first one, and the one after the last
@@ -38,6 +41,10 @@ Result = TypeVar("Result")
 
 class BrokenLine(Exception):
     """A request without a complete answer."""
+
+
+class NoLine(BrokenLine):
+    """A request that fails in the same way each time, such as one by a proxy whose package is missing."""
 
 
 class NoRanges(Exception):
@@ -94,7 +101,7 @@ class Download:
             raise BrokenLine("the server cannot go on in the middle of a file") from None
 
     def retry(self, request: Callable[[], Result]) -> Result:
-        """`request()`, tried again after a BrokenLine, a 429 or a server's error."""
+        """`request()`, tried again after a BrokenLine, a 429 or a server's error, unless these last."""
         while True:
             try:
                 result = request()
@@ -119,8 +126,8 @@ def _chunks(url: str, start: int, stop: int, whole_file: bool = False) -> Iterat
     Raises BrokenLine if fewer bytes arrive and NoRanges if the server sends other bytes.
     """
     options = {"headers": _headers(Range=f"bytes={start}-{stop - 1}"), "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
-    session: Any = get_session()  # httpx's or requests'
     with one_kind_of_error():
+        session: Any = get_session()  # httpx's or requests'
         if _is_httpx(session):
             opened, read = session.stream("GET", url, **options), "iter_bytes"
         else:
@@ -147,7 +154,30 @@ def one_kind_of_error() -> Iterator[None]:
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, BrokenLine, NoRanges):
         raise
     except Exception as error:
-        raise BrokenLine(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        # errors about a header quote it, and so the token
+        about = "HF_TOKEN holds characters that it cannot" if _is_named(error, HEADER) else str(error)
+        kind = NoLine if _is_lasting(error) else BrokenLine
+        raise kind(f"{type(error).__name__}: {about}".splitlines()[0]) from error
+
+
+def _is_lasting(error: BaseException) -> bool:
+    """Whether a request that ended in this error would end so again."""
+    # an address, header or proxy that is none: of requests these are ValueErrors
+    if _is_named(error, LASTING + HEADER) or isinstance(error, (ValueError, TypeError)):
+        return True
+    if _is_named(error, ("ProxyError",)) and str(error).startswith(("401", "403", "407")):
+        return True
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, (ImportError, ssl.SSLCertVerificationError)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _is_named(error: BaseException, names: Sequence[str]) -> bool:
+    """Whether the error is of a class of one of these names: httpx's or requests', of which only one may be installed."""
+    return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 @one_kind_of_error()
@@ -164,9 +194,14 @@ def _head(url: str) -> Mapping[str, str]:
         hf_raise_for_status(response)
         # Follow a redirect only within the Hub, where it does not describe the file yet: other hosts must not get the token.
         before, url = url, urljoin(url, response.headers.get("Location", ""))
-        if "X-Linked-Size" in response.headers or url == before or urlsplit(url).netloc != urlsplit(before).netloc:
+        if "X-Linked-Size" in response.headers or url == before or not _is_as_safe(urlsplit(url), urlsplit(before)):
             break
     return response.headers
+
+
+def _is_as_safe(url: SplitResult, before: SplitResult) -> bool:
+    """Whether the token that was sent to `before` may be sent to `url`: to the same host, and not in the clear now."""
+    return url.netloc == before.netloc and url.scheme in (before.scheme, "https")
 
 
 def _headers(**more: str) -> dict[str, str]:
@@ -184,7 +219,10 @@ def status_of(error: Exception) -> int:
 
 
 def _may_pass(error: Exception) -> bool:
-    return (status := status_of(error)) in (0, 408, 429) or status >= 500
+    if isinstance(error, NoLine):
+        return False
+    status = status_of(error)
+    return status in (0, 408, 429) or (status >= 500 and status not in NEVER)
 
 
 def _retry_after(error: Exception) -> float:

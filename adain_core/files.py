@@ -10,7 +10,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from torch import Tensor
 from .errors import AdainError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LARGEST_HEADER = 1 << 22  # bytes of what a safetensors file says of its tensors; those of networks have some kilobytes
+LONGEST_TEXT = 2000  # characters of a name, source or licence in a file
 TEMPORARY_PREFIX = "adain-"  # in the names of temporary files and folders; eight random characters follow it
 LONGEST_NAME = 200  # bytes; systems allow 255, and endings and temporary names need some of them
 # Names that Windows takes for devices, with any ending, and characters that it does not allow in a name.
 DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{p}{n}" for p in ("com", "lpt") for n in "0123456789¹²³")}
 FORBIDDEN = frozenset('<>:"|?*/\\')
+JOINERS = "\u200c\u200d"  # which Persian, the languages of India and emojis need; they show nothing themselves
 
 
 @contextlib.contextmanager
@@ -134,12 +138,23 @@ def is_safe_name(name: str) -> bool:
     )
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, such as escape sequences, and what shows no character, as escapes."""
+
+    def shows(character: str) -> bool:
+        return character.isprintable() or unicodedata.category(character) == "Zs" or character in JOINERS
+
+    return "".join(c if shows(c) else c.encode("unicode_escape").decode() for c in text)
+
+
 def new_path(folder: str | Path, name: str, ending: str, what: str = "file") -> Path:
     """The path of a new file `name`, with `ending`, in `folder`; "a/b" is a file in its sub-folder, which need not exist.
 
     Errors call the file a `what`. Raises AdainError for a name that some system does not allow, for one that leads out of the
     folder by a link, and for one that differs from an existing name in upper and lower case only.
     """
+    if not isinstance(name, str):
+        raise AdainError(f"{str(name)[:80]!r} is not a name for a {what}; give a text.")
     folder = Path(os.path.realpath(folder))
     parts = name.strip().removesuffix(ending).split("/")
     path = Path(os.path.realpath(folder.joinpath(*parts[:-1], parts[-1] + ending))) if all(map(is_safe_name, parts)) else folder
@@ -174,16 +189,25 @@ def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tu
     """Tensors and metadata of a safetensors file, copied into memory: a mapped file could not be replaced on Windows.
 
     `names` are the tensors to read; None takes all. Raises FileNotFoundError, or AdainError if the file is not a complete
-    safetensors file or lacks one of the names.
+    safetensors file, has a description of more than `LARGEST_HEADER` bytes or lacks one of the names.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
+    with open(path, "rb") as file:
+        if int.from_bytes(file.read(8), "little") > LARGEST_HEADER:
+            raise AdainError(f"{path} is not a safetensors file of networks or styles; download or make it again.")
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys() if names is None else names
             return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except SafetensorError as error:
-        raise AdainError(f"{path} is not a complete safetensors file ({error}); download or make it again.") from None
+        why = printable(str(error))[:200]
+        raise AdainError(f"{path} is not a complete safetensors file ({why}); download or make it again.") from None
+
+
+def text_of(metadata: Mapping[str, str], key: str) -> str:
+    """A text of a file's metadata, such as a name or a licence, to be shown; "" if the file lacks it."""
+    return printable(metadata.get(key, "")[:LONGEST_TEXT])
 
 
 def not_written(path: Path, error: OSError) -> OSError:

@@ -20,7 +20,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_downloa
 from huggingface_hub.utils import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, validate_repo_id
 from torch import Tensor
 
-from .download import LIBRARY, BrokenLine, Download, NoRanges, Result, Span, one_kind_of_error, status_of
+from .download import LIBRARY, BrokenLine, Download, NoLine, NoRanges, Result, Span, one_kind_of_error, status_of
 from .errors import AdainError
 from .files import is_safe_name, locked, parse_json, read_safetensors
 from .progress import tell
@@ -141,6 +141,13 @@ def pull_tensors(mirrors: Sequence[HubFile], tensors: Mapping[str, str], sha256:
     return _first_success(mirrors, attempt)
 
 
+def remove(path: Path) -> None:
+    """Remove a file that `pull_file` gave from the Hub's cache."""
+    content = path.resolve()
+    path.unlink(missing_ok=True)
+    content.unlink(missing_ok=True)
+
+
 def upload(repo: str, files: Mapping[str, Path], texts: Mapping[str, str], private: bool = False) -> str:
     """Put files, by their names in the repository, into the model repository `repo` in one commit; returns its address.
 
@@ -202,7 +209,11 @@ def _pull_ranges(download: Download, file: HubFile, tensors: Mapping[str, str], 
         _refuse(file, "it is not a safetensors file")
     spans = _joined(where.values())
     staging = assets() / f"{hashlib.sha256(f'{etag} {spans}'.encode()).hexdigest()[:32]}.incomplete"
-    download.fetch(url, spans, staging)
+    try:
+        download.fetch(url, spans, staging)
+    except NoRanges:
+        staging.unlink(missing_ok=True)
+        raise
     content = staging.read_bytes()
     staging.unlink()
     parts = {name: _cut(content, spans, span) for name, span in where.items()}
@@ -215,11 +226,12 @@ def _pull_ranges(download: Download, file: HubFile, tensors: Mapping[str, str], 
 def _describe(download: Download, file: HubFile) -> tuple[HubFile, str, int]:
     """The file at the newest commit of its revision, its ETag and its size in bytes."""
     headers = download.head(file.url())
-    commit = re.fullmatch("[0-9A-Za-z]+", headers.get("X-Repo-Commit", ""))  # commit and ETag become names of files
-    etag = re.fullmatch('(?:W/)?"?([0-9A-Za-z-]+)"?', headers.get("X-Linked-Etag") or headers.get("ETag", ""))
+    # commit and ETag become names of files
+    commit = re.fullmatch("[0-9A-Za-z]{1,128}", headers.get("X-Repo-Commit", ""))
+    etag = re.fullmatch('(?:W/)?"?([0-9A-Za-z-]{1,128})"?', headers.get("X-Linked-Etag") or headers.get("ETag", ""))
     size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
     size = int(size) if re.fullmatch("[0-9]{1,18}", size) else 0
-    if not (commit and etag and size):
+    if not (commit and etag and size and is_safe_name(commit[0]) and is_safe_name(etag[1])):
         raise HubError(f"{constants.ENDPOINT} does not answer like the Hub; check HF_ENDPOINT, proxy and firewall.")
     if size > LARGEST:
         _refuse(file, f"it has {size / 1e9:.1f} GB, and no network of AdaIN has more than {LARGEST / 1e9:.1f}")
@@ -284,6 +296,11 @@ def _reason(error: Exception) -> str:
         return "the Hub has too many requests (429); try again in some minutes"
     if status:
         return f"the Hub fails ({status}); try again later"
+    if isinstance(error, NoLine):
+        return (
+            f"no connection to {constants.ENDPOINT} can be made ({error}); put that right: it lies with the proxy (HTTPS_PROXY,"
+            " ALL_PROXY), the certificates (SSL_CERT_FILE, REQUESTS_CA_BUNDLE), HF_TOKEN or HF_ENDPOINT"
+        )
     return f"the connection to {constants.ENDPOINT} failed ({error}); check it and try again, or set HF_ENDPOINT to a mirror"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import AdainError
-from .files import read_safetensors, replacing
+from .files import read_safetensors, replacing, text_of
 from .images import check_mask, check_pictures, resize, resize_mask, thumbnail_jpeg
 from .networks import Encoder
 from .networks.base import DTYPES
@@ -22,7 +22,11 @@ from .tiling import measure_in_memory
 
 FORMAT = "adain-style-1"
 MASK_SIDE = 512  # masks are stored at most this large
-LARGEST = 1e6  # mean or deviation; the activations of working networks are far smaller
+# In a file: styles for as many pictures, such as the frames of a short clip, and parts of a mix. A file of some kilobytes could
+# ask for any number of pictures otherwise.
+MOST_STYLES, MOST_COMPONENTS = 64, 256
+JPEG, LARGEST_THUMBNAIL = "/9j/", 1 << 16  # how one begins in base64; characters of a thumbnail, of which usual ones have 6,000
+LARGEST = 1e6  # mean, deviation or weight; the activations of working networks are far smaller
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,16 @@ class Style:
         return dataclasses.replace(self, components=tuple(map(change, self.components)))
 
     def save(self, path: str | Path) -> None:
-        """Write a style file (safetensors): a temporary file beside `path`, then renamed."""
+        """Write a style file (safetensors): a temporary file beside `path`, then renamed.
+
+        Raises AdainError for more than `MOST_STYLES` styles or `MOST_COMPONENTS` components.
+        """
         path = Path(path)
+        if self.batch > MOST_STYLES or len(self.components) > MOST_COMPONENTS:
+            raise AdainError(
+                f"a style file holds at most {MOST_STYLES} styles of {MOST_COMPONENTS} parts, not {self.batch} of"
+                f" {len(self.components)}; save the styles that it is made of."
+            )
         metadata = {
             "format": FORMAT,
             "role": "style",
@@ -118,7 +130,8 @@ class Style:
                 mask = component.mask
                 size = [min(side, MASK_SIDE) for side in mask.shape[2:]]
                 tensors[f"component.{k}.mask"] = (resize_mask(mask, size) * 255).round().to(torch.uint8)
-        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        # clones, since a style may be mixed with itself, and safetensors refuses tensors that share memory
+        return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
 def load_style(path: str | Path) -> Style:
@@ -128,20 +141,28 @@ def load_style(path: str | Path) -> Style:
         raise AdainError(f"{path} is not a style file of this format ({FORMAT}); make one with `adain style make`.")
     components = []
     try:
-        while f"component.{len(components)}.weight" in tensors:
+        while f"component.{len(components)}.weight" in tensors and len(components) <= MOST_COMPONENTS:
             prefix = f"component.{len(components)}"
             levels = tuple(level.map(_numbers) for level in levels_of(tensors, f"{prefix}."))
             mask = tensors.get(f"{prefix}.mask")
             if mask is not None and (mask.dtype != torch.uint8 or 0 in mask.shape):
                 raise AdainError("its mask does not hold 8-bit numbers")
+            if mask is not None and (mask.ndim != 4 or mask.shape[1] != 1 or max(mask.shape[2:]) > MASK_SIDE):
+                raise AdainError("its mask has the wrong shape")
             mask = None if mask is None else mask.float() / 255
             components.append(Component(_numbers(tensors[f"{prefix}.weight"]), levels, mask))
         _check_components(components)
-        thumbnail = base64.b64decode(metadata.get("thumbnail", ""), validate=True)
+        thumbnail = base64.b64decode(thumbnail_of(metadata), validate=True)
     except (KeyError, ValueError) as error:
         raise AdainError(f"{path} is damaged ({error}); make the style again.") from None
-    texts = {key: metadata.get(key, "") for key in ("encoder_fingerprint", "encoder_name", "name", "source", "licence")}
+    texts = {key: text_of(metadata, key) for key in ("encoder_fingerprint", "encoder_name", "name", "source", "licence")}
     return Style(tuple(components), thumbnail=thumbnail, **texts)
+
+
+def thumbnail_of(metadata: Mapping[str, str]) -> str:
+    """The thumbnail in a style file's metadata, in base64; "" if it is not a JPEG, or far larger than one of 96 pixels."""
+    thumbnail = metadata.get("thumbnail", "")
+    return thumbnail if thumbnail.startswith(JPEG) and len(thumbnail) <= LARGEST_THUMBNAIL else ""
 
 
 def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None) -> Style:
@@ -245,6 +266,8 @@ def _numbers(tensor: Tensor) -> Tensor:
 def _check_components(components: list[Component]) -> None:
     if not components:
         raise AdainError("it holds no styles")
+    if len(components) > MOST_COMPONENTS:
+        raise AdainError(f"it has more than {MOST_COMPONENTS} parts")
     shapes = [tuple(level.mean.shape[1:]) for level in components[0].levels]
     for component in components:
         tensors = [component.weight] + [t for level in component.levels for t in (level.count, level.mean, level.m2)]
@@ -259,9 +282,10 @@ def _check_components(components: list[Component]) -> None:
                 raise AdainError("its tensors have the wrong shapes")
             if (level.m2 < 0).any() or (level.count <= 0).any() or max(level.mean.abs().max(), level.std.max()) > LARGEST:
                 raise AdainError("its statistics are impossible")
-        if component.mask is not None and (component.mask.ndim != 4 or component.mask.shape[1] != 1):
-            raise AdainError("its mask has the wrong shape")
-        if (component.weight < 0).any():
-            raise AdainError("its weights are negative")
-        if len({len(component.weight), component.levels[0].batch, component.batch} - {1}) > 1:
-            raise AdainError("its batches do not agree")
+        if (component.weight < 0).any() or (component.weight > LARGEST).any():
+            raise AdainError("its weights are negative or too large")
+    batches = {count for c in components for count in (len(c.weight), c.batch, *(level.batch for level in c.levels))}
+    if len(batches - {1}) > 1:
+        raise AdainError("its batches do not agree")
+    if max(batches) > MOST_STYLES:
+        raise AdainError(f"it has {max(batches)} styles, and a file holds at most {MOST_STYLES}")

@@ -14,6 +14,7 @@ from .devices import exact_float32, free_memory
 from .errors import AdainError
 from .images import check_pictures
 from .networks import Decoder, Encoder
+from .networks.base import check_seed
 from .networks.texture import Texture
 from .progress import tell
 from .statistics import ChannelStatistics, check_alpha, check_half_life
@@ -193,8 +194,8 @@ def decode(
 
     H and W are exactly the content's, and it lies on the content's device. `tile` is as in `transfer`. `texture` in [0, 1]
     is the strength of the texture, drawn under `seed`, that a decoder paints flat areas with. Use 0 for clips: the texture
-    does not move with the picture. Raises AdainError if the decoder belongs to another encoder, and for a texture out of
-    range.
+    does not move with the picture. Raises AdainError if the decoder belongs to another encoder, and for a texture or a seed
+    out of range.
 
     With `residual` the content is kept where it is not stylised: the picture is
     `g(t) + (1 - alpha c) (content - g(f(content)))`, and the content itself where `alpha c = 0`. Without, it is the paper's
@@ -220,6 +221,7 @@ def decode_into(
     """`decode`, without alpha, into `images` `(B, 3, H, W)`, tile by tile. Raises the errors of `decode`."""
     check_decoder(decoder, features.encoder_fingerprint, features.encoder_name)
     check_texture(texture)
+    check_seed(seed)
     sample, size = next(decoder.parameters()), features.size
 
     def work(attempt: Plan) -> None:

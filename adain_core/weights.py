@@ -16,7 +16,7 @@ from . import hub, legacy
 from .catalog import Entry, catalog, find_entry, network_file
 from .devices import resolve_dtype
 from .errors import AdainError
-from .files import FULL, parse_json, read_safetensors, replacing
+from .files import FULL, parse_json, read_safetensors, remove_leftovers, replacing, text_of
 from .networks import ARCHITECTURES, Decoder, Encoder
 from .networks.base import State
 from .progress import part_of
@@ -103,7 +103,7 @@ def load_network(name: str, kind: type[Kind], device: str | torch.device, dtype:
         _check_role(network, kind.role, "it")
         return cast(Kind, network.build(device, dtype))
 
-    return _read(path, use)
+    return _read(path, use, kind.role)
 
 
 def network_path(name: str, role: str) -> Path:
@@ -134,6 +134,7 @@ def pull(entry: Entry, refresh: bool = False) -> Path:
         return entry.path
     try:
         with hub.one_at_a_time():
+            remove_leftovers(entry.path)
             if refresh or not entry.path.is_file():
                 write_network(_from_hub(entry, refresh), entry.path, None)
     except hub.HubError as error:
@@ -146,31 +147,39 @@ def pull(entry: Entry, refresh: bool = False) -> Path:
     return entry.path
 
 
-def read_network(path: str | Path) -> NetworkFile:
+def read_network(path: str | Path, role: str = "") -> NetworkFile:
     """A network file of this project, or a public one renamed to its layout; all weights are checked against it.
+
+    Of a public file that holds both networks it is the one of this `role`, or the decoder.
 
     Raises FileNotFoundError, or AdainError with the file's name and what is wrong.
     """
-    return _read(path, NetworkFile.checked)
+    return _read(path, NetworkFile.checked, role)
 
 
 def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dtype | None = "float32") -> None:
     """Write a network as safetensors, kernels in `dtype` (None keeps theirs), biases in float32.
 
-    A temporary file is written beside `path`, then renamed.
+    A temporary file is written beside `path`, then renamed. Raises AdainError for weights that `dtype` cannot hold.
     """
     dtype = dtype and resolve_dtype(dtype)
     state = {
         name: tensor.detach().cpu().to(torch.float32 if name.endswith("bias") else dtype or tensor.dtype).contiguous()
         for name, tensor in network.state.items()
     }
+    converted = state if dtype else {}
+    if name := next((n for n, tensor in converted.items() if tensor.isinf().any() and not network.state[n].isinf().any()), ""):
+        raise AdainError(f"{name} holds numbers too large for {state[name].dtype}; choose another number type for {path}.")
     description = {name: getattr(network, name) for name in DESCRIPTION}
     with replacing(path) as temporary:
         temporary.write_bytes(save(state, {"format": FORMAT, "network": json.dumps(description)}))
 
 
-def _read(path: str | Path, use: Callable[[NetworkFile], Result]) -> Result:
-    """The result of `use(network)` for the network in a file; its errors, and those of the file, name the file."""
+def _read(path: str | Path, use: Callable[[NetworkFile], Result], role: str = "") -> Result:
+    """The result of `use(network)` for the network in a file; its errors, and those of the file, name the file.
+
+    Of a public file that holds both networks it is the one of this `role`.
+    """
     path = Path(path)
     metadata = {}
     if path.suffix.lower() == ".safetensors":
@@ -181,8 +190,8 @@ def _read(path: str | Path, use: Callable[[NetworkFile], Result]) -> Result:
         if metadata.get("format") == FORMAT:
             return use(_described(state, metadata.get("network", "")))
         if metadata.get("format", "").startswith("adain-"):
-            raise AdainError(f"it is a file of the format {metadata['format']}, not {FORMAT}.")
-        role, state = legacy.rename(state)
+            raise AdainError(f"it is a file of the format {metadata['format'][:40]!r}, not {FORMAT!r}.")
+        role, state = legacy.rename(state, role)
         return use(NetworkFile(role, "vgg19", {}, state, path.stem, "vgg19", legacy.PAPER_ENCODER))
     except AdainError as error:
         raise AdainError(f"{path} cannot be used: {error}") from None
@@ -194,6 +203,7 @@ def _described(state: State, description: str) -> NetworkFile:
     if not isinstance(fields, dict):
         raise AdainError("its description is damaged or of another version.")
     given = {name: fields[name] for name in DESCRIPTION if name in fields}
+    given |= {name: text_of(given, name) for name, value in given.items() if isinstance(value, str)}
     if missing := [name for name in ("role", "architecture", "config", "name") if name not in given]:
         raise AdainError(f"its description is damaged or of another version (it lacks the {missing[0]}).")
     return NetworkFile(state=state, **given)
@@ -207,11 +217,20 @@ def _check_role(network: NetworkFile, role: str, source: object) -> None:
 
 def _from_hub(entry: Entry, refresh: bool) -> NetworkFile:
     if entry.tensors:
-        network = _of_tensors(entry)
-    else:
-        network = read_network(hub.pull_file(entry.mirrors, entry.sha256, refresh))
-        if not entry.name.startswith("hf:"):
-            network = replace(network, name=entry.name)
+        return _accepted(entry, _of_tensors(entry))
+    before = [file.cached() for file in entry.mirrors]
+    path = hub.pull_file(entry.mirrors, entry.sha256, refresh)
+    try:
+        network = read_network(path, entry.role)
+        return _accepted(entry, network if entry.name.startswith("hf:") else replace(network, name=entry.name))
+    except AdainError as error:
+        if path not in before:  # else it is there for others
+            hub.remove(path)
+        raise AdainError(str(error).replace(str(path), entry.name)) from None
+
+
+def _accepted(entry: Entry, network: NetworkFile) -> NetworkFile:
+    """The network, with the licence of its entry. Raises AdainError if it is not the one of the entry."""
     _check_role(network, entry.role or network.role, entry.name)
     network = network.checked()
     if network.role == "encoder" and entry.fingerprint not in ("", network.encoder_fingerprint):

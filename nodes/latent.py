@@ -47,13 +47,14 @@ class LatentAdaIN(Node):
         if statistics not in STATISTICS:
             raise ValueError(f"statistics is {statistics!r}; choose one of {', '.join(STATISTICS)}.")
         check_alpha(alpha)
-        samples, target = latent["samples"], latent_statistics(reference["samples"])
-        content = None
-        if statistics == "batch":
-            content, target = latent_statistics(samples).pool(), target.pool()
-        result = adain_latent(samples, target, alpha, content)
-        changed = {**latent, "samples": result}
-        if len(result) != len(samples):
+        parts, references = latent_parts(latent), latent_parts(reference)
+        results = [_changed(part, target, alpha, statistics) for part, target in zip(parts, references, strict=False)]
+        count = len(results[0])
+        # what the reference has no part for, such as the sound of a video, stays as it is
+        results += [part.expand(count, *part.shape[1:]) if len(part) == 1 else part for part in parts[len(results) :]]
+        samples = latent["samples"]
+        changed = {**latent, "samples": results[0] if isinstance(samples, Tensor) else type(samples)(results)}
+        if count != len(parts[0]):
             changed.pop("batch_index", None)  # it numbers the latents there were
         return io.NodeOutput(changed)
 
@@ -102,7 +103,7 @@ class ModelAdaIN(Node):
             raise ValueError(f"start_percent {start_percent} is after end_percent {end_percent}; exchange them.")
         sampling = model.get_model_object("model_sampling")
         sigmas = [float(sampling.percent_to_sigma(percent)) for percent in (start_percent, end_percent)]
-        samples = model.get_model_object("latent_format").process_in(check_latent(reference["samples"]))
+        samples = model.get_model_object("latent_format").process_in(_one_part(reference))
         steered = model.clone()
         steered.set_model_sampler_post_cfg_function(steer(latent_statistics(samples), alpha, *sigmas))
         return io.NodeOutput(steered)
@@ -117,6 +118,8 @@ def steer(target: ChannelStatistics, alpha: float, first_sigma: float, last_sigm
             return denoised
         if target.batch not in (1, len(denoised)):
             raise ValueError(f"{target.batch} references do not fit a batch of {len(denoised)}; give one, or one for each.")
+        if denoised.ndim == 3 and denoised.shape[1] == 1 != target.mean.shape[1]:  # as hosts hand over several parts
+            raise ValueError("a latent of several parts, such as video and sound, cannot be steered; take the node away.")
         return adain_latent(denoised, target, alpha)
 
     return after_guidance
@@ -138,16 +141,39 @@ def adain_latent(samples: Tensor, target: ChannelStatistics, alpha: float, conte
 
 def latent_statistics(samples: Tensor) -> ChannelStatistics:
     """Channel statistics of latents `(B, C, ...)`; a clip counts as one picture, so that it does not flicker."""
-    return channel_statistics(_flat(check_latent(samples)))
+    return channel_statistics(_flat(samples))
 
 
-def check_latent(samples: Tensor) -> Tensor:
+def latent_parts(latent: dict) -> list[Tensor]:
+    """The tensors of a LATENT: one, or of a nested one several, such as video and sound. Raises ValueError for other values."""
+    samples = latent.get("samples") if isinstance(latent, dict) else None
+    unbind = getattr(samples, "unbind", None)
+    parts = [samples] if isinstance(samples, Tensor) or unbind is None else list(unbind())
+    return [check_latent(part) for part in parts] or [check_latent(None)]
+
+
+def check_latent(samples: object) -> Tensor:
     """Latents that are one tensor of finite numbers, else ValueError."""
-    if not isinstance(samples, Tensor) or samples.ndim < 3 or 0 in samples.shape:
+    if not isinstance(samples, Tensor) or samples.is_nested or samples.ndim < 3 or 0 in samples.shape:
         raise ValueError("this kind of latent is not supported; use one of pictures or of video.")
     if not torch.isfinite(samples).all():
         raise ValueError("the latent holds NaN or infinite values; find the step before that makes them.")
     return samples
+
+
+def _changed(samples: Tensor, reference: Tensor, alpha: float, statistics: str) -> Tensor:
+    """AdaIN of latents `(B, C, ...)` with the statistics of the reference, of each latent or of the batch."""
+    target, content = latent_statistics(reference), None
+    if statistics == "batch":
+        content, target = latent_statistics(samples).pool(), target.pool()
+    return adain_latent(samples, target, alpha, content)
+
+
+def _one_part(latent: dict) -> Tensor:
+    parts = latent_parts(latent)
+    if len(parts) > 1:
+        raise ValueError(f"the reference has {len(parts)} parts, such as video and sound; use one of pictures or of video.")
+    return parts[0]
 
 
 def _flat(samples: Tensor) -> Tensor:

@@ -45,8 +45,9 @@ def load_network(role: str, name: str, dtype: str = "auto", hub_file: str = "") 
     What is on the Hub is pulled the first time, with the node's progress bar. Raises FileNotFoundError for a network that
     is not there, and what `weights.pull` raises.
     """
-    path = None if hub_file.strip() else _find(role, name)
-    entry = None if path else find_entry(_hub_name(hub_file) if hub_file.strip() else str(name), role)
+    hub_name = _hub_name(hub_file)
+    path = None if hub_name else _find(role, name)
+    entry = None if path else find_entry(hub_name or str(name), role)
     if entry and entry.mirrors:
         with showing(host.progress()):
             path = pull(entry)
@@ -65,8 +66,10 @@ def load_file(role: str, path: Path, dtype: str = "auto") -> ModelPatcher:
 
 def network_version(role: str, name: str, hub_file: str = "") -> str:
     """Differs when the file behind a name has changed; what was pulled does not change."""
-    if hub_file.strip():
-        return _hub_name(hub_file)
+    if not isinstance(hub_file, str):
+        return repr(hub_file)  # the run says what is wrong with it
+    if hub_name := _hub_name(hub_file):
+        return hub_name
     path = _find(role, name)
     return str(name) if path is None else f"{path} {version(path)}"
 
@@ -142,7 +145,10 @@ def _about(role: str) -> str:
 
 
 def _hub_name(hub_file: str) -> str:
-    return f"hf:{hub_file.strip().removeprefix('hf:')}"
+    """The name of a file on the Hub, or "" if none is given. Raises ValueError for what is not text."""
+    if not isinstance(hub_file, str):
+        raise ValueError(f"hub_file is {str(hub_file)[:80]!r}, which is not text; write owner/repository/file, or nothing.")
+    return f"hf:{hub_file.strip().removeprefix('hf:')}" if hub_file.strip() else ""
 
 
 def _named(role: str) -> list[str]:

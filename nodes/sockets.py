@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core.errors import AdainError
+from ..adain_core.files import printable
 from ..adain_core.hub import HubError
 from ..adain_core.images import check_pictures
 from ..adain_core.stylize import Features
@@ -46,9 +47,9 @@ class Node(io.ComfyNode):
             try:
                 return execute(cls, *arguments, **inputs)
             except AdainError as error:
-                raise ValueError(str(error)) from None
+                raise ValueError(printable(str(error))) from None
             except HubError as error:
-                raise OSError(str(error)) from None
+                raise OSError(printable(str(error))) from None
 
         cls.execute = classmethod(guarded)
 
@@ -76,5 +77,12 @@ def to_image(pictures: Tensor) -> Tensor:
 
 
 def to_mask(mask: Tensor) -> Tensor:
-    """MASK `(B, H, W)` or `(H, W)` to `(B, 1, H, W)`, in [0, 1], which hosts' masks leave by rounding."""
+    """MASK `(B, H, W)`, also `(H, W)`, `(B, 1, H, W)` or `(B, H, W, 1)`, to `(B, 1, H, W)` in [0, 1], which hosts' masks leave
+    by rounding. Raises ValueError for an empty one and other shapes.
+    """
+    known = isinstance(mask, Tensor) and 2 <= mask.ndim <= 4 and 0 not in mask.shape
+    if not known or (mask.ndim == 4 and 1 not in (mask.shape[1], mask.shape[3])):
+        raise ValueError("the mask is empty or of an unknown kind; connect a MASK.")
+    if mask.ndim == 4:
+        mask = mask.squeeze(1 if mask.shape[1] == 1 else 3)
     return mask.reshape(-1, 1, *mask.shape[-2:]).to(torch.float32).clamp(0, 1)

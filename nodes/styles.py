@@ -13,8 +13,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core import Style, encode_style, load_style, match_colors, mix_styles
-from ..adain_core.files import read_safetensors, version
+from ..adain_core.files import read_safetensors, text_of, version
 from ..adain_core.images import thumbnail_jpeg
+from ..adain_core.style import thumbnail_of
 from . import host
 from .inputs import names_input
 from .sockets import EncoderSocket, Node, StyleSocket, schema, to_mask, to_pictures
@@ -52,14 +53,16 @@ def read_style(name: str) -> Style:
 
 
 def gallery() -> list[dict[str, str]]:
-    """Name, thumbnail (JPEG in base64) and source of each style there is, for the front end; what a file lacks is empty."""
+    """Name, thumbnail (JPEG in base64) and source of each style there is, for the front end; what a file lacks, or has too much
+    of, is empty.
+    """
     styles = []
     for name in style_names():
         metadata = {}
         if path := find_style(name):
             with contextlib.suppress(OSError, ValueError):  # a damaged file says what is wrong when it is loaded
                 metadata = read_safetensors(path, [])[1]
-        styles.append({"name": name} | {key: metadata.get(key, "") for key in ("thumbnail", "source")})
+        styles.append({"name": name, "thumbnail": thumbnail_of(metadata), "source": text_of(metadata, "source")})
     return styles
 
 

@@ -21,7 +21,7 @@ from adain_core.catalog import BUNDLED, catalog, find_entry
 from adain_core.cli import main
 from adain_core.evaluation import plain
 from adain_core.files import read_safetensors
-from adain_core.hub import HubError
+from adain_core.hub import HubError, HubFile, pull_file
 from adain_core.networks import ARCHITECTURES
 from adain_core.progress import showing
 from adain_core.weights import network_path, pull, read_network
@@ -152,6 +152,19 @@ def test_roles_and_files_are_checked(served, public, tmp_path):
     served.serve("me/model/strange.safetensors", tmp_path / "strange.safetensors")
     with pytest.raises(ValueError, match="layout of the weights is unknown"):
         load_encoder("hf:me/model/strange.safetensors")
+
+
+def test_a_refused_file_does_not_stay_on_the_disk_unless_it_was_there(served, tmp_path):
+    torch.save({"0.weight": torch.nn.Linear}, tmp_path / "code.pth")
+    served.serve("me/model/code.pth", tmp_path / "code.pth")
+    cache = tmp_path / "hf" / "hub"
+    with pytest.raises(ValueError, match="^hf:me/model/code.pth is not a PyTorch weight file"):
+        load_encoder("hf:me/model/code.pth")
+    assert not list(cache.rglob("code.pth")) and not list(cache.rglob("blobs/*"))
+    kept = pull_file([HubFile("me/model", "code.pth")])  # as another program may have
+    with pytest.raises(ValueError, match="is not a PyTorch weight file"):
+        load_encoder("hf:me/model/code.pth")
+    assert kept.is_file()
 
 
 def test_another_network_than_expected_is_refused(public, listed):

@@ -1,4 +1,7 @@
+import dataclasses
+import io
 import os
+import signal
 import subprocess
 import sys
 
@@ -71,6 +74,12 @@ def test_large_pictures_are_worked_on_at_1024_pixels_unless_another_size_is_said
         assert run("stylize", "in.png", "red.png", "-o", "out.png", *arguments, *NETWORKS) == 0
         detail = 0.3 if size == 10 else 0.8
         assert same("out.png", expected(load_image("in.png"), style, working_size=size, detail=detail))
+def test_a_style_file_of_several_styles_makes_no_more_pictures_of_one(folder, capsys):
+    shares = [torch.linspace(0, 1, 20), torch.linspace(1, 0, 20)]
+    mix_styles([style_of("red.png"), style_of("blue.png")], shares).save("sweep.safetensors")
+    assert run("stylize", "photo.png", "sweep.safetensors", "-o", "out.png", *NETWORKS) == 2
+    assert "is 20 styles for as many frames; give it to a clip" in capsys.readouterr().err
+    assert not (folder / "out.png").exists()
 
 
 def test_colours(folder):
@@ -260,6 +269,84 @@ def test_an_interrupt_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr("adain_core.cli.info.catalog", raising(KeyboardInterrupt()))
     assert run("info") == 130
     assert capsys.readouterr().err == "adain: stopped.\n"
+
+
+@pytest.mark.parametrize("name", [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)])
+def test_the_system_may_end_a_command_which_leaves_nothing_half_done(folder, capsys, monkeypatch, name):
+    number = getattr(signal, name)
+
+    def ended(path, *more):
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("adain_core.style.save", ended)
+    assert run("style", "make", "red.png", "-o", "red.safetensors", "--encoder", "encoder.safetensors") == 128 + number
+    assert capsys.readouterr().err == "adain: stopped.\n"
+    assert not [path.name for path in folder.iterdir() if "red" in path.name and path.suffix == ".safetensors"]
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_command_outlives_a_terminal_where_it_was_told_to(folder, monkeypatch):
+    if not hasattr(signal, "SIGHUP"):
+        pytest.skip("Windows has no SIGHUP")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        monkeypatch.setattr("adain_core.cli.info.available_devices", lambda: os.kill(os.getpid(), signal.SIGHUP) or ["cpu"])
+        assert run("info") == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**64), "1" * 99])
+def test_seeds_of_more_than_64_bits_are_refused_before_the_work(folder, capsys, seed):
+    (folder / "in").mkdir()
+    (folder / "photo.png").rename("in/photo.png")
+    folders = ["--contents", "in", "--styles", "in", "--loss-encoder", "none"]
+    commands = [
+        ["dataset", "in", "in", "-o", "out"], ["evaluate", *folders], ["evaluate", "sheet", *folders, "-o", "out.json"],
+        ["train", *folders, "--output", "out"], ["style", "learn", "red.png", "--contents", "in", "-o", "x.safetensors"],
+    ]  # fmt: skip
+    for command in commands:
+        assert run(*command, "--seed", seed) == 2
+        err = capsys.readouterr().err
+        assert "seed" in err and err.count("\n") == 1
+    with pytest.raises(AdainError, match="the seed is"):
+        stylize(load_encoder("encoder.safetensors"), load_decoder("decoder.safetensors"),
+                torch.rand(1, 3, 9, 9), style_of("red.png"), seed=int(seed))  # fmt: skip
+
+
+def test_results_among_the_styles_are_refused(folder, capsys):
+    (folder / "in").mkdir()
+    (folder / "photo.png").rename("in/photo.png")
+    (folder / "styles").mkdir()
+    (folder / "red.png").rename("styles/red.png")
+    assert run("dataset", "in", "styles", "-o", "styles/out", *NETWORKS) == 2
+    assert "styles/out is inside of styles: its pictures would be styles" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932"])
+def test_every_line_is_printed_in_every_encoding(folder, monkeypatch, encoding):
+    """Letters that a terminal does not have are shown by their numbers, in helps too."""
+    name = "Ōe’s 漢字 \u202eé ✓ \udcff"
+    style = dataclasses.replace(style_of("red.png"), name=name, source=name, licence=name, encoder_name=name)
+    style.save(folder / "style.safetensors")
+    os.rename("style.safetensors", "漢字é.safetensors")
+    commands = [
+        ["style", "show", "漢字é.safetensors"], ["info"], ["convert", "encoder.safetensors", "-o", "é漢.safetensors"],
+        ["style", "show", "nothing 漢字é"], ["--help"], ["train", "--help"], ["stylize", "--help"], ["style", "make", "--help"],
+    ]  # fmt: skip
+    for command in commands:
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding, errors) for errors in ("strict", "backslashreplace"))
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            try:
+                status = run(*command)
+            except SystemExit as stopped:
+                status = stopped.code
+        for stream in (out, err):
+            stream.flush()
+        assert status == (2 if "nothing" in command[-1] else 0), err.buffer.getvalue()
+        assert (err if status else out).buffer.getvalue().decode(encoding)
 
 
 def test_info_and_the_module_run(small_files):

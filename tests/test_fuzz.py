@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import io
 import itertools
@@ -11,6 +12,7 @@ import pickle
 import shutil
 import struct
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -32,6 +34,7 @@ from adain_core.errors import AdainError
 from adain_core.files import read_safetensors
 from adain_core.images import limit_pixels, load_image, load_mask, pixel_limit
 from adain_core.large import check_large, needs_streaming
+from adain_core.pickled import read_pickled
 from adain_core.training.checkpoints import load_checkpoint
 from adain_core.training.data import decode
 from adain_core.video import Video
@@ -283,9 +286,90 @@ def test_archives_that_would_unpack_to_much_more_are_refused(tmp_path, checkpoin
         for part in source.namelist():
             content = bytes(1 << 27) if part.endswith("data/0") else source.read(part)
             bomb.writestr(part, content, zipfile.ZIP_DEFLATED)
-    assert (tmp_path / "network.pth").stat().st_size < 1 << 20
+    small = (tmp_path / "network.pth").read_bytes()
+    assert len(small) < 1 << 20
+    for name, after in (("plain", b""), ("zeros", bytes(1 << 17)), ("more zeros", bytes(1 << 21)), ("twice", small)):
+        for read in (read_network, lambda path: load_checkpoint(path, {"seed": 0})):
+            path = tmp_path / f"{name}.pth"
+            assert read_or_refuse(read, path, small + after) is None
     with pytest.raises(ValueError, match="network.pth .*it would be larger when unpacked"):
         read_network(tmp_path / "network.pth")
+
+
+def pickled(value: object) -> bytes:
+    """A pickle in which `(name, count)` stands for a tensor of `count` float32, which lie in the part `name`."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            return ("storage", torch.FloatStorage, *value) if isinstance(value, tuple) and len(value) == 3 else None
+
+    class Rebuilt:
+        def __init__(self, name, count):
+            self.name, self.count = name, count
+
+        def __reduce__(self):
+            arguments = ((self.name, "cpu", self.count), 0, (self.count,), (1,), False, collections.OrderedDict())
+            return torch._utils._rebuild_tensor_v2, arguments
+
+    buffer = io.BytesIO()
+    Pickler(buffer, 2).dump({key: Rebuilt(*part) for key, part in value.items()})
+    return buffer.getvalue()
+
+
+def archive(parts: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w") as target:
+        warnings.simplefilter("ignore")  # of names that are there twice
+        for name, content in ({"version": b"3\n", "byteorder": b"little"} | parts).items():
+            target.writestr(f"archive/{name}", content)
+    return buffer.getvalue()
+
+
+SPELLINGS = ["".join(letters) for letters in itertools.product(*(letter + letter.upper() for letter in "abcdefghij"))]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # PyTorch does not tell upper from lower case: a part is read again for each spelling of its name
+        archive({"data.pkl": pickled({name: (name, 1 << 18) for name in SPELLINGS}), "data/abcdefghij": bytes(1 << 20)}),
+        archive({"data.pkl": pickled({"a": ("0", 1 << 28)}), "data/0": bytes(16)}),
+        archive({"data.pkl": pickled({"a": ("0", 4)}), "DATA.pkl": pickled({}), "data/0": bytes(16)}),
+        archive({"data.pkl": pickle.dumps({"a": Call(bytearray, 1 << 31)}, 2)}),
+        archive({"data.pkl": pickle.dumps({"a": Call(set, [1])}, 4)}),
+        b"".join(pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+        + pickled({"a": ("0", 1 << 27)}) + pickle.dumps([], 2),
+        pickle.dumps({"a": Call(bytearray, 1 << 31)}, 2),
+        b"",
+        b"ustar",
+    ],
+)  # fmt: skip
+def test_pickles_that_ask_for_more_than_they_have_are_refused_in_little_memory(folder, content):
+    for read in (read_network, lambda path: load_checkpoint(path, {"seed": 0})):
+        assert read_or_refuse(read, folder / "network.pth", content) is None
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_what_such_pickles_are_made_of_is_read(folder, newer):
+    state = {"a": torch.rand(3), "b": torch.rand(2, 2).half(), "c": torch.arange(3), "d": torch.rand(4, 4)[1:, ::2]}
+    torch.save({"state": state, "of": [1, 2.0, "x", None, (True,)]}, folder / "b.pth", _use_new_zipfile_serialization=newer)
+    found = read_pickled(folder / "b.pth")
+    assert found["of"] == [1, 2.0, "x", None, (True,)]
+    assert all(found["state"][name].equal(tensor) for name, tensor in state.items())
+    content = archive({"data.pkl": pickled({"a": ("0", 4)}), "data/0": np.arange(4, dtype="<f4").tobytes()})
+    (folder / "c.pth").write_bytes(content)
+    assert read_pickled(folder / "c.pth")["a"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_pickle_that_holds_itself_and_tensors_larger_than_their_file(folder):
+    turns: list = []
+    turns.append(turns)
+    torch.save({"a": turns}, folder / "turns.pth")
+    assert read_or_refuse(read_network, folder / "turns.pth") is None
+    one = torch.ones(1)
+    torch.save({"a": one.expand(1 << 40)}, folder / "wide.pth")
+    with pytest.raises(ValueError, match="wide.pth holds other than plain tensors"):
+        read_network(folder / "wide.pth")
 
 
 # styles
@@ -575,8 +659,11 @@ def test_safetensors_are_read_in_little_memory(folder):
     """A file that says it has a terabyte."""
     header = {"a": {"dtype": "F32", "shape": [1 << 38], "data_offsets": [0, 1 << 40]}}
     assert read_or_refuse(read_safetensors, folder / "lies.safetensors", packed(header, bytes(64))) is None
-    lies = struct.pack("<Q", 1 << 40) + b"{}"
-    assert read_or_refuse(read_safetensors, folder / "lies.safetensors", lies) is None
+    for length in (1 << 23, 1 << 40, (1 << 64) - 1):
+        lies = struct.pack("<Q", length) + b"{}"
+        assert read_or_refuse(read_safetensors, folder / "lies.safetensors", lies) is None
+    long = packed({"__metadata__": {"name": "a" * (1 << 23)}}, b"")
+    assert read_or_refuse(read_safetensors, folder / "long.safetensors", long) is None
 
 
 def test_the_untouched_ones_are_read(folder, network, style, encoder, few_pixels):

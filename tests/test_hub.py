@@ -3,8 +3,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
+import ssl
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,6 +169,7 @@ def test_a_server_that_sends_whole_files_only_is_asked_for_the_whole_file(served
     served.fault("GET /cdn", times=times, no_ranges=True)
     assert equal(pull_tensors([FILE], WANTED), tensors)
     assert served.sent > 80_000
+    assert not list(hub.assets().glob("*.incomplete"))
 
 
 def test_bytes_swapped_in_a_range_are_found_where_a_hash_is_known(served, tensors, tmp_path):
@@ -300,6 +303,73 @@ def test_what_cannot_be_had_is_said_in_one_sentence(served, tensors, tmp_path, f
     assert not left_behind(tmp_path)
 
 
+class LocalProtocolError(Exception):
+    """As httpx has it, which may not be installed."""
+
+
+class UnsupportedProtocol(Exception):
+    pass
+
+
+class ConnectError(Exception):
+    pass
+
+
+class ProxyError(Exception):
+    pass
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        (ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."), True),
+        (caused(ConnectError("certificate"), ssl.SSLCertVerificationError("self-signed certificate")), True),
+        (UnsupportedProtocol("Request URL has an unsupported protocol 'ftp://'."), True),
+        (LocalProtocolError("Illegal header value b'Bearer hf_secret'"), True),
+        (ValueError("Missing dependencies for SOCKS support."), True),
+        (ProxyError("407 Proxy Authentication Required"), True),
+        (ProxyError("503 Service Unavailable"), False),
+        (ConnectError("Connection refused"), False),
+        (caused(ConnectError("broken"), ValueError("invalid literal for int() with base 16: b''")), False),
+        (TimeoutError("timed out"), False),
+    ],
+)
+@pytest.mark.parametrize("session", [{"side_effect": True}, {}])
+def test_what_would_fail_again_is_not_tried_again(served, tensors, monkeypatch, error, lasts, session):
+    """Whether the session cannot be made, or the request."""
+    tries = []
+
+    def fail(*arguments, **options):
+        tries.append(1)
+        raise error
+
+    broken = SimpleNamespace(request=fail, stream=fail, get=fail)
+    monkeypatch.setattr(download, "get_session", fail if session else lambda: broken)
+    for pull in (lambda: pull_file([FILE]), lambda: list(download._chunks(FILE.url(), 0, 9))):
+        tries.clear()
+        with pytest.raises((HubError, download.BrokenLine)) as caught:
+            pull()
+        if isinstance(caught.value, HubError):
+            assert len(tries) == (1 if lasts else 1 + len(download.PAUSES))
+            assert ("no connection to" in str(caught.value)) == lasts == ("mirror" not in str(caught.value))
+        else:
+            assert isinstance(caught.value, download.NoLine) == lasts
+        assert "hf_secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [501, 505, 511, 400, 404, 410])
+def test_answers_that_stay_the_same_are_asked_for_once(served, tensors, status):
+    served.fault("HEAD", status=status)
+    with pytest.raises(HubError):
+        pull_file([FILE])
+    assert served.asked("HEAD") == 1
+
+
 def test_a_file_too_large_for_a_network_is_refused_before_it_moves(served, tensors, monkeypatch):
     monkeypatch.setattr(hub, "LARGEST", 80_000)
     with pytest.raises(HubError, match="no network of AdaIN has more"):
@@ -331,6 +401,44 @@ def test_a_token_goes_to_the_hub_and_not_to_the_host_it_redirects_to(served, ten
     pull_tensors([FILE], WANTED)
     for request, headers in served.requests:
         assert headers.get("authorization", "") == ("" if "/cdn/" in request else "Bearer hf_secret")
+
+
+@pytest.mark.parametrize("to", ["http://hub", "ftp://hub", "https://other", "https://hub:444", "https://user@hub", "file://"])
+def test_a_token_goes_nowhere_less_safe_than_the_hub(monkeypatch, to):
+    asked = []
+
+    def request(method, url, headers, **options):
+        asked.append((url, headers.get("authorization")))
+        return SimpleNamespace(headers={"Location": f"{to}/b"}, status_code=302, raise_for_status=lambda: None)
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr(download, "get_session", lambda: SimpleNamespace(request=request, stream=request))
+    monkeypatch.setattr(download, "hf_raise_for_status", lambda response: None)
+    download._head("https://hub/a")
+    assert asked == [("https://hub/a", "Bearer hf_secret")]
+
+
+def test_a_token_may_go_from_http_to_https_of_the_same_hub(monkeypatch):
+    asked = []
+
+    def request(method, url, headers, **options):
+        asked.append(url)
+        return SimpleNamespace(headers={"Location": "https://hub/b"}, status_code=302)
+
+    monkeypatch.setattr(download, "get_session", lambda: SimpleNamespace(request=request, stream=request))
+    monkeypatch.setattr(download, "hf_raise_for_status", lambda response: None)
+    download._head("http://hub/a")
+    assert asked == ["http://hub/a", "https://hub/b"]
+
+
+@pytest.mark.parametrize("name", ["X-Repo-Commit", "X-Linked-Etag"])
+@pytest.mark.parametrize("value", ["a" * 300, "con", "NUL", ""])
+def test_headers_that_no_file_can_be_named_by_are_one_sentence(served, tensors, tmp_path, name, value):
+    served.fault("HEAD", headers={name: value, "ETag": ""})
+    for pull in (lambda: pull_file([FILE]), lambda: pull_tensors([FILE], WANTED)):
+        with pytest.raises(HubError, match="does not answer like the Hub"):
+            pull()
+    assert not left_behind(tmp_path)
 
 
 def test_a_renamed_repository_is_followed(served, tensors):

@@ -4,8 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from adain_core import channel_statistics, encode_style, load_style, mix_styles
+from adain_core.cli import main
+from adain_core.errors import AdainError
 from adain_core.style import pool_styles
 
 
@@ -149,3 +152,59 @@ def test_statistics_that_cannot_be_are_refused(identity, tmp_path):
     dataclasses.replace(style, components=(component,)).save(tmp_path / "style.safetensors")
     with pytest.raises(ValueError, match="not finite"):
         load_style(tmp_path / "style.safetensors")
+
+
+def test_a_file_holds_no_more_styles_than_it_is_for(identity, tmp_path):
+    """A weight of four bytes in a file would be a picture of any size."""
+    style = encode_style(identity, torch.rand(1, 3, 8, 8))
+    path = tmp_path / "sweep.safetensors"
+
+    def swept(count):
+        return mix_styles([style, style], [torch.linspace(0, 1, count), torch.linspace(1, 0, count)])
+
+    swept(64).save(path)
+    assert load_style(path).batch == 64
+    with pytest.raises(AdainError, match="a style file holds at most 64 styles .* not 65 of 2; save the styles"):
+        swept(65).save(path)
+    metadata = {"format": "adain-style-1"}
+    for wrong in (swept(1000), mix_styles([style] * 257)):
+        (tmp_path / "wrong.safetensors").write_bytes(save(wrong.tensors(), metadata))
+        with pytest.raises(AdainError, match="wrong.safetensors is damaged .*(a file holds at most 64|more than 256 parts)"):
+            load_style(tmp_path / "wrong.safetensors")
+    tensors = swept(3).tensors()
+    for name, tensor in {
+        "component.0.mask": torch.ones(65, 1, 2, 2, dtype=torch.uint8),
+        "component.1.mask": torch.ones(1, 1, 1, 1000, dtype=torch.uint8),
+        "component.0.weight": torch.ones(2),
+        "component.1.weight": torch.full((3,), 3e38),
+        "component.1.level.0.mean": torch.ones(1000, 3),
+    }.items():
+        (tmp_path / "wrong.safetensors").write_bytes(save(tensors | {name: tensor}, metadata))
+        with pytest.raises(AdainError, match="wrong.safetensors is damaged"):
+            load_style(tmp_path / "wrong.safetensors")
+
+
+ESCAPES = "\x1b]0;stolen\x07\x1b[2Jwaves\nlicence\u202e \ud800"
+
+
+def test_a_styles_texts_are_shown_and_not_obeyed(identity, tmp_path, capsys):
+    path = tmp_path / "style.safetensors"
+    style = dataclasses.replace(
+        encode_style(identity, torch.rand(1, 3, 8, 8)), name=ESCAPES, source=ESCAPES, encoder_name=ESCAPES,
+        licence="Musée\xa0d’Orsay 漢字" + "a" * 9999, encoder_fingerprint=ESCAPES,
+    )  # fmt: skip
+    style.save(path)
+    loaded = load_style(path)
+    assert loaded.name == r"\x1b]0;stolen\x07\x1b[2Jwaves\nlicence\u202e ?"
+    assert loaded.licence.startswith("Musée\xa0d’Orsay 漢字aaa") and len(loaded.licence) == 2000
+    assert main(["style", "show", str(path), str(tmp_path / "no\x1b[2J")]) == 2
+    out, err = capsys.readouterr()
+    assert out.count(r"\x1b[2Jwaves") == 3 and "\x1b" not in out + err and r"no\x1b[2J" in err and out.count("\n") == 5
+
+
+@pytest.mark.parametrize("thumbnail", ["/9j/" + "A" * (1 << 20), "iVBORw0KGgo=", "javascript:", "%"])
+def test_a_thumbnail_is_a_small_jpeg(identity, tmp_path, thumbnail):
+    path = tmp_path / "style.safetensors"
+    style = encode_style(identity, torch.rand(1, 3, 8, 8))
+    path.write_bytes(save(style.tensors(), {"format": "adain-style-1", "thumbnail": thumbnail}))
+    assert load_style(path).thumbnail == b""

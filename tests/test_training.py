@@ -16,11 +16,13 @@ from torch import nn
 from adain_core import encode_style, load_decoder, load_encoder, stylize
 from adain_core.cli import main
 from adain_core.cli import train as command
+from adain_core.errors import AdainError
 from adain_core.evaluation import plain
 from adain_core.images import load_image
 from adain_core.networks.vgg import VGGDecoder
 from adain_core.progress import showing
 from adain_core.training import PRESETS, TrainingConfig, train, trainer
+from adain_core.training.checkpoints import load_checkpoint
 from adain_core.training.data import PictureFolder
 from adain_core.training.muon import Muon, orthogonalized
 from adain_core.training.networks import trained_file
@@ -303,6 +305,92 @@ def test_a_damaged_checkpoint_is_named(config):
         train(config)
 
 
+def changed(*place, to):
+    """Changes a part of a checkpoint."""
+
+    def change(state):
+        for key in place[:-1]:
+            state = state[key]
+        state[place[-1]] = to(state[place[-1]])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed("parameters", 0, to=lambda x: x * float("nan")),
+        changed("average", 3, to=lambda x: x / 0),
+        changed("parameters", 0, to=lambda x: x[:1]),
+        changed("parameters", 0, to=lambda x: x.int()),
+        changed("parameters", 0, to=lambda x: "text"),
+        changed("parameters", to=lambda x: x[:-1]),
+        changed("parameters", to=lambda x: None),
+        changed("optimizer", "state", to=lambda x: {}),
+        changed("optimizer", "state", 0, "exp_avg", to=lambda x: x * float("nan")),
+        changed("optimizer", "state", 0, "exp_avg", to=lambda x: x[:1]),
+        changed("optimizer", "state", 0, to=lambda x: {"exp_avg": x["exp_avg"]}),
+        changed("optimizer", "state", to=lambda x: dict(list(x.items())[1:])),
+        changed("optimizer", to=lambda x: {}),
+        changed("scaler", to=lambda x: None),
+        changed("step", to=lambda x: -1),
+        changed("step", to=lambda x: 2.5),
+        changed("skipped", to=lambda x: 9),
+        changed("steps", to=lambda x: x + [4]),
+        changed("losses", to=lambda x: x | {"style": [float("nan")] * 3}),
+        changed("losses", to=lambda x: ["text"]),
+        changed("recent", to=lambda x: [{"style": None}, {"style": "text"}]),
+        changed("recipe", to=lambda x: x | {"seed": torch.ones(2)}),
+        changed("recipe", to=lambda x: [x]),
+        lambda state: state.pop("losses"),
+        lambda state: state.clear(),
+    ],
+)
+def test_a_checkpoint_with_a_damaged_part_is_one_sentence_or_does_no_harm(checkpointed, change):
+    config, state = checkpointed
+    change(state)
+    torch.save(state, config.output / "checkpoint.pt")
+    try:
+        train(config)
+    except AdainError as error:
+        assert "checkpoint.pt" in str(error) and "\n" not in str(error)
+        assert "remove it to begin anew" in str(error) or "of another recipe" in str(error)
+    else:
+        assert all(x.isfinite().all() for x in read_network(config.output / "tiny-decoder.safetensors").state.values())
+
+
+def test_a_checkpoint_that_is_cut_off_or_flipped_anywhere_is_one_sentence(checkpointed):
+    config, _ = checkpointed
+    path = config.output / "checkpoint.pt"
+    whole, rng = path.read_bytes(), np.random.default_rng(1)
+    for place in map(int, rng.integers(0, len(whole), 30)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        for content in (whole[:place], bytes(flipped)):
+            path.write_bytes(content)
+            try:
+                load_checkpoint(path, {})
+            except AdainError as error:
+                assert "checkpoint.pt" in str(error) and "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def checkpointed_once(folders, small_files, tmp_path_factory):
+    output = tmp_path_factory.mktemp("checkpointed")
+    settings = SMALL | dict(channels=(), loss_encoder=str(small_files[0]), layer_weights=(1.0, 1.0))
+    config = TrainingConfig(folders / "contents", folders / "styles", output, name="tiny", steps=3, **settings)
+    train(config)
+    return config
+
+
+@pytest.fixture
+def checkpointed(checkpointed_once, tmp_path):
+    """The configuration of a training that goes on from step 3 to 4, and what its checkpoint holds."""
+    shutil.copy(checkpointed_once.output / "checkpoint.pt", tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    return dataclasses.replace(checkpointed_once, output=tmp_path, steps=4), state
+
+
 def poison(monkeypatch, is_bad):
     whole = Objective.forward
 
@@ -405,6 +493,78 @@ def test_what_is_stopped_is_kept_and_goes_on(config, tmp_path):
     assert read_network(config.output / "tiny-decoder.safetensors").recipe["steps"] == 3
     whole = train(dataclasses.replace(config, output=tmp_path / "whole"))
     assert train(config).losses == whole.losses
+
+
+def at_step(monkeypatch, where, step, action):
+    """Has `action` done in a method of the training when it is called with this step done."""
+    whole = getattr(trainer.Trainer, where)
+
+    def call(self, *arguments):
+        result = whole(self, *arguments)
+        if self.step == step:
+            action()
+        return result
+
+    monkeypatch.setattr(trainer.Trainer, where, call)
+
+
+@pytest.mark.parametrize("name", [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)])
+@pytest.mark.parametrize("where", ["_gradients", "_update", "_log_losses", "_tell", "_save_checkpoint", "_write_results"])
+def test_a_signal_at_any_moment_keeps_what_was_learned(checkpointed_once, tmp_path, monkeypatch, capfd, where, name):
+    number = getattr(signal, name)
+    config = dataclasses.replace(checkpointed_once, output=tmp_path / "out", save_minutes=60.0)
+    if where in ("_save_checkpoint", "_write_results"):
+        config = dataclasses.replace(config, save_minutes=0.0, results_minutes=0.0)
+    with monkeypatch.context() as patch:
+        handler = signal.getsignal(number)
+        at_step(patch, where, 2, lambda: os.kill(os.getpid(), number))
+        assert main(command_line(config, steps=5)) == 128 + number
+        assert signal.getsignal(number) == handler
+    err = capfd.readouterr().err
+    assert "adain: stopped." in err and "Traceback" not in err
+    assert torch.load(config.output / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert not list(config.output.glob(".*.adain-*"))
+    whole = train(dataclasses.replace(config, output=tmp_path / "whole", steps=4))
+    assert train(dataclasses.replace(config, steps=4)).losses == whole.losses
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("where", ["_gradients", "_update", "_tell"])
+def test_a_killed_process_that_reads_pictures_loses_nothing(checkpointed_once, tmp_path, monkeypatch, capfd, where):
+    config = dataclasses.replace(checkpointed_once, output=tmp_path / "out", save_minutes=60.0, workers=1)
+
+    def kill_workers():
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+
+    with monkeypatch.context() as patch:
+        at_step(patch, where, 2, kill_workers)
+        assert main(command_line(config, steps=500)) == 2
+    err = capfd.readouterr().err
+    assert "a process that reads pictures was killed" in err and "fewer workers" in err and "Traceback" not in err
+    step = torch.load(config.output / "checkpoint.pt", weights_only=True)["step"]
+    assert f"what was learned up to step {step} is kept" in err and 2 <= step < 20
+    assert train(dataclasses.replace(config, steps=step + 1)).steps
+
+
+@pytest.mark.parametrize("what", ["contents", "styles"])
+@pytest.mark.parametrize("inside", ["", "out", "sub/out"])
+def test_an_output_among_the_pictures_is_refused(config, folders, tmp_path, what, inside):
+    shutil.copytree(folders / what, tmp_path / "pictures")
+    (tmp_path / "link").symlink_to(tmp_path / "pictures")
+    changed = dataclasses.replace(config, **{what: tmp_path / "pictures"}, output=tmp_path / "link" / inside)
+    with pytest.raises(AdainError, match="is inside of .*pictures, .* name a folder outside of it"):
+        train(changed)
+    assert not (tmp_path / "pictures" / "out").exists()
+
+
+def test_the_largest_seed_is_one_and_larger_ones_are_refused(checkpointed_once, tmp_path):
+    config = dataclasses.replace(checkpointed_once, output=tmp_path, steps=1)
+    assert train(dataclasses.replace(config, seed=2**64 - 1)).decoder.is_file()
+    for seed in (-1, 2**64, 10**30):
+        with pytest.raises(AdainError, match="seed"):
+            dataclasses.replace(config, seed=seed)
 
 
 def test_a_taught_encoder_has_no_preview(config):

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from adain_core.cli import main
 from adain_core.evaluation import plain
@@ -61,6 +62,63 @@ def test_preprocessing_is_folded_exactly_at_the_border(public):
     torch.testing.assert_close(found, network[:4](picture), rtol=1e-4, atol=1e-6)
 
 
+def prefixed(state, prefix):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def whole_model(encoder, decoder):
+    """As a public training saves it, its encoder in four parts."""
+    starts = {"enc_4": 18, "enc_3": 11, "enc_2": 4, "enc_1": 0}
+
+    def moved(name):
+        number, _, kind = name.partition(".")
+        part = next(part for part, start in starts.items() if int(number) >= start)
+        return f"{part}.{int(number) - starts[part]}.{kind}"
+
+    return {moved(name): tensor for name, tensor in encoder.items()} | prefixed(decoder, "decoder.")
+
+
+WRAPPED = {
+    "module.": lambda e, d: (prefixed(e, "module."), prefixed(d, "module.")),
+    "_orig_mod.": lambda e, d: (prefixed(e, "_orig_mod."), prefixed(d, "_orig_mod.")),
+    "module._orig_mod.": lambda e, d: (prefixed(e, "module._orig_mod."), prefixed(d, "module._orig_mod.")),
+    "encoder. decoder.": lambda e, d: (prefixed(e, "encoder."), prefixed(d, "module.decoder.")),
+    "state_dict": lambda e, d: ({"state_dict": e}, {"state_dict": d, "epoch": 3, "args": None, "best": 0.5}),
+    "model": lambda e, d: ({"model": e, "optimizer": {"state": {0: torch.ones(2)}}}, {"step": 9, "model": d}),
+    "nested": lambda e, d: ({"state_dict": {"encoder": e}}, {"model_state_dict": {"decoder": prefixed(d, "module.")}}),
+    "both": lambda e, d: ({"encoder": e, "decoder": d, "step": 5},) * 2,
+    "both in one": lambda e, d: ({"state_dict": prefixed(prefixed(e, "encoder.") | prefixed(d, "decoder."), "module.")},) * 2,
+    "parts": lambda e, d: (whole_model(e, d), {"state_dict": prefixed(whole_model(e, d), "module.")}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_public_checkpoints_are_read_as_trainings_wrap_them(public, tmp_path, how):
+    states = [torch.load(public / name, weights_only=True) for name in ("vgg.pth", "decoder.pth")]
+    loaders = {"vgg.pth": load_encoder, "decoder.pth": load_decoder}
+    for wrapped, (name, load) in zip(WRAPPED[how](*states), loaders.items(), strict=True):
+        torch.save(wrapped, tmp_path / name)
+        found, wanted = (load(str(folder / name)).state_dict() for folder in (tmp_path, public))
+        assert found.keys() == wanted.keys() and all(found[key].equal(wanted[key]) for key in wanted)
+
+
+def test_prefixes_in_safetensors_and_other_wrappings(public, tmp_path):
+    state = torch.load(public / "decoder.pth", weights_only=True)
+    save_file(prefixed(state, "module.decoder."), tmp_path / "decoder.safetensors")
+    assert read_network(tmp_path / "decoder.safetensors").role == "decoder"
+    torch.save({"module.1.weight": torch.ones(2), "1.bias": torch.ones(2)}, tmp_path / "mixed.pth")
+    with pytest.raises(ValueError, match="layout of the weights is unknown"):
+        load_decoder(str(tmp_path / "mixed.pth"))
+    deep = {"state_dict": {"model": {"state_dict": {"model": {"model": state}}}}}
+    for wrong in ({"state_dict": None}, deep, {"epoch": 1}, [state]):
+        torch.save(wrong, tmp_path / "wrong.pth")
+        with pytest.raises(ValueError, match="wrong.pth is not a state dict of named tensors"):
+            load_decoder(str(tmp_path / "wrong.pth"))
+    torch.save({"encoder": torch.load(public / "vgg.pth", weights_only=True)}, tmp_path / "encoder.pth")
+    with pytest.raises(ValueError, match="holds an encoder, not a decoder"):
+        load_decoder(str(tmp_path / "encoder.pth"))
+
+
 class Code:
     def __reduce__(self):
         return (open, ("stolen", "w"))
@@ -95,6 +153,20 @@ def test_wrong_weights_are_refused(public, tmp_path, change, reason):
     torch.save(damaged(public, change), tmp_path / "wrong.pth")
     with pytest.raises(ValueError, match=reason):
         load_encoder(str(tmp_path / "wrong.pth"))
+
+
+def test_numbers_too_large_for_a_number_type_are_refused(public, small_files, tmp_path):
+    state = torch.load(public / "vgg.pth", weights_only=True)
+    torch.save(state | {"9.weight": torch.full_like(state["9.weight"], 1e300, dtype=torch.float64)}, tmp_path / "double.pth")
+    with pytest.raises(ValueError, match="not finite in conv2_1.weight"):
+        load_encoder(str(tmp_path / "double.pth"))
+    network = read_network(small_files[1])
+    kernel = next(name for name in network.state if name.endswith("weight"))
+    network.state[kernel] = torch.full_like(network.state[kernel], 1e5)
+    with pytest.raises(ValueError, match=f"{kernel} holds numbers too large for torch.float16"):
+        write_network(network, tmp_path / "half.safetensors", "float16")
+    assert not (tmp_path / "half.safetensors").exists()
+    write_network(network, tmp_path / "half.safetensors", "bfloat16")
 
 
 def test_truncated_files_are_refused(public, tmp_path, small_files):

@@ -16,6 +16,7 @@ from ..devices import rank_and_size
 from ..errors import AdainError
 from ..files import make_folder, remove_leftovers
 from ..images import check_sides, list_images, load_image, resize, save_image
+from ..networks.base import check_seed
 from ..progress import Counter
 from ..style import Style, encode_style
 from ..stylize import stylize
@@ -64,6 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     given = options.given(DatasetOptions, arguments)
     if not given.contents.is_dir():
         raise AdainError(f"{given.contents} is not a folder; give a folder of content pictures.")
+    check_seed(given.seed)
+    if given.output.resolve().is_relative_to(given.styles.resolve()):
+        raise AdainError(f"{given.output} is inside of {given.styles}: its pictures would be styles; name a folder outside.")
     names = style_names(list_images(given.styles), given.styles)
     if not 1 <= given.per_picture <= len(names):
         raise AdainError(f"--per-picture is {given.per_picture}; there are {len(names)} styles to draw from.")

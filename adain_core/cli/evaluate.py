@@ -12,7 +12,7 @@ from ..errors import AdainError
 from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
 from ..evaluation.report import MODES
-from ..files import check_writable
+from ..files import check_writable, printable
 from . import measurements, options
 from .fitting import check_fit
 
@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output:  # last: if the writing fails, the numbers have been printed
         report.save(arguments.output)
     if report.skipped:
-        print(f"adain: {len(report.skipped)} pictures could not be read:", *report.skipped, sep="\n  ", file=sys.stderr)
+        skipped = map(printable, report.skipped)
+        print(f"adain: {len(report.skipped)} pictures could not be read:", *skipped, sep="\n  ", file=sys.stderr)
     return 1 if report.skipped else 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import AdainError
-from ..files import check_folder, check_writable, remove_leftovers
+from ..files import check_folder, check_writable, printable, remove_leftovers
 from ..images import SAVE_FORMATS, count_frames, list_images, save_format
 from .options import say
 
@@ -96,7 +96,7 @@ def check_styles_kept(styles: Sequence[Path], targets: Sequence[Path]) -> None:
 
 def print_failures(failures: Sequence[str], total: int) -> int:
     """Print the failures of `total` pictures, each once. Returns the exit status, which is 1 if something failed."""
-    failures = list(dict.fromkeys(failures))  # an unreadable style fails once for each content
+    failures = list(dict.fromkeys(map(printable, failures)))  # an unreadable style fails once for each content
     if failures:
         print(f"adain: {len(failures)} of {total} pictures could not be stylised:", *failures, sep="\n  ", file=sys.stderr)
     return 1 if failures else 0

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from ..devices import resolve_device
 from ..errors import AdainError
 from ..evaluation.sheet import draw_contact_sheet
-from ..files import check_writable, remove_leftovers
+from ..files import check_writable, printable, remove_leftovers
 from ..images import load_image, load_mask, save_format, write_picture
 from ..style import Style, encode_style, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
@@ -138,7 +138,7 @@ def run_mix(arguments: argparse.Namespace) -> int:
 
 def run_show(arguments: argparse.Namespace) -> int:
     for path, style in _read_styles(arguments.styles):
-        print(f"{path}: {style.name}")
+        print(f"{printable(str(path))}: {style.name}")
         print(f"  encoder  {style.encoder_name} ({style.encoder_fingerprint[:12]})")
         for component in style.components:
             weight = ", ".join(f"{w:.3g}" for w in component.weight.tolist())

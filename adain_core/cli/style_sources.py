@@ -52,7 +52,12 @@ class StyleSources:
         return [dataclasses.replace(self, sources=(s,), masks=(m,)) for s, m in zip(self.sources, self.masks, strict=True)]
 
     def mixer(self, encoder: Encoder) -> Callable[[Tensor | None], Style]:
-        """A function from a content to its style; the style is encoded only once, unless it takes each content's colours."""
+        """A function from a content to its style; the style is encoded only once, unless it takes each content's colours.
+
+        Raises AdainError for a style file of several styles, which are for a clip.
+        """
+        if several := next((style for style in self.style_files if style.batch > 1), None):
+            raise AdainError(f"the style {several.name!r} is {several.batch} styles for as many frames; give it to a clip.")
         if self.options.match_colors:
             return partial(self.mix, encoder)
         style = self.mix(encoder)

@@ -19,6 +19,7 @@ from ..errors import AdainError
 from ..files import replacing
 from ..images import list_images
 from ..networks import Decoder, Encoder
+from ..networks.base import check_seed
 from ..statistics import channel_statistics
 from ..style import Style, encode_style
 from ..stylize import check_decoder, stylize
@@ -53,6 +54,7 @@ class MeasurementConfig:
             value, least = getattr(self, field.name), {"size": 16, "crop_size": 16, "seed": 0}.get(field.name, 1)
             if field.type == "int" and value < least:
                 raise AdainError(f"{field.name} is {value}; give at least {least}.")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

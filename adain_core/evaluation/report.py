@@ -17,6 +17,7 @@ from ..devices import resolve_device
 from ..errors import AdainError
 from ..files import replacing
 from ..images import list_images, load_image, on_white, resize
+from ..networks.base import check_seed
 from ..progress import Counter
 from ..statistics import ChannelStatistics, channel_statistics, check_half_life
 from ..style import Style, encode_style
@@ -62,6 +63,7 @@ class EvaluationConfig:
         if self.flat_pairs and self.size < PERIOD:
             raise AdainError(f"flat areas are measured at {PERIOD} pixels a side or more; give a larger size, or 0 flat pairs.")
         check_half_life(self.half_life)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import AdainError
 from ..files import replacing
+from ..pickled import read_pickled
 
 FORMAT = "adain-training-1"
 
@@ -25,19 +27,22 @@ def load_checkpoint(path: Path, recipe: dict) -> dict:
     """The state that was saved. Raises AdainError for a file that is not a checkpoint or is one of another recipe, OSError
     for one that cannot be opened, which may still be whole.
     """
-    with open(path, "rb") as file:
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            found = state["recipe"] if state["format"] == FORMAT else None
-        except Exception:  # torch.load raises almost anything for a damaged file
-            found = None
-    if found is None:
-        raise AdainError(f"{path} is no checkpoint of a training; remove it to begin anew.")
+    state = read_pickled(path, "remove it to begin anew")
+    found = state.get("recipe") if isinstance(state, dict) and state.get("format") == FORMAT else None
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise AdainError(f"{path} is not a checkpoint of a training; remove it to begin anew.")
     # settings that are newer than the checkpoint are not compared
-    changed = sorted(key for key in found if recipe.get(key) != found[key])
+    changed = sorted(key for key in found if _differ(recipe.get(key), found[key]))
     if changed:
         raise AdainError(
             f"{path} is of another recipe ({', '.join(changed)} differ); give the same options, or another name or"
             " output folder."
         )
     return state
+
+
+def _differ(setting: Any, found: Any) -> bool:
+    try:
+        return bool(setting != found)
+    except (TypeError, ValueError, RuntimeError):  # such as a tensor
+        return True

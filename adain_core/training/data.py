@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import AdainError
+from ..files import printable
 from ..images import damage_named, list_images, load_image, on_white, opened, to_pil
 from ..networks.base import check_seed
 
@@ -223,7 +224,7 @@ def stream(
             broken = folder.broken
             if isinstance(folder, PictureFolder) and len(broken) >= max(1, 2 * logged[k]):
                 logged[k] = len(broken)
-                names = ", ".join(path.name for path in broken[:5]) + (", ..." if len(broken) > 5 else "")
+                names = ", ".join(printable(path.name) for path in broken[:5]) + (", ..." if len(broken) > 5 else "")
                 log.warning("%d of %d pictures in %s cannot be read and are skipped: %s",
                             len(broken), len(folder.files), folder.folder, names)  # fmt: skip
         yield batch

@@ -68,7 +68,7 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
     if inverse and not kind.has_inverse():
         raise AdainError(f"only a VGG-19 is inverted in closed form, not {encoder.name!r}; start from something else.")
     decoder = kind.for_encoder(encoder, config.blocks or (start.config.get("blocks") if start else None))
-    decoder.initialize(config.seed + 1)
+    decoder.initialize((config.seed + 1) % 2**64)
     decoder.plain = True
     if start:
         if config.channels:

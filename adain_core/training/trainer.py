@@ -23,6 +23,7 @@ from ..errors import AdainError, DivergedError
 from ..files import check_folder, locked, make_folder, remove_leftovers
 from ..images import save_image, write_picture
 from ..networks import Decoder, Encoder
+from ..networks.base import check_weights
 from ..progress import tell
 from ..weights import ROLES
 from .augmentation import augment_style
@@ -30,6 +31,7 @@ from .checkpoints import load_checkpoint, save_checkpoint
 from .config import INVERSE, TrainingConfig
 from .data import RandomCrops, pictures_of, stream
 from .distributed import mean_over_processes, processes
+from .interrupts import is_dead_worker, uninterrupted
 from .muon import Muon
 from .networks import frozen, new_networks, trained_file, training_dtype, write_networks
 from .objective import Batch, Objective
@@ -65,11 +67,12 @@ def train(config: TrainingConfig, preview_every: int = 0) -> TrainingResult:
     """Train by `config`, or go on from the checkpoint in its output folder.
 
     It tells how many steps are done, at the start and after each, and logs the losses. At the start and every `preview_every`
-    steps, 0 for never, it shows a sample sheet `(1, 3, H, W)` of some fixed pairs. An exception from what is shown, or an
-    interrupt during a step, ends the training after its checkpoint and networks are written. While it runs, the networks,
-    `samples.png` and `losses.png` are renewed in the folder. Raises AdainError for folders without pictures, a checkpoint of
-    another recipe, a folder that another training writes to and previews where an encoder is taught, FileNotFoundError for a
-    folder that does not exist, and FloatingPointError for losses that stay non-finite.
+    steps, 0 for never, it shows a sample sheet `(1, 3, H, W)` of some fixed pairs. An exception from what is shown, a
+    KeyboardInterrupt, and the death of a process that reads pictures, end the training after its checkpoint and networks are
+    written. While it runs, the networks, `samples.png` and `losses.png` are renewed there. Raises AdainError for folders
+    without pictures, a checkpoint of another recipe, a folder that another training writes to or that lies among the pictures,
+    and previews where an encoder is taught, FileNotFoundError for a folder that does not exist, and FloatingPointError for
+    losses that stay non-finite.
     """
     device = resolve_device(config.device)
     # a host may call in inference mode, which has no gradients
@@ -101,6 +104,12 @@ class Trainer:
                 f"a batch of {config.batch_size} for {self.processes} processes with {config.accumulate} parts each cannot be"
                 " shared out evenly; give another batch size."
             )
+        for source in (config.contents, config.styles):
+            if not isinstance(source, Tensor) and self.output.resolve().is_relative_to(Path(source).resolve()):
+                raise AdainError(
+                    f"{self.output} is inside of {source}, whose pictures are trained on, and its samples would be too; name a"
+                    " folder outside of it."
+                )
         check_folder(self.output)
         dtype = training_dtype(config.precision, device)
         loss_network = frozen(config.loss_encoder, Encoder, device, dtype)
@@ -110,7 +119,7 @@ class Trainer:
         augment = augment_style if config.augment else None
         self.folders = (
             pictures_of(config.contents, config.crop_size, config.resize_content, seed=config.seed),
-            pictures_of(config.styles, config.crop_size, config.resize_style, augment, seed=config.seed + 1),
+            pictures_of(config.styles, config.crop_size, config.resize_style, augment, seed=(config.seed + 1) % 2**64),
         )
         self.recipe = config.recipe() | {
             "loss_network": loss_network.fingerprint,
@@ -157,31 +166,30 @@ class Trainer:
 
     def run(self, preview_every: int = 0) -> None:
         """Train up to the last step; what is told, and errors, are those of `train`."""
-        config = self.config
-        self._tell(preview_every > 0)
-        saved = written = time.monotonic()
-        in_a_row = 0
-        batches = self._batches()
-        while self.step < config.steps:
-            with self._saving_on(KeyboardInterrupt):  # until its update, a step has changed nothing
-                gradients = self._gradients(next(batches))
-            losses = self._update(*gradients)
-            in_a_row = 0 if losses else in_a_row + 1
-            if in_a_row == MAX_SKIPPED:
-                raise DivergedError(
-                    f"the losses of {MAX_SKIPPED} steps in a row were not finite, up to step {self.step}; lower the"
-                    " learning rate or train in float32."
-                )
-            if self.step % config.log_every == 0:
-                self._log_losses()
-            self._tell(preview_every > 0 and self.step % preview_every == 0)
-            if self.rank == 0 and time.monotonic() - saved > 60 * config.save_minutes:
-                self._save_checkpoint()
-                saved = time.monotonic()
-            if self.rank == 0 and time.monotonic() - written > 60 * config.results_minutes:
-                self._write_results()
-                written = time.monotonic()
-        self._save_all()
+        with self._saving_on(KeyboardInterrupt):
+            self._tell(preview_every > 0)
+            saved = written = time.monotonic()
+            in_a_row = 0
+            batches = self._batches()
+            while self.step < self.config.steps:
+                gradients = self._gradients(next(batches))  # until its update, a step has changed nothing
+                with uninterrupted():
+                    in_a_row = 0 if self._update(*gradients) else in_a_row + 1
+                    if self.step % self.config.log_every == 0 and in_a_row < MAX_SKIPPED:
+                        self._log_losses()
+                if in_a_row == MAX_SKIPPED:
+                    raise DivergedError(
+                        f"the losses of {MAX_SKIPPED} steps in a row were not finite, up to step {self.step}; lower the"
+                        " learning rate or train in float32."
+                    )
+                self._tell(preview_every > 0 and self.step % preview_every == 0)
+                if self.rank == 0 and time.monotonic() - saved > 60 * self.config.save_minutes:
+                    self._save_checkpoint()
+                    saved = time.monotonic()
+                if self.rank == 0 and time.monotonic() - written > 60 * self.config.results_minutes:
+                    self._write_results()
+                    written = time.monotonic()
+            self._save_all()
 
     def train_step(self, parts: Sequence[Batch | Lesson]) -> dict[str, float]:
         """One step on a batch in parts; its losses, which are empty if they were not finite and the step was skipped."""
@@ -265,7 +273,7 @@ class Trainer:
 
     def _tell(self, preview: bool) -> None:
         """Say how many steps are done, with a sample sheet where it is due."""
-        with self._saving_on(BaseException):  # what is shown may stop the training by any exception
+        with self._saving_on(Exception):  # what is shown may stop the training by any
             tell(self.step, self.config.steps, self.sample_sheet(PREVIEW_PAIRS)[None] if preview else None)
 
     def _log_losses(self) -> None:
@@ -281,18 +289,29 @@ class Trainer:
 
     @contextlib.contextmanager
     def _saving_on(self, exception: type[BaseException]) -> Iterator[None]:
-        """Write the checkpoint and the results before such an exception passes on."""
+        """Write the checkpoint and the results before such an exception passes on, or the death of a process that reads
+        pictures, which raises an AdainError.
+        """
         try:
             yield
-        except exception:
+        except BaseException as error:
+            dead = is_dead_worker(error)
+            if not dead and not isinstance(error, exception):
+                raise
             self._save_all()
             log.info("stopped at step %d; the networks and the checkpoint so far are in %s", self.step, self.output)
+            if dead:
+                raise AdainError(
+                    f"a process that reads pictures was killed, as systems do where memory runs out; what was learned up to"
+                    f" step {self.step} is kept: train again to go on, with fewer workers if it happens again."
+                ) from None
             raise
 
     def _save_all(self) -> None:
         if self.rank == 0:
-            self._save_checkpoint()
-            self._write_results()
+            with uninterrupted():
+                self._save_checkpoint()
+                self._write_results()
 
     def _save_checkpoint(self) -> None:
         state = {"step": self.step, "skipped": self.skipped, "optimizer": self.optimizer.state_dict()}
@@ -305,19 +324,52 @@ class Trainer:
 
     def _load_checkpoint(self) -> None:
         state = load_checkpoint(self.checkpoint, self.recipe)
-        _copy(self.parameters, state["parameters"])
-        _copy(self.average, state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self._restore(state)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
+            why = str(error).splitlines()[0].rstrip(".") if isinstance(error, AdainError) else "its parts do not fit"
+            raise AdainError(f"{self.checkpoint} is damaged ({why}); remove it to begin anew.") from None
+        log.info("going on from step %d of %s", self.step, self.checkpoint)
+
+    def _restore(self, state: dict) -> None:
+        """Take over the state of a checkpoint. Raises errors of many types for a damaged one."""
+        wanted = {str(index): tuple(parameter.shape) for index, parameter in enumerate(self.parameters)}
+        for name, tensors in (("parameters", self.parameters), ("average", self.average)):
+            check_weights({str(index): tensor for index, tensor in enumerate(state[name])}, wanted)
+            _copy(tensors, state[name])
+        kept = state["optimizer"]["state"]
+        if kept and _shapes(kept) != _shapes(self._optimizer_after_a_step()):
+            raise AdainError("the state of its optimizer is of other weights")
+        # the settings are those of the configuration
+        self.optimizer.load_state_dict({"state": kept, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.scaler.load_state_dict(state["scaler"])
         for name in ("step", "skipped", "steps", "losses", "recent"):
             setattr(self, name, state[name])
-        if maps := self.objective.maps:
-            maps.running = [[x.to(self.device) for x in moments] for moments in state["running"]]
-        log.info("going on from step %d of %s", self.step, self.checkpoint)
+        lengths = {len(self.steps), *map(len, self.losses.values())}
+        counts = [self.step - self.skipped, self.skipped, *self.steps]
+        if len(lengths) > 1 or not all(type(count) is int and 0 <= count <= self.step for count in counts):
+            raise AdainError("its counts of steps do not fit")
+        losses = [*self.losses.values(), *(values.values() for values in self.recent)]
+        running = [[x.to(self.device) for x in moments] for moments in state["running"]] if self.objective.maps else []
+        if self.objective.maps:
+            self.objective.maps.running = running
+        tensors = [x for part in kept.values() for x in part.values()] + [x for moments in running for x in moments]
+        numbers = [value for values in losses for value in values if value is not None] + list(state["scaler"].values())
+        if not all(map(math.isfinite, numbers)) or any(torch.as_tensor(x).isnan().any() for x in tensors):
+            raise AdainError("it holds values that are not finite")
+
+    def _optimizer_after_a_step(self) -> dict:
+        """What the optimizer keeps of each weight once it has stepped."""
+        twins = [torch.zeros_like(parameter, requires_grad=True) for parameter in self.parameters]
+        for twin in twins:
+            twin.grad = torch.zeros_like(twin)
+        optimizer = OPTIMIZERS[self.config.optimizer](twins, self.config.learning_rate)
+        optimizer.step()
+        return optimizer.state_dict()["state"]
 
     def _write_results(self) -> None:
         """Write the averaged networks, the sample sheet and the loss curve."""
-        with self._averaged_weights():
+        with uninterrupted(), self._averaged_weights():  # inside, the weights are others
             recipe = self.recipe | {"steps": self.step, "skipped_steps": self.skipped}
             write_networks(self.config, self.encoder, self.decoder, recipe)
         if isinstance(self.objective, Objective):
@@ -348,6 +400,11 @@ class Trainer:
             yield
         finally:
             _copy(self.parameters, current)
+
+
+def _shapes(state: dict) -> dict:
+    """The shapes of an optimizer's state by weight and name; a plain number has that of a tensor of one."""
+    return {index: {name: torch.as_tensor(x).shape for name, x in part.items()} for index, part in state.items()}
 
 
 @torch.no_grad()

@@ -61,6 +61,62 @@ def test_latents_that_do_not_fit_are_refused(run, reference, message):
         run("LatentAdaIN", latent={"samples": torch.randn(2, 4, 8, 8)}, reference={"samples": reference})
 
 
+class Nested:
+    """As `comfy.nested_tensor.NestedTensor`, which holds video and sound."""
+
+    def __init__(self, tensors):
+        self.tensors, self.is_nested = list(tensors), True
+
+    def unbind(self):
+        return self.tensors
+
+
+def test_each_part_of_a_nested_latent_gets_the_statistics_of_the_references_part(run):
+    video, sound = torch.randn(2, 16, 5, 8, 6) * 2 + 1, torch.randn(2, 8, 50, 4) - 4
+    references = torch.randn(1, 16, 1, 6, 6) * 0.3 - 2, torch.randn(1, 8, 20, 4) * 3
+    latent = {"samples": Nested([video, sound]), "noise_mask": "kept"}
+    result = run("LatentAdaIN", latent=latent, reference={"samples": Nested(references)})
+    assert isinstance(result["samples"], Nested) and result["noise_mask"] == "kept"
+    for found, part, reference in zip(result["samples"].unbind(), (video, sound), references, strict=True):
+        assert found.shape == part.shape
+        for a, b in zip(moments(found), moments(reference), strict=True):
+            torch.testing.assert_close(a, b.expand_as(a), rtol=1e-3, atol=1e-3)
+
+
+def test_what_the_reference_has_no_part_for_is_kept(run):
+    """A picture's latent as the reference of a video with sound, and the other way round."""
+    video, sound, picture = torch.randn(1, 16, 5, 8, 6), torch.randn(1, 8, 50, 4), torch.randn(2, 16, 1, 6, 6) * 3 - 2
+    nested, plain = {"samples": Nested([video, sound])}, {"samples": picture}
+    found = run("LatentAdaIN", latent=nested, reference=plain)["samples"].unbind()
+    assert found[0].shape == (2, 16, 5, 8, 6) and torch.equal(found[1], sound.expand(2, -1, -1, -1))
+    for a, b in zip(moments(found[0]), moments(picture), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    found = run("LatentAdaIN", latent=plain, reference=nested)["samples"]
+    torch.testing.assert_close(moments(found)[0], moments(video)[0].expand(2, -1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        None, "text", [], torch.rand(4), torch.rand(0, 4, 8, 8), torch.full((1, 4, 8, 8), float("inf")), Nested([]),
+        Nested([torch.rand(1, 4, 8, 8), None]), Nested([torch.full((1, 4, 8, 8), float("nan"))]),
+        torch.nested.nested_tensor([torch.rand(4, 8, 8), torch.rand(4, 6, 8)]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("which", ["latent", "reference"])
+def test_both_latents_are_checked(run, samples, which):
+    given = dict.fromkeys(("latent", "reference"), {"samples": torch.rand(1, 4, 8, 8)}) | {which: {"samples": samples}}
+    with pytest.raises(ValueError, match="kind of latent is not supported|NaN or infinite"):
+        run("LatentAdaIN", **given)
+
+
+@pytest.mark.parametrize("latent", [None, {}, {"other": 1}, "text", torch.rand(1, 4, 8, 8)])
+def test_what_is_no_latent_is_refused(run, latent):
+    for reference in ({"samples": torch.rand(1, 4, 8, 8)}, latent):
+        with pytest.raises(ValueError, match="kind of latent is not supported"):
+            run("LatentAdaIN", latent=latent, reference=reference)
+
+
 class StandInModel:
     """What ModelAdaIN uses of a diffusion model: sigma falls from 10 to 0, the model's latents are half of the VAE's."""
 
@@ -115,3 +171,11 @@ def test_references_of_a_wrong_number_are_refused(run):
     model = run("ModelAdaIN", model=StandInModel(), reference={"samples": torch.randn(3, 4, 8, 8)})
     with pytest.raises(ValueError, match="3 references do not fit a batch of 2"):
         model.denoise(torch.randn(2, 4, 8, 8), 9)
+
+
+def test_latents_of_several_parts_do_not_steer_and_are_not_steered(run, reference):
+    with pytest.raises(ValueError, match="the reference has 2 parts"):
+        run("ModelAdaIN", model=StandInModel(), reference={"samples": Nested([reference, torch.rand(1, 8, 5, 4)])})
+    model = run("ModelAdaIN", model=StandInModel(), reference={"samples": reference})
+    with pytest.raises(ValueError, match="a latent of several parts, such as video and sound, cannot be steered"):
+        model.denoise(torch.rand(1, 1, 999), 9)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 
 import pytest
@@ -62,6 +63,38 @@ def test_a_mask_a_little_above_1_counts_as_1(run, style):
     assert masked.components[0].mask.max() == 1
 
 
+@pytest.mark.parametrize("shape", [(6, 8), (1, 6, 8), (1, 6, 8, 1), (1, 1, 6, 8)])
+def test_a_mask_is_one_mask_in_every_layout(run, style, shape):
+    mask = torch.linspace(0, 1, 48).reshape(6, 8)
+    for kind in (mask, mask.double(), mask > 0.5):
+        masked = run("MaskStyle", style=style, mask=kind.reshape(shape))
+        assert torch.equal(masked.components[0].mask, kind.float().reshape(1, 1, 6, 8))
+
+
+def test_several_masks_in_every_layout(run, encoder):
+    styles = run("EncodeStyle", encoder=encoder, image=torch.rand(3, 32, 32, 3), size=0, combine="each")
+    masks = torch.rand(3, 6, 8)
+    for given in (masks, masks[:, None], masks[..., None]):
+        assert torch.equal(run("MaskStyle", style=styles, mask=given).components[0].mask, masks[:, None])
+    with pytest.raises(ValueError, match="2 masks do not fit 3 styles"):
+        run("MaskStyle", style=styles, mask=masks[:2])
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.zeros(0, 6, 8), torch.zeros(1, 0, 8), torch.zeros(0), torch.rand(5), torch.rand(1, 6, 8, 3),
+        torch.rand(1, 1, 1, 6, 8), torch.full((1, 6, 8), float("nan")), "text", None, [[1.0]],
+    ],
+)  # fmt: skip
+def test_what_is_no_mask_is_one_sentence(run, style, encoder, painting, mask):
+    with pytest.raises(ValueError, match="connect a MASK|from 0 to 1"):
+        run("MaskStyle", style=style, mask=mask)
+    if mask is not None:  # which is no mask there
+        with pytest.raises(ValueError, match="connect a MASK|from 0 to 1"):
+            run("EncodeStyle", encoder=encoder, image=painting, mask=mask)
+
+
 @pytest.mark.parametrize(("curve", "quarter"), [("linear", 0.25), ("smooth", 0.15625)])
 def test_a_sweep_goes_from_one_style_to_the_other(run, encoder, painting, photo, curve, quarter):
     a = run("EncodeStyle", encoder=encoder, image=painting, size=0)
@@ -108,3 +141,17 @@ def test_the_gallery_has_every_style_and_of_a_damaged_one_the_name(run, encoder,
     assert broken == {"name": "broken", "thumbnail": "", "source": ""}
     with Image.open(io.BytesIO(base64.b64decode(waves["thumbnail"]))) as thumbnail:
         assert waves["name"] == "sea/waves" and max(thumbnail.size) == 96
+
+
+def test_what_the_gallery_answers_does_not_grow_with_what_files_hold(run, style, part, folders):
+    """The answer for three styles with huge fields is as small as for three usual ones."""
+    place = folders / "output" / "adain_styles"
+    place.mkdir(parents=True)
+    for name, fields in {"a": {"thumbnail": b"\xff\xd8\xff" * (1 << 18)}, "b": {"source": "\x1b[2J" + "a" * (1 << 20)}}.items():
+        dataclasses.replace(style, name=name, **fields).save(place / f"{name}.safetensors")
+    huge = dataclasses.replace(style, source="a" * (1 << 23))
+    huge.save(place / "c.safetensors")
+    found = part("nodes.styles").gallery()
+    assert [entry["name"] for entry in found] == ["a", "b", "c"]
+    assert found[0]["thumbnail"] == "" and found[1]["source"].startswith(r"\x1b[2Ja")
+    assert len(str(found)) < 20_000
