@@ -23,11 +23,12 @@ from ..adain_core.training.data import folder_digest
 from ..adain_core.training.learn import CONTENT_SIDE
 from . import host
 from .networks import load_file, load_network, network_names
+from .pictures import PICTURES
 from .sockets import DecoderSocket, EncoderSocket, Node, StyleSocket, schema, to_image, to_pictures
 
 log = logging.getLogger(__name__)
 
-EXAMPLES, EXAMPLE_FOLDER = "(built-in examples)", Path(__file__).resolve().parents[1] / "workflows" / "pictures"
+EXAMPLES = "(built-in examples)"
 NOTHING = "(nothing)"
 SMOOTHNESS = 0.1  # against stripes of two pixels, to which a small encoder, which sees pixels in pairs, is blind
 LOSS_ENCODER = "Whose features the losses compare; the encoder itself when not connected. Best is a VGG-19 (vgg19): slower,"
@@ -296,7 +297,7 @@ def _source(folder: str, images: Tensor | None, what: str) -> Path | Tensor:
 
 
 def _path(folder: str, what: str) -> Path:
-    return EXAMPLE_FOLDER / what if folder == EXAMPLES else host.input_folder(folder)
+    return PICTURES / what if folder == EXAMPLES else host.input_folder(folder)
 
 
 def _version(folder: str) -> str:

@@ -5,11 +5,13 @@ import zlib
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageCms
 
 from adain_core.cli import main
 from adain_core.files import replacing
 from adain_core.images import (
+    camera_move,
     limit_pixels,
     list_images,
     load_image,
@@ -320,3 +322,29 @@ def test_thumbnails_fit():
 
 def test_thumbnails_are_on_white():
     assert Image.open(io.BytesIO(thumbnail_jpeg(torch.zeros(1, 4, 200, 200)))).getpixel((9, 9)) == (255, 255, 255)
+
+
+def waves(height: int, width: int) -> torch.Tensor:
+    """A smooth picture `(1, 3, H, W)` in [0, 1]."""
+    y, x = torch.meshgrid(torch.arange(height) / 9, torch.arange(width) / 11, indexing="ij")
+    return 0.5 + 0.4 * torch.stack([x.sin() * y.cos(), y.sin(), (x + y).cos()])[None]
+
+
+def test_a_camera_move_begins_with_the_picture_and_ends_with_its_part_upper_left_of_the_middle():
+    picture = waves(100, 150)
+    clip = camera_move(picture, 5)
+    assert clip.shape == (5, 3, 100, 150) and torch.equal(clip[:1], picture)
+    part = picture[:, :, 8:88, 12:132]  # 0.8 of either side; what is cut off is halved, less 0.2 of it
+    whole = F.interpolate(part, size=(100, 150), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(clip[-1:, :, 4:-4, 4:-4], whole[:, :, 4:-4, 4:-4], atol=1e-3, rtol=0)
+
+
+def test_a_slow_camera_move_is_even_and_jumps_from_no_pixel_to_the_next():
+    clip = camera_move(waves(100, 150), 61)
+    steps = (clip[1:] - clip[:-1]).abs().mean(dim=(1, 2, 3))
+    assert steps.max() < 2 * steps.min()  # moved by whole pixels, most steps would be 0
+
+
+def test_a_camera_move_of_one_frame_is_the_picture_with_its_alpha():
+    picture = torch.rand(1, 4, 20, 30)
+    assert torch.equal(camera_move(picture, 1), picture)

@@ -20,7 +20,6 @@ from root import ROOT
 from torchvision.transforms.functional import pil_to_tensor
 
 CHECKOUT, PYTHON = os.environ.get("COMFYUI_DIR", ""), os.environ.get("COMFYUI_PYTHON", "")
-EXAMPLE = Path(CHECKOUT) / "input" / "example.png"
 PATIENCE = 300  # seconds without a line in the log, after which a test fails
 
 needs_comfyui = pytest.mark.skipif(not (CHECKOUT and PYTHON), reason="COMFYUI_DIR and COMFYUI_PYTHON are not set")
@@ -77,16 +76,7 @@ class Server:
             return json.loads(answer.read())
 
     def post(self, path: str, content: dict) -> dict:
-        return self._post(path, json.dumps(content).encode(), "application/json")
-
-    def upload(self, picture: Path) -> None:
-        head = f'--part\r\nContent-Disposition: form-data; name="image"; filename="{picture.name}"\r\n\r\n'
-        self._post(
-            "/upload/image", head.encode() + picture.read_bytes() + b"\r\n--part--\r\n", "multipart/form-data; boundary=part"
-        )
-
-    def _post(self, path: str, body: bytes, kind: str) -> dict:
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})
+        request = urllib.request.Request(self.url + path, json.dumps(content).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or "{}")
 

@@ -13,7 +13,7 @@ import urllib.request
 import clips
 import pytest
 import torch
-from comfyui_server import EXAMPLE, Server, needs_comfyui
+from comfyui_server import Server, needs_comfyui
 from PIL import Image
 from prompts import chain, node, training
 from root import ROOT
@@ -31,14 +31,23 @@ THUMBNAIL_SIDE = 512
 
 @pytest.fixture(scope="module")
 def fresh_install(tmp_path_factory):
-    """A server with nothing but the plugin, to which ComfyUI's own example picture is uploaded."""
+    """A server with nothing but the plugin."""
     with Server(tmp_path_factory.mktemp("fresh")) as server:
-        server.upload(EXAMPLE)
         yield server
 
 
+def content(name: str) -> torch.Tensor:
+    """The photograph that a template stylises."""
+    examples = [node for node in WORKFLOWS[name].values() if node["class_type"] == "AdaINExamplePicture"]
+    (picture,) = (node["inputs"]["picture"] for node in examples if node["_meta"]["title"] != "Style picture")
+    return load_image(ROOT / "workflows" / "pictures" / "photos" / f"{picture}.jpg")
+
+
 def write_thumbnail(name: str, pictures: torch.Tensor) -> None:
-    """The template's thumbnail: the pictures as vertical strips of one, each with its own part of the view."""
+    """The template's thumbnail: the pictures' middle squares as vertical strips of one, each with its own part of the view."""
+    side = min(pictures.shape[2:])
+    top, left = ((length - side) // 2 for length in pictures.shape[2:])
+    pictures = pictures[..., top : top + side, left : left + side]
     edges = [round(pictures.shape[3] * i / len(pictures)) for i in range(len(pictures) + 1)]
     strips = [picture[..., left:right] for picture, left, right in zip(pictures, edges, edges[1:], strict=False)]
     thumbnail = resize(torch.cat(strips, dim=-1)[None], THUMBNAIL_SIDE)
@@ -49,7 +58,7 @@ def write_thumbnail(name: str, pictures: torch.Tensor) -> None:
 def test_a_template_runs_on_a_fresh_install(fresh_install, name):
     before = len(fresh_install.log)
     pictures = fresh_install.pictures(fresh_install.run(WORKFLOWS[name]))
-    example = load_image(EXAMPLE)
+    example = content(name)
     assert pictures.shape[1:] == example.shape[1:]
     assert all((picture - example[0]).abs().mean() > 0.02 for picture in pictures)
     again = dict(fresh_install.run(WORKFLOWS[name])["status"]["messages"])
@@ -63,8 +72,9 @@ def test_first_steps_gives_the_librarys_picture(fresh_install):
     picture = fresh_install.pictures(fresh_install.run(WORKFLOWS["first-steps"]))
     inputs = next(node["inputs"] for node in WORKFLOWS["first-steps"].values() if node["class_type"] == "AdaINStyleTransfer")
     style = load_style(BUNDLED / "styles" / f"{inputs['style']}.safetensors")
-    content = load_image(EXAMPLE).contiguous(memory_format=torch.channels_last)  # a host's: 16 bits round by the order of sums
-    expected = stylize(load_encoder(), load_decoder(), content, style)
+    # a host's memory format: 16 bits round by the order of sums
+    photo = content("first-steps").contiguous(memory_format=torch.channels_last)
+    expected = stylize(load_encoder(), load_decoder(), photo, style)
     torch.testing.assert_close(picture, expected, atol=1.01 / 255, rtol=0)
 
 

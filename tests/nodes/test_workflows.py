@@ -24,7 +24,7 @@ def nodes(template: dict) -> dict[int, dict]:
 
 
 def exported(template: dict, schemas: dict) -> dict:
-    """The API format of a template, as the host's menu exports it: notes and the upload button are left out."""
+    """The API format of a template, as the host's menu exports it: notes are left out."""
     links = {link: [str(source), slot] for link, source, slot, *_ in template["links"]}
     workflow = {}
     for node in template["nodes"]:
@@ -32,7 +32,6 @@ def exported(template: dict, schemas: dict) -> dict:
             continue
         widgets = [item["name"] for item in node["inputs"] if "widget" in item]
         inputs = dict(zip(widgets, node["widgets_values"], strict=True))
-        inputs.pop("upload", None)
         inputs |= {item["name"]: links[item["link"]] for item in node["inputs"] if item["link"] is not None}
         title = node.get("title") or schemas[node["type"]][1].display_name
         workflow[str(node["id"])] = {"inputs": inputs, "class_type": node["type"], "_meta": {"title": title}}
@@ -51,6 +50,21 @@ def test_a_template_has_a_thumbnail_and_tells_what_to_do(name):
         assert thumbnail.format == "JPEG" and thumbnail.width == thumbnail.height == 512
     notes = [node for node in TEMPLATES[name]["nodes"] if node["type"] == "MarkdownNote"]
     assert len(notes) == 1 and "**Run**" in notes[0]["widgets_values"][0]
+
+
+@every_template
+def test_a_template_begins_with_bundled_photographs_and_says_how_to_take_another(name):
+    kinds = {node["type"] for node in TEMPLATES[name]["nodes"]}
+    assert not kinds & {"LoadImage", "LoadVideo"}  # whose files not every ComfyUI has
+    note = next(node for node in TEMPLATES[name]["nodes"] if node["type"] == "MarkdownNote")["widgets_values"][0]
+    if "AdaINExamplePicture" in kinds:
+        assert any(f"put *{loader}*" in note.replace("Put", "put") for loader in ("Load Image", "Load Video"))
+
+
+@pytest.mark.parametrize("name", ["clip-style-sweep", "stylize-video"])
+def test_a_clip_moves_and_has_a_frame_for_each_style(name):
+    frames = {node["class_type"]: node["inputs"].get("frames") for node in TWINS[name].values()}
+    assert frames["AdaINExamplePicture"] == frames["AdaINStyleSweep"] > 1
 
 
 @every_template
