@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import io
+import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import AdainError
@@ -37,6 +40,7 @@ VIDEO_EXTENSIONS = frozenset({*SAVE_FORMATS, ".avi", ".flv", ".m2ts", ".mpeg", "
 PART = ".mp4"  # the format of the parts that are joined at the end: it can hold each of these codecs, and exact times
 BT709 = 1  # FFmpeg has the same number for its colour space, primaries and transfer
 LIMITED_RANGE = 1  # 8-bit luma from 16 to 235
+RESTART = 1  # seconds: where the times of packets go back by more, as in files put one behind the other, they count on
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,11 @@ class Video:
             if not self.count or start or duration:
                 self.count = sum(p.size > 0 and self._within(p.pts, p.time_base) for p in self._demux(container, stream))
             self.aspect = stream.sample_aspect_ratio or Fraction(1)
-        first = next(self.frames(), None)
+        with contextlib.closing(self._decoded()) as decoded:
+            first, _ = next(decoded, (None, 0))
         if first is None:
             raise AdainError(f"{self.name} holds no frames; give another video, or another part of this one.")
-        self.size = tuple(first.picture.shape[2:])
+        self.size = tuple(_picture(first).shape[2:])
 
     @property
     def version(self) -> tuple:
@@ -87,7 +92,23 @@ class Video:
         return self.count
 
     def frames(self, skip: int = 0) -> Iterator[Frame]:
-        """The frames after the first `skip`, upright, float32 sRGB `(1, 3, H, W)`; times start at 0 and always increase."""
+        """The frames after the first `skip`, upright, float32 sRGB `(1, 3, H, W)`; times start at 0 and always increase.
+
+        All have the first frame's size: where the size changes within the file, later frames are scaled, with a warning.
+        """
+        warned = False
+        for frame, time in itertools.islice(self._decoded(), skip, None):
+            picture = _picture(frame)
+            if tuple(picture.shape[2:]) != self.size:
+                if not warned:
+                    height, width = self.size
+                    log.warning("%s changes its size; later frames are scaled to %dx%d pixels", self.name, width, height)
+                    warned = True
+                picture = F.interpolate(picture, self.size, mode="bilinear", antialias=True)
+            yield Frame(picture, time)
+
+    def _decoded(self) -> Generator[tuple[av.VideoFrame, int], None, None]:
+        """The frames as they are stored, and their times."""
         with self._open() as container:
             stream = container.streams.best("video")  # not a cover picture
             stream.thread_type = "AUTO"
@@ -100,14 +121,7 @@ class Video:
                     continue
                 time = last + self.step if frame.pts is None else frame.pts - round(self.offset / self.time_base)
                 last = max(0, time, last + 1)
-                if skip > 0:
-                    skip -= 1
-                    continue
-                # older PyAV uses the frame's colour space only if a target is given; RGB is the same for every target
-                pixels = frame.reformat(format="rgb24", dst_colorspace="ITU601").to_ndarray()
-                pixels = np.rot90(pixels, frame.rotation // 90)
-                picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255)
-                yield Frame(picture, last)
+                yield frame, last
 
     def sound(self, output: av.container.OutputContainer) -> Iterator[av.Packet]:
         """Add the sound to `output`, and yield its packets: copied if the file format allows it, else encoded anew."""
@@ -159,8 +173,20 @@ class Video:
         return not (self.start and seconds < 0) and not (self.duration and seconds >= self.duration)
 
     def _demux(self, container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
+        # by stream: what is added to times, the time of the last packet, and from there to the next one
+        shifts, steps, last = dict.fromkeys(streams, 0), dict.fromkeys(streams, 0), {}
         try:
-            yield from container.demux(*streams)
+            for packet in container.demux(*streams):
+                if packet.dts is not None:
+                    stream, dts = packet.stream, packet.dts + shifts[packet.stream]
+                    if stream in last and dts < last[stream] - RESTART / packet.time_base:
+                        shifts[stream] += last[stream] + steps[stream] - dts
+                    packet.dts += shifts[stream]
+                    if packet.pts is not None:
+                        packet.pts += shifts[stream]
+                    steps[stream] = packet.duration or packet.dts - last.get(stream, packet.dts)
+                    last[stream] = packet.dts
+                yield packet
         except _av().FFmpegError as error:
             raise AdainError(f"{self.name} is damaged and cannot be read to its end ({error}); repair or replace it.") from None
 
@@ -256,6 +282,14 @@ def _joined(parts: Sequence[tuple[Path, Fraction]], target: av.VideoStream) -> I
                     _shift(packet, begin)
                     packet.stream = target
                     yield packet
+
+
+def _picture(frame: av.VideoFrame) -> Tensor:
+    """The picture of a decoded frame, upright, float32 sRGB `(1, 3, H, W)`."""
+    # older PyAV uses the frame's colour space only if a target is given; RGB is the same for every target
+    pixels = frame.reformat(format="rgb24", dst_colorspace="ITU601").to_ndarray()
+    pixels = np.rot90(pixels, frame.rotation // 90)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255)
 
 
 def _takes(output: av.container.OutputContainer, stream: av.AudioStream) -> bool:

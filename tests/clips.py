@@ -56,6 +56,12 @@ def write_clip(
     return path
 
 
+def concatenated(path: Path, *parts: Path) -> Path:
+    """MPEG-TS files put one behind the other, as recorders and `cat` do: times begin anew in each."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
 def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
     """Time in seconds and content of each packet of the first stream of a kind ("audio" or "video"), in the order of time."""
     with av.open(str(path)) as container:

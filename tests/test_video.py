@@ -86,6 +86,27 @@ def test_varying_frame_times_are_kept(tmp_path):
     assert clips.times(copy(Video(original), tmp_path / "result.mp4")) == [Fraction(t, clips.TICKS) for t in moments]
 
 
+def flat(colour, count: int, height: int, width: int) -> np.ndarray:
+    return np.broadcast_to(np.array(colour, np.uint8), (count, height, width, 3))
+
+
+def test_frames_of_another_size_are_scaled_to_the_first_and_times_count_on(tmp_path, caplog):
+    red = clips.write_clip(tmp_path / "red.ts", flat((200, 0, 0), 20, 48, 64), sound="mp2")
+    blue = clips.write_clip(tmp_path / "blue.ts", flat((0, 0, 200), 20, 64, 96), sound="mp2")
+    video = Video(clips.concatenated(tmp_path / "both.ts", red, blue, red))
+    result = copy(video, tmp_path / "result.mp4")
+    found = clips.pixels(result)
+    assert found.shape == (60, 48, 64, 3) and len(video) == 60
+    for first, colour in ((0, (200, 0, 0)), (20, (0, 0, 200)), (40, (200, 0, 0))):
+        assert np.abs(found[first : first + 20].astype(int) - colour).max() < 12
+    assert np.allclose(np.diff([float(time) for time in clips.times(result)]), 0.1, atol=0.03)
+    assert abs(clips.packets(result, "audio")[-1][0] - 6) < 0.2
+    assert "both.ts changes its size; later frames are scaled to 64x48 pixels" in caplog.text
+    # going on in the second file, as after an interruption
+    assert [frame.time for frame in video.frames(30)] == [frame.time for frame in video.frames()][30:]
+    assert all(frame.picture.shape == (1, 3, 48, 64) for frame in video.frames(30))
+
+
 @pytest.mark.parametrize("size", [(33, 48), (32, 47), (33, 47)])
 def test_odd_sides_are_kept(tmp_path, size):
     original = clips.write_clip(tmp_path / "clip.mp4", clips.noise(3, *size))
