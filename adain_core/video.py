@@ -8,6 +8,7 @@ import heapq
 import io
 import itertools
 import logging
+import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -74,12 +75,13 @@ class Video:
             self.count = stream.frames
             if not self.count or start or duration:
                 self.count = sum(p.size > 0 and self._within(p.pts, p.time_base) for p in self._demux(container, stream))
-            self.aspect = stream.sample_aspect_ratio or Fraction(1)
+            aspect = stream.sample_aspect_ratio or Fraction(1)
         with contextlib.closing(self._decoded()) as decoded:
             first, _ = next(decoded, (None, 0))
         if first is None:
             raise AdainError(f"{self.name} holds no frames; give another video, or another part of this one.")
         self.size = tuple(_picture(first).shape[2:])
+        self.aspect = 1 / aspect if _orientation(first)[0] else aspect
 
     @property
     def version(self) -> tuple:
@@ -288,8 +290,26 @@ def _picture(frame: av.VideoFrame) -> Tensor:
     """The picture of a decoded frame, upright, float32 sRGB `(1, 3, H, W)`."""
     # older PyAV uses the frame's colour space only if a target is given; RGB is the same for every target
     pixels = frame.reformat(format="rgb24", dst_colorspace="ITU601").to_ndarray()
-    pixels = np.rot90(pixels, frame.rotation // 90)
+    transposed, across, down = _orientation(frame)
+    pixels = (pixels.swapaxes(0, 1) if transposed else pixels)[::down, ::across]
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255)
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
+    """How the stored frame is shown: whether it is transposed, and then the steps across and down, -1 where it is mirrored.
+
+    Of the 8 orientations that keep the pixel grid it is the nearest to the frame's display matrix.
+    """
+    # a point (p, q) is shown at (a p + c q, b p + d q)
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        a, b, _, c, d = (1, 0, 0, 0, 1) if matrix is None else np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    except ValueError:  # the frame has data of a type that this PyAV does not know, and so none of its data is listed
+        angle = math.radians(frame.rotation)
+        a, b, c, d = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+    transposed = abs(b) + abs(c) > abs(a) + abs(d)
+    across, down = (c, b) if transposed else (a, d)
+    return transposed, -1 if across < 0 else 1, -1 if down < 0 else 1
 
 
 def _takes(output: av.container.OutputContainer, stream: av.AudioStream) -> bool:

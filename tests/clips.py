@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -54,6 +55,24 @@ def write_clip(
             container.mux(audio.encode(frame))
             container.mux(audio.encode(None))
     return path
+
+
+def with_matrix(path: Path, matrix: tuple[float, float, float, float], target: Path, aspect: Fraction | None = None) -> Path:
+    """The video of an MP4 again, with a, b, c, d of a display matrix: a point (p, q) is shown at (a p + c q, b p + d q)."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        if aspect:
+            stream.sample_aspect_ratio = aspect
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    content = bytearray(target.read_bytes())
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    place = content.index(b"tkhd") + 44  # in version 0, which short clips have
+    content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    target.write_bytes(content)
+    return target
 
 
 def concatenated(path: Path, *parts: Path) -> Path:

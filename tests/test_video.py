@@ -134,6 +134,35 @@ def test_a_clip_filmed_on_its_side_is_upright(tmp_path):
     assert np.array_equal(pictures(video), np.rot90(upright, axes=(1, 2)))
 
 
+ANGLE = np.radians(2)
+ORIENTATIONS = {  # a, b, c, d of the matrix, and what it does to an array of frames
+    "upright": ((1, 0, 0, 1), lambda x: x),
+    "mirrored": ((-1, 0, 0, 1), lambda x: x[:, :, ::-1]),
+    "flipped": ((1, 0, 0, -1), lambda x: x[:, ::-1]),
+    "upside down": ((-1, 0, 0, -1), lambda x: x[:, ::-1, ::-1]),
+    "turned right": ((0, 1, -1, 0), lambda x: np.rot90(x, -1, (1, 2))),
+    "turned left": ((0, -1, 1, 0), lambda x: np.rot90(x, 1, (1, 2))),
+    "transposed": ((0, 1, 1, 0), lambda x: x.swapaxes(1, 2)),
+    "transposed, turned": ((0, -1, -1, 0), lambda x: x.swapaxes(1, 2)[:, ::-1, ::-1]),
+    "nearly turned right": ((np.sin(ANGLE), np.cos(ANGLE), -np.cos(ANGLE), np.sin(ANGLE)), lambda x: np.rot90(x, -1, (1, 2))),
+    "nearly turned left": ((np.sin(ANGLE), -np.cos(ANGLE), np.cos(ANGLE), np.sin(ANGLE)), lambda x: np.rot90(x, 1, (1, 2))),
+    "nearly upside down": ((-np.cos(ANGLE), np.sin(ANGLE), -np.sin(ANGLE), -np.cos(ANGLE)), lambda x: x[:, ::-1, ::-1]),
+}
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_frames_and_the_shape_of_their_pixels_are_turned_as_the_display_matrix_says(tmp_path, name):
+    matrix, turn = ORIENTATIONS[name]
+    plain = clips.write_clip(tmp_path / "plain.mp4", clips.noise(2), sound=None)
+    video = Video(clips.with_matrix(plain, matrix, tmp_path / "turned.mp4", Fraction(2)))
+    expected = turn(pictures(Video(plain)))
+    assert np.array_equal(pictures(video), expected) and video.size == expected.shape[1:3]
+    aspect = 2 if video.size == (32, 48) else Fraction(1, 2)
+    assert video.aspect == aspect
+    result = Video(copy(video, tmp_path / "result.mp4"))
+    assert (result.size, result.aspect) == (video.size, aspect)
+
+
 def test_a_part_has_its_frames_and_its_sound_from_0(tmp_path):
     original = clips.write_clip(tmp_path / "clip.mp4", clips.noise(30))
     video = Video(original, start=1.0, duration=1.5)
