@@ -27,7 +27,7 @@ from .statistics import ChannelStatistics, level_tensors, levels_of
 from .style import Style, mix_styles
 from .stylize import check_decoder, check_options, check_texture, decode, transfer_part
 from .tiling import measure_in_memory
-from .video import PART, Frame, Video, VideoWriter, join, save_format
+from .video import PART, Frame, Video, VideoWriter, join
 
 CHUNK = 8  # frames at once on a GPU; on a CPU several at once are not faster
 PART_FRAMES = 64  # in each part of a video; finished parts are kept when the rest is interrupted
@@ -115,10 +115,10 @@ class ClipStylizer:
         """Write the stylised video to `path`, with the frame times and the sound of `video`.
 
         Finished parts are kept in a folder beside it until the video is complete. A new run with the same settings goes on
-        after them. Raises AdainError for the ending of a format that is not written.
+        after them. Sound that cannot be read or written is left out, with a warning before the first frame. Raises AdainError
+        for the ending of a format that is not written.
         """
-        save_format(path)
-        path = Path(path)
+        path, sound = Path(path), video.sound(path)
         folder = path.with_name(f"{path.name}.parts")
         state = ClipState(folder / "state.safetensors", self.digest(video))
         if not (state.measured or state.done):
@@ -144,7 +144,7 @@ class ClipStylizer:
             state.parts.append(begin)
             state.save()
         remove_leftovers(path)
-        join([(part(index), begin * video.time_base) for index, begin in enumerate(state.parts)], video, path)
+        join([(part(index), begin * video.time_base) for index, begin in enumerate(state.parts)], sound, path)
         shutil.rmtree(folder)
 
     def pictures(self, clip: PictureSequence, targets: Sequence[Path], state_path: Path) -> None:

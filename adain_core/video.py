@@ -1,20 +1,18 @@
-"""Reading and writing video files with PyAV, an optional dependency that is imported when it is first needed."""
+"""Reading and writing the pictures of video files."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import heapq
 import io
 import itertools
 import logging
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,8 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import AdainError
-from .files import replacing, version
+from .files import replacing
 from .images import to_pil
+from .media import MediaFile, pyav, shift
+from .sound import Sound
 
 if TYPE_CHECKING:
     import av
@@ -32,16 +32,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# For each container: the encoder and its options. bf=0: frames that refer to later ones would make the decoding times of a
-# clip's parts overlap. force-cfr: the file states the average frame rate, not the time base.
-H264 = ("libx264", {"crf": "17", "preset": "fast", "bf": "0", "x264-params": "force-cfr=1"})
-VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"})
-SAVE_FORMATS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264, ".webm": VP9}
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """FFmpeg's names of the muxer of a format and of the encoder of its pictures, with that encoder's options."""
+
+    muxer: str
+    encoder: str
+    options: dict[str, str]
+
+
+# bf=0: frames that refer to later ones would make the decoding times of a clip's parts overlap. force-cfr: the file states the
+# average frame rate, not the time base.
+H264 = "libx264", {"crf": "17", "preset": "fast", "bf": "0", "x264-params": "force-cfr=1"}
+VP9 = "libvpx-vp9", {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
+SAVE_FORMATS = {
+    ".mp4": VideoFormat("mp4", *H264),
+    ".m4v": VideoFormat("ipod", *H264),
+    ".mov": VideoFormat("mov", *H264),
+    ".mkv": VideoFormat("matroska", *H264),
+    ".webm": VideoFormat("webm", *VP9),
+}
 VIDEO_EXTENSIONS = frozenset({*SAVE_FORMATS, ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv"})
 PART = ".mp4"  # the format of the parts that are joined at the end: it can hold each of these codecs, and exact times
 BT709 = 1  # FFmpeg has the same number for its colour space, primaries and transfer
 LIMITED_RANGE = 1  # 8-bit luma from 16 to 235
-RESTART = 1  # seconds: where the times of packets go back by more, as in files put one behind the other, they count on
 
 
 @dataclass(frozen=True)
@@ -64,17 +79,16 @@ class Video:
     multiple = 2  # resized frames have even sides: some players cannot show colours in full resolution
 
     def __init__(self, source: str | Path | io.BytesIO, start: float = 0.0, duration: float = 0.0):
-        self.source, self.name = source, "the video" if isinstance(source, io.BytesIO) else str(source)
-        self.start, self.duration = Fraction(start), Fraction(duration)
-        with self._open() as container:
-            stream = container.streams.best("video")  # not a cover picture
-            self.rate, self.time_base = stream.average_rate or stream.guessed_rate or Fraction(25), stream.time_base
+        self.file = MediaFile(source, start, duration)
+        self.name = self.file.name
+        with self.file.open() as container:
+            stream = self._stream(container)
+            self.rate, self.time_base = stream.average_rate or stream.guessed_rate or Fraction(25), stream.time_base or Fraction(1, 1000)
             self.step = max(1, round(1 / self.rate / self.time_base))
-            # a file may start later than at 0, and its sound too
-            self.offset = self.start or Fraction(container.start_time or 0, _av().time_base)
             self.count = stream.frames
             if not self.count or start or duration:
-                self.count = sum(p.size > 0 and self._within(p.pts, p.time_base) for p in self._demux(container, stream))
+                packets = self.file.packets(container, stream)
+                self.count = sum(p.size > 0 and self.file.within(p.pts, p.time_base) for p in packets)
             aspect = stream.sample_aspect_ratio or Fraction(1)
         with contextlib.closing(self._decoded()) as decoded:
             first, _ = next(decoded, (None, 0))
@@ -86,9 +100,7 @@ class Video:
     @property
     def version(self) -> tuple:
         """Identifies this part of this video; differs after a change of the file."""
-        if isinstance(self.source, io.BytesIO):
-            return hashlib.sha256(self.source.getbuffer()).hexdigest(), self.start, self.duration
-        return version(self.source), self.start, self.duration
+        return self.file.version
 
     def __len__(self) -> int:
         return self.count
@@ -109,111 +121,33 @@ class Video:
                 picture = F.interpolate(picture, self.size, mode="bilinear", antialias=True)
             yield Frame(picture, time)
 
+    def sound(self, path: str | Path) -> Sound:
+        """The sound, to be written into a video file `path`."""
+        return Sound(self.file, save_format(path).muxer)
+
     def _decoded(self) -> Generator[tuple[av.VideoFrame, int], None, None]:
         """The frames as they are stored, and their times."""
-        with self._open() as container:
-            stream = container.streams.best("video")  # not a cover picture
+        with self.file.open() as container:
+            stream = self._stream(container)
             stream.thread_type = "AUTO"
-            if self.start:
-                container.seek(int(self.start / self.time_base), stream=stream)
             last = -self.step
-            decoded = (frame for packet in self._demux(container, stream) for frame in self._decode(packet))
-            for frame in decoded:
-                if frame.pts is not None and not self._within(frame.pts, self.time_base):
+            for frame in (frame for packet in self.file.packets(container, stream) for frame in self.file.decoded(packet)):
+                if frame.pts is not None and not self.file.within(frame.pts, self.time_base):
                     continue
-                time = last + self.step if frame.pts is None else frame.pts - round(self.offset / self.time_base)
+                time = last + self.step if frame.pts is None else frame.pts - round(self.file.offset / self.time_base)
                 last = max(0, time, last + 1)
                 yield frame, last
 
-    def sound(self, output: av.container.OutputContainer) -> Iterator[av.Packet]:
-        """Add the sound to `output`, and yield its packets: copied if the file format allows it, else encoded anew."""
-        original = self._open()
-        streams = {}
-        for stream in original.streams.audio:
-            count, layout = stream.layout.nb_channels, stream.layout.name
-            if layout == f"{count} channels":  # AVI and WMV do not name it; encoders and MP4 need a name
-                layout = f"{count}c"
-            if _takes(output, stream):
-                streams[stream] = output.add_stream_from_template(stream, opaque=True, layout=layout), False
-            else:
-                streams[stream] = output.add_stream(output.default_audio_codec, rate=48000, layout=layout), True
-        return self._packets(original, streams)
-
-    def _packets(self, original: av.container.InputContainer, streams: dict) -> Iterator[av.Packet]:
-        with original:
-            if streams and self.start:
-                original.seek(int(self.start * _av().time_base))
-            for packet in self._demux(original, *streams) if streams else ():
-                target, encode = streams[packet.stream]
-                if encode:
-                    frames = [frame for frame in self._decode(packet) if self._within(frame.pts, frame.time_base)]
-                    for frame in frames:
-                        if frame.pts is not None:
-                            frame.pts -= round(self.offset / frame.time_base)
-                    # the last packet of a stream is empty: None then ends the encoding
-                    end = [] if packet.size or packet.dts is not None else [None]
-                    try:
-                        packets = [p for frame in [*frames, *end] for p in target.encode(frame)]
-                    except _av().FFmpegError as error:
-                        raise AdainError(
-                            f"the sound of {self.name} cannot be encoded by {target.codec_context.name} ({error.strerror});"
-                            " write another format, or remove the sound."
-                        ) from None
-                elif packet.dts is not None and self._within(packet.pts, packet.time_base):
-                    _shift(packet, -self.offset)
-                    packet.stream = target
-                    packets = [packet]
-                else:
-                    packets = []
-                yield from packets
-
-    def _within(self, time: int | None, time_base: Fraction) -> bool:
-        """Whether a packet or frame of this time belongs to the selected part."""
-        if time is None:
-            return not self.start
-        seconds = time * time_base - self.start
-        return not (self.start and seconds < 0) and not (self.duration and seconds >= self.duration)
-
-    def _demux(self, container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
-        # by stream: what is added to times, the time of the last packet, and from there to the next one
-        shifts, steps, last = dict.fromkeys(streams, 0), dict.fromkeys(streams, 0), {}
-        try:
-            for packet in container.demux(*streams):
-                if packet.dts is not None:
-                    stream, dts = packet.stream, packet.dts + shifts[packet.stream]
-                    if stream in last and dts < last[stream] - RESTART / packet.time_base:
-                        shifts[stream] += last[stream] + steps[stream] - dts
-                    packet.dts += shifts[stream]
-                    if packet.pts is not None:
-                        packet.pts += shifts[stream]
-                    steps[stream] = packet.duration or packet.dts - last.get(stream, packet.dts)
-                    last[stream] = packet.dts
-                yield packet
-        except _av().FFmpegError as error:
-            raise AdainError(f"{self.name} is damaged and cannot be read to its end ({error}); repair or replace it.") from None
-
-    def _decode(self, packet: av.Packet) -> Iterable[Any]:  # frames of pictures or of sound
-        try:
-            return packet.decode()
-        except _av().FFmpegError as error:
-            log.warning("%s is damaged at time %s; the damaged packet is left out (%s)", self.name, packet.pts, error)
-            return ()
-
-    def _open(self) -> av.container.InputContainer:
-        if isinstance(self.source, io.BytesIO):
-            self.source.seek(0)
-        elif not Path(self.source).is_file():
-            raise FileNotFoundError(f"there is no file {self.source}; give an existing one.")
-        try:
-            # titles may be in any encoding
-            source = self.source if isinstance(self.source, io.BytesIO) else str(self.source)
-            container = _av().open(source, metadata_errors="replace")
-        except _av().FFmpegError as error:
-            raise AdainError(f"{self.name} is not a readable video ({error}); give another file.") from None
-        if not container.streams.video:
-            container.close()
+    def _stream(self, container: av.container.InputContainer) -> av.VideoStream:
+        """The stream of the pictures."""
+        streams = container.streams
+        if not streams.video:
             raise AdainError(f"{self.name} holds no video; give a file with pictures.")
-        return container
+        best = streams.best("video")  # not a cover picture
+        for stream in sorted(streams.video, key=lambda stream: stream != best):
+            if stream.codec_context is not None:
+                return stream
+        raise AdainError(f"{self.name} holds pictures that this PyAV cannot decode; convert it to MP4.")
 
 
 class VideoWriter:
@@ -225,9 +159,9 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, size: Sequence[int], video: Video, ending: str):
-        codec, options = save_format(f"video{ending}")
-        self.container = _av().open(str(path), "w")
-        self.stream = self.container.add_stream(codec, rate=video.rate, options=options)
+        kind = save_format(f"video{ending}")
+        self.container = pyav().open(str(path), "w")
+        self.stream = self.container.add_stream(kind.encoder, rate=video.rate, options=dict(kind.options))
         context = self.stream.codec_context
         context.height, context.width = size
         context.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
@@ -246,7 +180,7 @@ class VideoWriter:
                 self._encode(None)
 
     def write(self, frame: Frame) -> None:
-        picture = _av().VideoFrame.from_image(to_pil(frame.picture[:, :3]))
+        picture = pyav().VideoFrame.from_image(to_pil(frame.picture[:, :3]))
         picture = picture.reformat(format=self.stream.codec_context.pix_fmt, dst_colorspace="ITU709")
         picture.pts, picture.time_base = frame.time, self.stream.codec_context.time_base
         self._encode(picture)
@@ -254,7 +188,7 @@ class VideoWriter:
     def _encode(self, picture: av.VideoFrame | None) -> None:
         try:
             packets = self.stream.encode(picture)
-        except _av().FFmpegError as error:
+        except pyav().FFmpegError as error:
             context = self.stream.codec_context
             raise AdainError(
                 f"frames of {context.width}x{context.height} pixels cannot be encoded by {context.name} ({error.strerror});"
@@ -265,23 +199,23 @@ class VideoWriter:
             self.container.mux(packet)
 
 
-def join(parts: Sequence[tuple[Path, Fraction]], video: Video, path: Path) -> None:
-    """Join `parts`, each a file and its beginning in seconds, with the sound of `video` to a video file; replaces `path`."""
-    with replacing(path) as temporary, _av().open(str(temporary), "w") as output:
-        with _av().open(str(parts[0][0])) as first:
+def join(parts: Sequence[tuple[Path, Fraction]], sound: Sound, path: Path) -> None:
+    """Join `parts`, each a file and its beginning in seconds, with `sound` to a video file; replaces `path`."""
+    with replacing(path) as temporary, pyav().open(str(temporary), "w", format=sound.muxer) as output:
+        with pyav().open(str(parts[0][0])) as first:
             stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
         # packets in the order of their times: otherwise the sound would have to wait in memory for all pictures
-        packets = heapq.merge(_joined(parts, stream), video.sound(output), key=_decoded_at)
+        packets = heapq.merge(_joined(parts, stream), sound.packets(output), key=_decoded_at)
         for packet in packets:
             output.mux(packet)
 
 
 def _joined(parts: Sequence[tuple[Path, Fraction]], target: av.VideoStream) -> Iterator[av.Packet]:
     for part, begin in parts:
-        with _av().open(str(part)) as container:
+        with pyav().open(str(part)) as container:
             for packet in container.demux(video=0):
                 if packet.dts is not None:
-                    _shift(packet, begin)
+                    shift(packet, begin)
                     packet.stream = target
                     yield packet
 
@@ -312,47 +246,20 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
     return transposed, -1 if across < 0 else 1, -1 if down < 0 else 1
 
 
-def _takes(output: av.container.OutputContainer, stream: av.AudioStream) -> bool:
-    """Whether the format of `output` takes the sound unchanged; FFmpeg's lists of codecs promise more than is true."""
-    try:
-        with _av().open(io.BytesIO(), "w", format=output.format.name) as trial:
-            trial.add_stream_from_template(stream, opaque=True)
-            trial.start_encoding()
-    except (ValueError, _av().FFmpegError):
-        return False
-    return True
-
-
 def _decoded_at(packet: av.Packet) -> Fraction:
     """The time of decoding in seconds. Each packet has one: those without are not copied, and encoders set it."""
     return (packet.dts or 0) * packet.time_base
 
 
-def _shift(packet: av.Packet, seconds: Fraction) -> None:
-    ticks = round(seconds / packet.time_base)
-    if packet.dts is not None:
-        packet.dts += ticks
-    if packet.pts is not None:
-        packet.pts += ticks
-
-
-def save_format(path: str | Path) -> tuple[str, dict[str, str]]:
-    """Encoder and its options for the video file `path`, by its extension.
+def save_format(path: str | Path) -> VideoFormat:
+    """The format of the video file `path`, by its extension.
 
     Raises AdainError for a format that is not written, and if PyAV is not installed or lacks the encoder.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SAVE_FORMATS:
         raise AdainError(f"videos cannot be written as {path}; use one of the extensions {', '.join(SAVE_FORMATS)}.")
-    codec, options = SAVE_FORMATS[suffix]
-    if codec not in _av().codecs_available:
-        raise AdainError(f"this PyAV cannot encode {suffix} ({codec} is missing); use another build or format.")
-    return codec, options
-
-
-def _av() -> ModuleType:
-    try:
-        import av
-    except ImportError:
-        raise AdainError("videos need PyAV, which is not installed; run `pip install av`.") from None
-    return av
+    kind = SAVE_FORMATS[suffix]
+    if kind.encoder not in pyav().codecs_available:
+        raise AdainError(f"this PyAV cannot encode {suffix} ({kind.encoder} is missing); use another build or format.")
+    return kind

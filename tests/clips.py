@@ -23,10 +23,10 @@ def noise(count: int, height: int = 32, width: int = 48) -> np.ndarray:
 
 def write_clip(
     path: Path, frames: np.ndarray, times: Sequence[int] | None = None, sound: str | None = "aac", rotation: int = 0,
-    lossless: bool = False, layout: str = "mono",
+    lossless: bool = False, layout: str = "mono", sound_rate: int = SOUND_RATE, seconds: float | None = None, tracks: int = 1,
 ) -> Path:  # fmt: skip
-    """Frames `(N, H, W, 3)`, at `times` in ticks or 10 a second, with a tone as long as they are, by the codec `sound`, in
-    channels of that layout.
+    """Frames `(N, H, W, 3)`, at `times` in ticks or 10 a second, with a tone as long as they are, or as `seconds`, by the codec
+    `sound`, in channels of that layout, in so many tracks.
 
     Odd sides are 4:4:4.
     """
@@ -38,22 +38,23 @@ def write_clip(
         stream.codec_context.time_base = Fraction(1, TICKS)
         if rotation:
             stream.set_display_rotation(rotation)
-        audio = container.add_stream(sound, rate=SOUND_RATE, layout=layout) if sound else None
-        if audio:
-            audio.bit_rate = 64000
+        audio = [container.add_stream(sound, rate=sound_rate, layout=layout) for _ in range(tracks if sound else 0)]
+        for track in audio:
+            track.bit_rate = 64000
         for pixels, time in zip(frames, times, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, TICKS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-        if audio:
-            seconds = (times[-1] + 120) / TICKS
-            tone = np.sin(np.arange(int(SOUND_RATE * seconds)) * 0.06, dtype=np.float32)[None]
-            tone = tone.repeat(av.AudioLayout(layout).nb_channels, 0)
-            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout=layout)
-            frame.sample_rate, frame.pts = SOUND_RATE, 0
-            container.mux(audio.encode(frame))
-            container.mux(audio.encode(None))
+        seconds = (times[-1] + 120) / TICKS if seconds is None else seconds
+        for track in audio:
+            if seconds:
+                tone = np.sin(np.arange(int(sound_rate * seconds)) * 0.06, dtype=np.float32)
+                tone = tone.repeat(av.AudioLayout(layout).nb_channels)[None]
+                frame = av.AudioFrame.from_ndarray(tone, format="flt", layout=layout)
+                frame.sample_rate, frame.pts = sound_rate, 0
+                container.mux(track.encode(frame))
+                container.mux(track.encode(None))
     return path
 
 
