@@ -7,20 +7,18 @@ import heapq
 import io
 import itertools
 import logging
-import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import AdainError
 from .files import replacing
+from .frames import BT709, FrameReader, orientation
 from .images import to_pil
 from .media import MediaFile, pyav, shift
 from .sound import Sound
@@ -55,8 +53,7 @@ SAVE_FORMATS = {
 }
 VIDEO_EXTENSIONS = frozenset({*SAVE_FORMATS, ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv"})
 PART = ".mp4"  # the format of the parts that are joined at the end: it can hold each of these codecs, and exact times
-BT709 = 1  # FFmpeg has the same number for its colour space, primaries and transfer
-LIMITED_RANGE = 1  # 8-bit luma from 16 to 235
+LIMITED_RANGE = 1  # FFmpeg's: 8-bit luma from 16 to 235
 
 
 @dataclass(frozen=True)
@@ -83,19 +80,21 @@ class Video:
         self.name = self.file.name
         with self.file.open() as container:
             stream = self._stream(container)
-            self.rate, self.time_base = stream.average_rate or stream.guessed_rate or Fraction(25), stream.time_base or Fraction(1, 1000)
+            self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            self.time_base = stream.time_base or Fraction(1, 1000)
             self.step = max(1, round(1 / self.rate / self.time_base))
             self.count = stream.frames
             if not self.count or start or duration:
                 packets = self.file.packets(container, stream)
                 self.count = sum(p.size > 0 and self.file.within(p.pts, p.time_base) for p in packets)
             aspect = stream.sample_aspect_ratio or Fraction(1)
+            self.reader = FrameReader(stream)
         with contextlib.closing(self._decoded()) as decoded:
             first, _ = next(decoded, (None, 0))
         if first is None:
             raise AdainError(f"{self.name} holds no frames; give another video, or another part of this one.")
-        self.size = tuple(_picture(first).shape[2:])
-        self.aspect = 1 / aspect if _orientation(first)[0] else aspect
+        self.size = tuple(self.reader.picture(first).shape[2:])
+        self.aspect = 1 / aspect if orientation(first)[0] else aspect
 
     @property
     def version(self) -> tuple:
@@ -112,7 +111,7 @@ class Video:
         """
         warned = False
         for frame, time in itertools.islice(self._decoded(), skip, None):
-            picture = _picture(frame)
+            picture = self.reader.picture(frame)
             if tuple(picture.shape[2:]) != self.size:
                 if not warned:
                     height, width = self.size
@@ -218,32 +217,6 @@ def _joined(parts: Sequence[tuple[Path, Fraction]], target: av.VideoStream) -> I
                     shift(packet, begin)
                     packet.stream = target
                     yield packet
-
-
-def _picture(frame: av.VideoFrame) -> Tensor:
-    """The picture of a decoded frame, upright, float32 sRGB `(1, 3, H, W)`."""
-    # older PyAV uses the frame's colour space only if a target is given; RGB is the same for every target
-    pixels = frame.reformat(format="rgb24", dst_colorspace="ITU601").to_ndarray()
-    transposed, across, down = _orientation(frame)
-    pixels = (pixels.swapaxes(0, 1) if transposed else pixels)[::down, ::across]
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255)
-
-
-def _orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
-    """How the stored frame is shown: whether it is transposed, and then the steps across and down, -1 where it is mirrored.
-
-    Of the 8 orientations that keep the pixel grid it is the nearest to the frame's display matrix.
-    """
-    # a point (p, q) is shown at (a p + c q, b p + d q)
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        a, b, _, c, d = (1, 0, 0, 0, 1) if matrix is None else np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-    except ValueError:  # the frame has data of a type that this PyAV does not know, and so none of its data is listed
-        angle = math.radians(frame.rotation)
-        a, b, c, d = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
-    transposed = abs(b) + abs(c) > abs(a) + abs(d)
-    across, down = (c, b) if transposed else (a, d)
-    return transposed, -1 if across < 0 else 1, -1 if down < 0 else 1
 
 
 def _decoded_at(packet: av.Packet) -> Fraction:

@@ -58,6 +58,46 @@ def write_clip(
     return path
 
 
+def write_colours(
+    path: Path, rgb: np.ndarray, pix_fmt: str = "yuv444p10le", matrix: int = 2, transfer: int = 2, primaries: int = 2,
+    color_range: int = 0,
+) -> Path:  # fmt: skip
+    """One frame of RGB `(H, W, 3)` in [0, 1], lossless, with these tags (by ITU-T H.273 and FFmpeg; 2 and 0 state nothing)."""
+    weights = {1: (0.2126, 0.0722), 2: (0.299, 0.114), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}[matrix]
+    return write_yuv(path, *yuv(rgb, *weights), pix_fmt, matrix, transfer, primaries, color_range)
+
+
+def yuv(rgb: np.ndarray, red: float, blue: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Y in [0, 1], Cb and Cr in [-0.5, 0.5], by the weights of red and blue in Y."""
+    r, g, b = np.moveaxis(rgb, -1, 0)
+    y = red * r + (1 - red - blue) * g + blue * b
+    return y, (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)
+
+
+def write_yuv(path, y, cb, cr, pix_fmt, matrix, transfer, primaries, color_range) -> Path:
+    depth = 10 if "10" in pix_fmt else 8
+    scale, (black, luma, chroma) = 2 ** (depth - 8), (0, 255, 255) if color_range == 2 else (16, 219, 224)
+    planes = [(y * luma + black) * scale, (cb * chroma + 128) * scale, (cr * chroma + 128) * scale]
+    frame = av.VideoFrame(y.shape[1], y.shape[0], pix_fmt)
+    for plane, values in zip(frame.planes, planes, strict=True):
+        size = np.uint16 if depth > 8 else np.uint8
+        rows = np.zeros((plane.height, plane.line_size // size().itemsize), size)
+        rows[:, : plane.width] = np.clip(np.round(values), 0, 2**depth - 1)
+        plane.update(rows.tobytes())
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *y.shape, pix_fmt
+        context = stream.codec_context
+        for place in (context, frame):
+            place.colorspace, place.color_range = matrix, color_range
+            if hasattr(place, "color_trc"):
+                place.color_trc, place.color_primaries = transfer, primaries
+        frame.pts, frame.time_base = 0, Fraction(1, 10)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def with_matrix(path: Path, matrix: tuple[float, float, float, float], target: Path, aspect: Fraction | None = None) -> Path:
     """The video of an MP4 again, with a, b, c, d of a display matrix: a point (p, q) is shown at (a p + c q, b p + d q)."""
     with av.open(str(path)) as source, av.open(str(target), "w") as output:

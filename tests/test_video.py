@@ -181,6 +181,88 @@ def test_colours_come_back_from_a_written_file(tmp_path):
     assert np.abs(means - colours.numpy()).max() < 0.02
 
 
+COLOURS = np.array([[0.9, 0.3, 0.1], [0.1, 0.6, 0.2], [0.2, 0.2, 0.8], [0.5, 0.5, 0.5], [0, 0, 0], [0.85, 0.8, 0.7]])
+
+
+def bars(colours: np.ndarray, height: int = 16, width: int = 8) -> np.ndarray:
+    return colours.repeat(width, 0)[None].repeat(height, 0)
+
+
+def read_bars(path, width: int = 8) -> np.ndarray:
+    return pictures(Video(path))[0, 4, width // 2 :: width]
+
+
+@pytest.mark.parametrize("height, matrix, tagged", [
+    (16, 5, 6), (16, 1, 1), (16, 9, 9), (720, 1, 1), (720, 5, 6), (720, 1, 2), (576, 5, 2), (16, 5, 2),
+])  # fmt: skip
+@pytest.mark.parametrize("color_range", [0, 1, 2])
+def test_colours_are_read_by_the_stated_matrix_and_range_or_by_those_of_the_size(tmp_path, height, matrix, tagged, color_range):
+    path, rgb = tmp_path / "bars.mkv", bars(COLOURS, height)
+    weights = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 9: (0.2627, 0.0593)}[matrix]
+    clips.write_yuv(path, *clips.yuv(rgb, *weights), "yuv444p", tagged, 2, 2, color_range)
+    assert np.abs(read_bars(path) - COLOURS).max() < 0.015
+
+
+def light(rgb: np.ndarray) -> np.ndarray:
+    """The linear light of sRGB."""
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def to_2020(linear: np.ndarray) -> np.ndarray:
+    return linear @ np.array([[0.627404, 0.329283, 0.043313], [0.069097, 0.919540, 0.011362], [0.016391, 0.088013, 0.895595]]).T
+
+
+def pq(nits: np.ndarray) -> np.ndarray:
+    power = (nits / 10000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+
+def hlg(nits: np.ndarray) -> np.ndarray:
+    luminance = (nits / 1000) @ np.array([0.2627, 0.6780, 0.0593])
+    scene = nits / 1000 * np.maximum(luminance, 1e-9)[..., None] ** (1 / 1.2 - 1)
+    upper = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), upper)
+
+
+@pytest.mark.parametrize("color_range", [1, 2])
+@pytest.mark.parametrize(("transfer", "matrix", "encode"), [(16, 9, pq), (18, 9, hlg), (16, 2, pq)])
+def test_high_dynamic_range_is_read_as_the_picture_it_shows(tmp_path, color_range, transfer, matrix, encode):
+    signal = encode(to_2020(light(COLOURS)) * 203)  # ITU-R BT.2408: white paper has 203 candelas per square metre
+    weights = 0.2627, 0.0593
+    path = tmp_path / "hdr.mkv"
+    clips.write_yuv(path, *clips.yuv(bars(signal), *weights), "yuv444p10le", matrix, transfer, 9, color_range)
+    assert np.abs(read_bars(path) - COLOURS).max() < 0.02
+
+
+def test_highlights_keep_their_shapes(tmp_path):
+    nits = np.array([203, 300, 500, 800, 1000, 4000.0])
+    path = clips.write_colours(tmp_path / "hdr.mkv", bars(pq(nits)[:, None].repeat(3, 1)), matrix=9, transfer=16, primaries=9)
+    found = read_bars(path)[:, 0]
+    assert found[0] > 0.93 and (np.diff(found[:5]) > 0.002).all() and found[4] > 0.99
+
+
+@pytest.mark.parametrize("transfer", [1, 14, 2])
+def test_a_wide_gamut_is_converted(tmp_path, transfer):
+    wide = to_2020(light(COLOURS))
+    encoded = np.where(wide <= 0.0031308, wide * 12.92, 1.055 * wide ** (1 / 2.4) - 0.055)
+    path = clips.write_colours(tmp_path / "wide.mkv", bars(encoded), matrix=9, transfer=transfer, primaries=9)
+    assert np.abs(read_bars(path) - COLOURS).max() < 0.02
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv", ".webm"])
+def test_a_result_is_tagged_as_what_it_is(tmp_path, ending):
+    video = Video(clips.write_colours(tmp_path / "hdr.mkv", bars(COLOURS), matrix=9, transfer=16, primaries=9, color_range=2))
+    sound, part, result = video.sound(f"x{ending}"), tmp_path / "part.mp4", tmp_path / f"result{ending}"
+    with VideoWriter(part, (32, 48), video, ending) as writer:
+        writer.write(Frame(torch.tensor([1.0, 0, 0])[None, :, None, None].expand(1, 3, 32, 48), 0))
+    join([(part, Fraction(0))], sound, result)
+    with clips.av.open(str(result)) as container:
+        context = container.streams.video[0].codec_context
+        assert [context.colorspace, context.color_primaries, context.color_trc, context.color_range] == [1, 1, 1, 1]
+        y, cb, cr = (np.frombuffer(bytes(p), np.uint8)[5] for p in next(container.decode(video=0)).planes)
+    assert np.abs(np.array([y, cb, cr], int) - [63, 102, 240]).max() < 4  # red by BT.709, in limited range
+
+
 def test_a_clip_filmed_on_its_side_is_upright(tmp_path):
     frames = clips.noise(2)
     if not hasattr(clips.av.VideoStream, "set_display_rotation"):
