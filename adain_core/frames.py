@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .images import on_white
 from .media import pyav
 from .video_color import BT2020, HLG, PQ, needs_conversion, to_srgb
 
 if TYPE_CHECKING:
     import av
+
+log = logging.getLogger(__name__)
 
 # code points of ITU-T H.273, which FFmpeg has too; of the matrices of YUV here
 BT709, BT601, BT2020_MATRIX = 1, 5, 9
@@ -26,11 +30,11 @@ class FrameReader:
     """Makes pictures of the frames of a stream, float32 sRGB `(1, 3, H, W)` in [0, 1], upright.
 
     High dynamic range and wide gamuts are converted. Where a stream does not state its colours, they are taken for those of
-    BT.709 from HD on, else of BT.601, as players do.
+    BT.709 from HD on, else of BT.601, as players do. What is transparent is put on white, with a warning.
     """
 
-    def __init__(self, stream: av.VideoStream):
-        context = stream.codec_context
+    def __init__(self, stream: av.VideoStream, name: str):
+        context, self.name, self.warned = stream.codec_context, name, False
         self.transfer, self.primaries = context.color_trc, context.color_primaries
         self.reformatter = pyav().video.reformatter.VideoReformatter()
 
@@ -38,13 +42,25 @@ class FrameReader:
         # older PyAV has these in the stream only
         transfer = getattr(frame, "color_trc", self.transfer)
         primaries = getattr(frame, "color_primaries", self.primaries)
-        converted = needs_conversion(transfer, primaries)
-        pixels = self._pixels(frame, "rgb48le" if converted else "rgb24", _matrix(frame, transfer, primaries))
+        converted, alpha = needs_conversion(transfer, primaries), _has_alpha(frame)
+        kind = ("rgba64le" if alpha else "rgb48le") if converted else ("rgba" if alpha else "rgb24")
+        pixels = self._pixels(frame, kind, _matrix(frame, transfer, primaries))
         transposed, across, down = orientation(frame)
-        pixels = (pixels.swapaxes(0, 1) if transposed else pixels)[::down, ::across]
+        pixels = (pixels.swapaxes(0, 1) if transposed else pixels)[::down, ::across].copy()
         if converted:
-            return to_srgb(pixels, transfer, primaries)
-        return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255)
+            picture = to_srgb(pixels[..., :3], transfer, primaries)
+        else:
+            picture = torch.from_numpy(pixels[..., :3]).permute(2, 0, 1)[None].float().div_(255)
+        return self._on_white(picture, pixels[..., 3]) if alpha else picture
+
+    def _on_white(self, picture: Tensor, alpha: np.ndarray) -> Tensor:
+        opaque = np.iinfo(alpha.dtype).max
+        if (alpha == opaque).all():
+            return picture
+        if not self.warned:
+            log.warning("%s is transparent in places; it is put on white", self.name)
+            self.warned = True
+        return on_white(torch.cat([picture, torch.from_numpy(alpha.astype(np.float32) / opaque)[None, None]], dim=1))
 
     def _pixels(self, frame: av.VideoFrame, kind: str, matrix: int) -> np.ndarray:
         # RGB is the same for each target; older PyAV ignores matrix and range where source and target have the same
@@ -70,6 +86,10 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
     transposed = abs(b) + abs(c) > abs(a) + abs(d)
     across, down = (c, b) if transposed else (a, d)
     return transposed, -1 if across < 0 else 1, -1 if down < 0 else 1
+
+
+def _has_alpha(frame: av.VideoFrame) -> bool:
+    return frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
 
 
 def _matrix(frame: av.VideoFrame, transfer: int, primaries: int) -> int:

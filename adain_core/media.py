@@ -82,10 +82,10 @@ class MediaFile:
         except pyav().FFmpegError as error:
             raise AdainError(f"{self.name} is damaged and cannot be read to its end ({error}); repair or replace it.") from None
 
-    def decoded(self, packet: av.Packet) -> Iterable[Any]:  # frames of pictures or of sound
+    def decoded(self, packet: av.Packet, decoder: Any) -> Iterable[Any]:  # frames of pictures or of sound
         """The frames of a packet, which may be none; a damaged packet has none, and is warned of."""
         try:
-            return packet.decode()
+            return decoder.decode(packet)
         except pyav().FFmpegError as error:
             log.warning("%s is damaged at time %s; the damaged packet is left out (%s)", self.name, packet.pts, error)
             return ()

@@ -130,7 +130,7 @@ class _Encoding:
 
     def packets(self, packet: av.Packet, file: MediaFile) -> list[av.Packet]:
         packets = []
-        for frame in file.decoded(packet):
+        for frame in file.decoded(packet, packet.stream.codec_context):
             if file.within(frame.pts, frame.time_base):
                 if frame.pts is not None:
                     frame.pts -= round(file.offset / frame.time_base)

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,6 +51,7 @@ SAVE_FORMATS = {
     ".mkv": VideoFormat("matroska", *H264),
     ".webm": VideoFormat("webm", *VP9),
 }
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 VIDEO_EXTENSIONS = frozenset({*SAVE_FORMATS, ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv"})
 PART = ".mp4"  # the format of the parts that are joined at the end: it can hold each of these codecs, and exact times
 LIMITED_RANGE = 1  # FFmpeg's: 8-bit luma from 16 to 235
@@ -88,7 +89,7 @@ class Video:
                 packets = self.file.packets(container, stream)
                 self.count = sum(p.size > 0 and self.file.within(p.pts, p.time_base) for p in packets)
             aspect = stream.sample_aspect_ratio or Fraction(1)
-            self.reader = FrameReader(stream)
+            self.reader = FrameReader(stream, self.name)
         with contextlib.closing(self._decoded()) as decoded:
             first, _ = next(decoded, (None, 0))
         if first is None:
@@ -128,9 +129,10 @@ class Video:
         """The frames as they are stored, and their times."""
         with self.file.open() as container:
             stream = self._stream(container)
-            stream.thread_type = "AUTO"
-            last = -self.step
-            for frame in (frame for packet in self.file.packets(container, stream) for frame in self.file.decoded(packet)):
+            decoder = _decoder(stream)
+            decoder.thread_type = "AUTO"
+            last, packets = -self.step, self.file.packets(container, stream)
+            for frame in (frame for packet in packets for frame in self.file.decoded(packet, decoder)):
                 if frame.pts is not None and not self.file.within(frame.pts, self.time_base):
                     continue
                 time = last + self.step if frame.pts is None else frame.pts - round(self.file.offset / self.time_base)
@@ -217,6 +219,17 @@ def _joined(parts: Sequence[tuple[Path, Fraction]], target: av.VideoStream) -> I
                     shift(packet, begin)
                     packet.stream = target
                     yield packet
+
+
+def _decoder(stream: av.VideoStream) -> Any:
+    """What decodes the stream: of VP8 and VP9, FFmpeg's own decoders leave out what says where they are transparent."""
+    context = stream.codec_context
+    if context.name in ALPHA_DECODERS and stream.metadata.get("alpha_mode") == "1":
+        try:
+            return pyav().CodecContext.create(ALPHA_DECODERS[context.name], "r")
+        except ValueError:
+            log.warning("this PyAV cannot read what is transparent in %s; it is shown as it is stored", context.name)
+    return context
 
 
 def _decoded_at(packet: av.Packet) -> Fraction:

@@ -58,6 +58,20 @@ def write_clip(
     return path
 
 
+def write_transparent(path: Path, encoder: str, pix_fmt: str, rgba: np.ndarray) -> Path:
+    """Three frames of RGBA `(H, W, 4)`, of 8 bits."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(encoder, rate=10, options={"auto-alt-ref": "0"} if "vpx" in encoder else {})
+        stream.height, stream.width, stream.pix_fmt = *rgba.shape[:2], pix_fmt
+        stream.bit_rate = 10**6
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(rgba, format="rgba")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def write_colours(
     path: Path, rgb: np.ndarray, pix_fmt: str = "yuv444p10le", matrix: int = 2, transfer: int = 2, primaries: int = 2,
     color_range: int = 0,

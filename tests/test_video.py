@@ -263,6 +263,47 @@ def test_a_result_is_tagged_as_what_it_is(tmp_path, ending):
     assert np.abs(np.array([y, cb, cr], int) - [63, 102, 240]).max() < 4  # red by BT.709, in limited range
 
 
+@pytest.mark.parametrize(("name", "encoder", "pix_fmt"), [
+    ("a.webm", "libvpx-vp9", "yuva420p"), ("a.webm", "libvpx", "yuva420p"), ("a.mov", "prores_ks", "yuva444p10le"),
+    ("a.mov", "qtrle", "argb"), ("a.mov", "png", "rgba"), ("a.apng", "apng", "rgba"), ("a.mkv", "ffv1", "yuva444p"),
+])  # fmt: skip
+def test_what_is_transparent_is_put_on_white_with_one_warning(tmp_path, caplog, name, encoder, pix_fmt):
+    rgba = np.zeros((48, 64, 4), np.uint8)
+    rgba[...] = 255, 0, 255, 0  # magenta that nobody sees
+    rgba[:, 16:32] = 0, 128, 0, 255
+    rgba[:, 32:48] = 0, 0, 0, 128
+    try:
+        path = clips.write_transparent(tmp_path / name, encoder, pix_fmt, rgba)
+    except ValueError:
+        pytest.skip(f"this PyAV has no encoder {encoder}")
+    found = pictures(Video(path))
+    assert len(found) == 3 and found.shape[3] == 3
+    for place, colour in ((8, (1, 1, 1)), (24, (0, 0.5, 0)), (40, (0.5, 0.5, 0.5)), (56, (1, 1, 1))):
+        assert np.abs(found[:, 24, place] - colour).max() < 0.04
+    assert caplog.text.count(f"{name} is transparent in places; it is put on white") == 1
+
+
+def test_a_palette_with_a_transparent_colour_is_put_on_white(tmp_path):
+    from PIL import Image
+
+    frames = []
+    for _ in range(2):
+        frame = Image.new("P", (32, 16), 0)
+        frame.putpalette([255, 0, 255, 0, 128, 0])
+        frame.paste(1, (16, 0, 32, 16))
+        frames.append(frame)
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], transparency=0, disposal=2, duration=100)
+    found = pictures(Video(tmp_path / "a.gif"))
+    assert np.abs(found[:, 8, 8] - 1).max() == 0 and np.abs(found[:, 8, 24] - np.array([0, 0.5, 0])).max() < 0.01
+
+
+def test_opaque_frames_of_a_format_with_alpha_are_as_they_are(tmp_path, caplog):
+    rgba = np.full((48, 64, 4), 255, np.uint8)
+    rgba[..., :3] = 200, 100, 50
+    found = pictures(Video(clips.write_transparent(tmp_path / "a.mov", "qtrle", "argb", rgba)))
+    assert np.abs(found * 255 - [200, 100, 50]).max() < 0.5 and not caplog.records
+
+
 def test_a_clip_filmed_on_its_side_is_upright(tmp_path):
     frames = clips.noise(2)
     if not hasattr(clips.av.VideoStream, "set_display_rotation"):
