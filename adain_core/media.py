@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import AdainError
 from .files import version
+from .images import pixel_limit, too_many_pixels
 
 if TYPE_CHECKING:
     import av
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MARGIN = 100_000  # pixels
 RESTART = 1  # seconds: where the times of packets go back by more, as in files put one behind the other, they count on
 
 
@@ -54,7 +58,7 @@ class MediaFile:
         try:
             # titles may be in any encoding
             source = self.source if isinstance(self.source, io.BytesIO) else str(self.source)
-            return pyav().open(source, metadata_errors="replace")
+            return pyav().open(source, metadata_errors="replace", options=decoder_limits())
         except pyav().FFmpegError as error:
             raise AdainError(f"{self.name} is not a readable video ({error}); give another file.") from None
 
@@ -83,10 +87,17 @@ class MediaFile:
             raise AdainError(f"{self.name} is damaged and cannot be read to its end ({error}); repair or replace it.") from None
 
     def decoded(self, packet: av.Packet, decoder: Any) -> Iterable[Any]:  # frames of pictures or of sound
-        """The frames of a packet, which may be none; a damaged packet has none, and is warned of."""
+        """The frames of a packet, which may be none; a damaged packet has none, and is warned of.
+
+        Raises TooManyPixels for frames larger than `pixel_limit()`.
+        """
         try:
             return decoder.decode(packet)
         except pyav().FFmpegError as error:
+            # a decoder that refuses a size is left with it, or without one
+            width, height = getattr(decoder, "width", 1), getattr(decoder, "height", 1)
+            if width * height > pixel_limit() or (width == 0 and error.errno == errno.EINVAL):
+                raise too_many_pixels(f"{self.name} has frames of") from None
             log.warning("%s is damaged at time %s; the damaged packet is left out (%s)", self.name, packet.pts, error)
             return ()
 
@@ -96,6 +107,12 @@ class MediaFile:
             return not self.start
         seconds = time * time_base - self.start
         return not (self.start and seconds < 0) and not (self.duration and seconds >= self.duration)
+
+
+def decoder_limits() -> dict[str, str]:
+    """Options that keep decoders from making frames much larger than `pixel_limit()`."""
+    limit = pixel_limit()  # decoders add margins to what is shown
+    return {} if limit == math.inf else {"max_pixels": str(int(limit * 1.1) + MARGIN)}
 
 
 def shift(packet: av.Packet, seconds: Fraction) -> None:

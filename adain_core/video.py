@@ -19,8 +19,8 @@ from torch import Tensor
 from .errors import AdainError
 from .files import replacing
 from .frames import BT709, FrameReader, orientation
-from .images import to_pil
-from .media import MediaFile, pyav, shift
+from .images import pixel_limit, to_pil, too_many_pixels
+from .media import MediaFile, decoder_limits, pyav, shift
 from .sound import Sound
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class Video:
     `start` and `duration` in seconds select a part; a duration of 0 goes to the end. `size` is the upright frames' H and W,
     `aspect` their pixels' width to height, `rate` their average number per second, `time_base` the unit of their times in
     seconds, `step` the usual time between two frames in that unit, `len` their number as the file states it. Raises
-    FileNotFoundError, or AdainError if the file is not a video or PyAV is not installed.
+    FileNotFoundError, TooManyPixels for frames larger than `pixel_limit()`, or AdainError if the file is not a video or PyAV is
+    not installed.
     """
 
     multiple = 2  # resized frames have even sides: some players cannot show colours in full resolution
@@ -81,6 +82,8 @@ class Video:
         self.name = self.file.name
         with self.file.open() as container:
             stream = self._stream(container)
+            if stream.width * stream.height > pixel_limit():
+                raise too_many_pixels(f"{self.name} has frames of")
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.time_base = stream.time_base or Fraction(1, 1000)
             self.step = max(1, round(1 / self.rate / self.time_base))
@@ -130,9 +133,11 @@ class Video:
         with self.file.open() as container:
             stream = self._stream(container)
             decoder = _decoder(stream)
-            decoder.thread_type = "AUTO"
+            decoder.thread_type, decoder.options = "AUTO", decoder_limits()
             last, packets = -self.step, self.file.packets(container, stream)
             for frame in (frame for packet in packets for frame in self.file.decoded(packet, decoder)):
+                if frame.width * frame.height > pixel_limit():
+                    raise too_many_pixels(f"{self.name} has frames of")
                 if frame.pts is not None and not self.file.within(frame.pts, self.time_base):
                     continue
                 time = last + self.step if frame.pts is None else frame.pts - round(self.file.offset / self.time_base)

@@ -24,6 +24,7 @@ def noise(count: int, height: int = 32, width: int = 48) -> np.ndarray:
 def write_clip(
     path: Path, frames: np.ndarray, times: Sequence[int] | None = None, sound: str | None = "aac", rotation: int = 0,
     lossless: bool = False, layout: str = "mono", sound_rate: int = SOUND_RATE, seconds: float | None = None, tracks: int = 1,
+    encoder: str = "libx264",
 ) -> Path:  # fmt: skip
     """Frames `(N, H, W, 3)`, at `times` in ticks or 10 a second, with a tone as long as they are, or as `seconds`, by the codec
     `sound`, in channels of that layout, in so many tracks.
@@ -32,9 +33,12 @@ def write_clip(
     """
     times = range(0, len(frames) * 120, 120) if times is None else times
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10, options={"qp": "0"} if lossless else {"crf": "10"})
+        options = {"qp": "0"} if lossless else {"crf": "10"}
+        stream = container.add_stream(encoder, rate=10, options=options if encoder == "libx264" else {})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv444p" if lossless or frames.shape[1] % 2 or frames.shape[2] % 2 else "yuv420p"
+        if encoder == "mjpeg":
+            stream.pix_fmt = "yuvj420p"
         stream.codec_context.time_base = Fraction(1, TICKS)
         if rotation:
             stream.set_display_rotation(rotation)

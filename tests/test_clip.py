@@ -314,6 +314,8 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_frames(command, tmp_pat
         (["clip.mp4", "red.png", "-o", "o.mp4", "--content-statistics", "region"], "mask"),
         (["frames", "red.png", "-o", "o", "--style-to", "blue.png"], "--style-to needs a clip"),
         (["red.png", "red.png", "-o", "o.png", "--content-statistics", "running"], "is one picture"),
+        (["clip.mp4", "red.png", "-o", "o.mp4", "--max-pixels", "1000"], "clip.mp4 has frames of more than 1,000 pixels"),
+        (["frames", "red.png", "-o", "o", "--max-pixels", "500", "--content-statistics", "running"], "more than 500 pixels"),
         (["mixed", "red.png", "-o", "o", "--content-statistics", "running"], "give frames of one size"),
     ],
 )

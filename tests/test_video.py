@@ -1,5 +1,6 @@
 import builtins
 import io
+import struct
 import wave
 from fractions import Fraction
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from adain_core.errors import AdainError
+from adain_core.images import TooManyPixels, limit_pixels, pixel_limit
 from adain_core.video import Frame, Video, VideoWriter, join
 
 
@@ -358,6 +360,41 @@ def test_a_part_has_its_frames_and_its_sound_from_0(tmp_path):
 def test_a_video_in_memory_is_read_like_a_file(tmp_path):
     path = clips.write_clip(tmp_path / "clip.mp4", clips.noise(4))
     assert np.array_equal(pictures(Video(io.BytesIO(path.read_bytes()))), pictures(Video(path)))
+
+
+@pytest.fixture
+def few_pixels():
+    before = pixel_limit()
+    limit_pixels(2000)
+    yield
+    limit_pixels(before)
+
+
+MORE = "has frames of more than 2,000 pixels; if you trust it, raise the limit: --max-pixels"
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".avi", ".ts", ".mkv"])
+def test_frames_above_the_limit_of_pixels_are_refused(tmp_path, few_pixels, ending):
+    assert Video(clips.write_clip(tmp_path / f"small{ending}", clips.noise(2), sound=None)).size == (32, 48)
+    with pytest.raises(TooManyPixels, match=f"large{ending} {MORE}"):
+        Video(clips.write_clip(tmp_path / f"large{ending}", clips.noise(2, 48, 64), sound=None))
+
+
+@pytest.mark.parametrize("encoder", ["mjpeg", "libx264"])
+def test_a_header_that_states_few_pixels_is_not_believed(tmp_path, few_pixels, encoder):
+    path = clips.write_clip(tmp_path / "lie.avi", clips.noise(2, 480, 640), sound=None, encoder=encoder)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<II", 640, 480), struct.pack("<II", 48, 32)))
+    with pytest.raises(TooManyPixels, match=f"lie.avi {MORE}"):
+        Video(path)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (480, 640)])
+def test_frames_that_grow_above_the_limit_are_refused(tmp_path, few_pixels, size):
+    small = clips.write_clip(tmp_path / "small.ts", clips.noise(5), sound=None)
+    large = clips.write_clip(tmp_path / "large.ts", clips.noise(5, *size), sound=None)
+    video = Video(clips.concatenated(tmp_path / "both.ts", small, large))
+    with pytest.raises(TooManyPixels, match=f"both.ts {MORE}"):
+        list(video.frames())
 
 
 def test_what_is_no_video_is_refused(tmp_path):
