@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..background import read_ahead, write_behind
 from ..color import keep_colors
 from ..errors import AdainError
-from ..files import make_folder
+from ..files import make_folder, writing_folder
 from ..images import check_sides, load_image, resize, save_image
 from ..large import needs_streaming
 from ..progress import Counter
@@ -32,7 +33,8 @@ def stylize_pictures(options: StylizeOptions) -> int:
 
     failures = []
     contents = _load([source for source, _ in pairs], options.size)
-    with write_behind() as later, progress_bar("picture", shown=len(pairs) > 1):
+    held = writing_folder(options.output) if is_folder else contextlib.nullcontext()
+    with held, write_behind() as later, progress_bar("picture", shown=len(pairs) > 1):
         counter = Counter(len(pairs))
         for (source, target), content in zip(pairs, contents, strict=True):
             with counter.part():

@@ -30,13 +30,13 @@ def result_pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
     target = output / _writable(Path(content.name)) if output.is_dir() else output
     save_format(target)
     check_target(content, target)
+    remove_leftovers(target)
     return [(content, target)]
 
 
 def check_target(content: Path, target: Path) -> None:
     """Raise AdainError or OSError if the result of the file `content` cannot be written to `target`."""
     check_writable(target)
-    remove_leftovers(target)
     if target.exists() and target.samefile(content):
         raise AdainError(f"{target} is the content itself; name another file for the result.")
 
