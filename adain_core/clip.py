@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-import hashlib
 import itertools
 import json
-import shutil
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,16 @@ from .affine import coverage
 from .background import read_ahead, write_behind
 from .color import keep_colors
 from .errors import AdainError
-from .files import make_folder, read_safetensors, remove_leftovers, replacing, version
+from .files import (
+    fingerprint,
+    make_folder,
+    read_safetensors,
+    remove_leftovers,
+    replacing,
+    version,
+    writing,
+    writing_folder,
+)
 from .images import check_size, load_image, opened, resize, save_image
 from .networks import Decoder, Encoder
 from .progress import part_of, tell
@@ -28,8 +37,10 @@ from .statistics import ChannelStatistics, level_tensors, levels_of
 from .style import Style, mix_styles
 from .stylize import check_decoder, check_options, check_texture, decode, transfer_part
 from .tiling import measure_in_memory
-from .video import PART, Frame, Video, VideoWriter, join, save_format
+from .video import PART, Frame, Video, VideoWriter, join
 from .working import check_detail, enlarged, reduced
+
+log = logging.getLogger(__name__)
 
 CHUNK = 8  # frames at once on a GPU; on a CPU several at once are not faster
 PART_FRAMES = 64  # in each part of a video; finished parts are kept when the rest is interrupted
@@ -48,7 +59,7 @@ class PictureSequence:
         first = _stored_size(paths[0])
         if different := next((path for path in paths if _stored_size(path) != first), None):
             raise AdainError(f"{different} and {paths[0]} differ in size; give frames of one size.")
-        self.version = [(str(path), version(path)) for path in paths]
+        self.version = [(path.name, version(path)) for path in paths]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -63,12 +74,13 @@ class ClipState:
     """How far a clip is: the numbers of frames `measured` and `done`, the statistics so far (one per level), and the times
     at which its parts begin.
 
-    It is kept in the file `path`. If that file is missing, damaged, or written under another `digest`, the clip starts anew.
+    It is kept in the file `path`. If that file is missing, damaged, or written under another `digest`, which makes `others`
+    True, the clip starts anew.
     """
 
     def __init__(self, path: Path, digest: str):
         self.path, self.digest = path, digest
-        self.measured, self.done = 0, 0
+        self.measured, self.done, self.others = 0, 0, False
         self.parts: list[int] = []
         self.statistics: list[ChannelStatistics] = []
         try:
@@ -77,7 +89,8 @@ class ClipState:
             statistics = levels_of(tensors)
         except (FileNotFoundError, ValueError, KeyError, TypeError):  # the file is missing or damaged
             return
-        if metadata.get("digest") == digest:
+        self.others = metadata.get("digest") != digest
+        if not self.others:
             self.measured, self.done, self.parts, self.statistics = measured, done, parts, statistics
 
     def save(self) -> None:
@@ -85,6 +98,40 @@ class ClipState:
         place = json.dumps([self.measured, self.done, self.parts])
         with replacing(self.path) as temporary:
             temporary.write_bytes(save(tensors, {"digest": self.digest, "place": place}))
+
+
+class Parts:
+    """The finished parts of the video file `path`, and the `state` of the clip.
+
+    They lie in a folder below PATH.parts, each recipe's in its own. Nothing else in these folders is touched.
+    """
+
+    def __init__(self, path: Path, digest: str):
+        above = path.with_name(f"{path.name}.parts")
+        self.folder = above / digest[:16]
+        self.given = above.is_dir() and not any(above.iterdir())  # an empty folder of somebody else's
+        self.state = ClipState(self.folder / "state.safetensors", digest)
+        if not all(self.file(number).is_file() for number in range(len(self.state.parts))):
+            self.state.path.unlink()
+            self.state = ClipState(self.state.path, digest)
+        if not (self.state.measured or self.state.done):
+            if next(above.glob("*/state.safetensors"), None):
+                log.warning("%s keeps the parts of runs with other settings, which go on with them", above)
+            make_folder(self.folder)
+
+    def file(self, number: int) -> Path:
+        return self.folder / f"{number:06d}{PART}"
+
+    def remove(self) -> None:
+        """Remove the parts, the state first: without all of its parts it would be wrong."""
+        self.state.path.unlink(missing_ok=True)
+        for file in (self.state.path, *map(self.file, range(len(self.state.parts)))):
+            file.unlink(missing_ok=True)
+            remove_leftovers(file)
+        with contextlib.suppress(OSError):  # they hold something else
+            self.folder.rmdir()
+            if not self.given:
+                self.folder.parent.rmdir()
 
 
 @dataclass(frozen=True)
@@ -122,25 +169,26 @@ class ClipStylizer:
         """Write the stylised video to `path`, with the frame times and the sound of `video`.
 
         Finished parts are kept in a folder beside it until the video is complete. A new run with the same settings goes on
-        after them. Raises AdainError for the ending of a format that is not written.
+        after them; those of other settings are kept apart. Sound that cannot be read or written is left out, with a warning
+        before the first frame. Raises BlockingIOError if another process writes `path`, and AdainError for the ending of a
+        format that is not written.
         """
-        save_format(path)
-        path = Path(path)
-        folder = path.with_name(f"{path.name}.parts")
-        state = ClipState(folder / "state.safetensors", self.digest(video))
-        if not (state.measured or state.done):
-            shutil.rmtree(folder, ignore_errors=True)  # parts made with other settings
-            make_folder(folder)
+        path, sound, digest = Path(path), video.sound(path), self.digest(video)
+        with writing(path):
+            remove_leftovers(path)
+            parts = Parts(path, digest)
+            self._write_parts(video, path.suffix, parts)
+            join([(parts.file(n), begin * video.time_base) for n, begin in enumerate(parts.state.parts)], sound, path)
+            parts.remove()
 
-        def part(index: int) -> Path:
-            return folder / f"{index:06d}{PART}"
-
-        chunks = self._stylized(video, state)
+    def _write_parts(self, video: Video, ending: str, parts: Parts) -> None:
+        """Write the parts that are missing."""
+        state, chunks = parts.state, self._stylized(video, parts.state)
         for first in chunks:
             begin, size = first[0].time, first[0].picture.shape[2:]
             with (
-                replacing(part(len(state.parts))) as temporary,
-                VideoWriter(temporary, size, video, path.suffix) as writer,
+                replacing(parts.file(len(state.parts))) as temporary,
+                VideoWriter(temporary, size, video, ending) as writer,
                 write_behind() as later,
             ):
                 for chunk in itertools.chain([first], chunks):
@@ -150,15 +198,24 @@ class ClipStylizer:
                         break
             state.parts.append(begin)
             state.save()
-        remove_leftovers(path)
-        join([(part(index), begin * video.time_base) for index, begin in enumerate(state.parts)], video, path)
-        shutil.rmtree(folder)
 
     def pictures(self, clip: PictureSequence, targets: Sequence[Path], state_path: Path) -> None:
-        """Write each stylised frame to its target. The file `state_path` says where to go on, until all are written."""
-        state = ClipState(state_path, self.digest(clip))
-        remove_leftovers(state_path)
+        """Write each stylised frame to its target. The file `state_path` says where to go on, until all are written.
 
+        Raises AdainError if that file belongs to a clip of other frames or settings, whose targets would be replaced.
+        """
+        with writing_folder(state_path.parent):
+            state = ClipState(state_path, self.digest(clip))
+            if state.others:
+                raise AdainError(
+                    f"{state_path} belongs to an unfinished clip of other frames or settings; give the same ones to go on,"
+                    " name another folder, or remove that file to begin anew."
+                )
+            remove_leftovers(state_path)
+            self._write_pictures(clip, targets, state)
+            state_path.unlink(missing_ok=True)
+
+    def _write_pictures(self, clip: PictureSequence, targets: Sequence[Path], state: ClipState) -> None:
         def write(chunk: Sequence[Frame], state: ClipState) -> None:
             for frame in chunk:
                 target = targets[frame.time]
@@ -170,7 +227,6 @@ class ClipStylizer:
         with write_behind() as later:
             for chunk in self._stylized(clip, state):
                 later(write, chunk, copy.copy(state))
-        state_path.unlink(missing_ok=True)
 
     def digest(self, clip: Video | PictureSequence) -> str:
         """A hash of everything that the result depends on."""
@@ -178,12 +234,7 @@ class ClipStylizer:
             clip.version, str(self.encoder.dtype), str(self.decoder.dtype), self.alpha, self.content_statistics, self.half_life,
             self.keep_colors, self.size, self.texture, self.working_size, self.detail,
         )  # fmt: skip
-        digest = hashlib.sha256(repr(settings).encode())
-        for tensors in (self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors()):
-            for name, tensor in tensors.items():
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return fingerprint(settings, self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors())
 
     def _stylized(self, clip: Video | PictureSequence, state: ClipState) -> Iterator[list[Frame]]:
         """The frames that are not done yet, in chunks; `state` describes the clip after the last chunk that was yielded."""

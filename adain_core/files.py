@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import json
 import os
 import secrets
@@ -12,9 +13,11 @@ import shutil
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -106,6 +109,45 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
         lock.release()
 
 
+def writing(path: str | Path) -> AbstractContextManager[None]:
+    """Hold the output file `path`, so that no other process writes it meanwhile. Its folder must exist.
+
+    Raises BlockingIOError if another process holds it.
+    """
+    path = Path(path)
+    folder = path.parent.resolve()  # a link to the file would be replaced, one to its folder is not
+    return _held(folder / f".{TEMPORARY_PREFIX}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}.lock", path)
+
+
+def writing_folder(path: str | Path, process: int = 0) -> AbstractContextManager[None]:
+    """Hold the output folder `path`, which is made if necessary, for one of the processes of a run; else like `writing`."""
+    make_folder(path)
+    return _held(Path(path).resolve() / f".{TEMPORARY_PREFIX}{process}.lock", Path(path))
+
+
+@contextlib.contextmanager
+def _held(lock: Path, output: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock))
+            if not lock.exists():  # the process that held it has removed it, and a third one could lock another
+                stack.close()
+                stack.enter_context(locked(lock))
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"{output} is being written by another process; wait until it is done, or name another output."
+            ) from None
+        try:
+            yield
+        finally:
+            if os.name != "nt":
+                with contextlib.suppress(OSError):
+                    os.remove(lock)
+    if os.name == "nt":  # open files cannot be removed there
+        with contextlib.suppress(OSError):
+            os.remove(lock)
+
+
 @contextlib.contextmanager
 def working_folder(path: str | Path) -> Iterator[Path]:
     """A folder for temporary files beside `path`; it is removed at the end, or by the next run if this one is killed."""
@@ -183,6 +225,16 @@ def version(path: str | Path) -> tuple[int, int]:
     """The time and size of a file; they differ after a change of the file."""
     status = Path(path).stat()
     return status.st_mtime_ns, status.st_size
+
+
+def fingerprint(settings: object, *tensors: Mapping[str, Tensor]) -> str:
+    """A hash of settings, by what `repr` prints, and of tensors."""
+    digest = hashlib.sha256(repr(settings).encode(errors="surrogateescape"))
+    for named in tensors:
+        for name, tensor in named.items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -34,8 +34,16 @@ class TooManyPixels(AdainError):
     """A picture larger than `pixel_limit()`."""
 
 
+def too_many_pixels(what_has: str) -> TooManyPixels:
+    """The error of a file, whose sentence begins with `what_has`, such as "a.png has"."""
+    return TooManyPixels(
+        f"{what_has} more than {pixel_limit():,.0f} pixels; if you trust it, raise the limit: --max-pixels,"
+        " ADAIN_MAX_PIXELS for ComfyUI, or PIL.Image.MAX_IMAGE_PIXELS in Python."
+    )
+
+
 def pixel_limit() -> float:
-    """The most pixels of a picture in memory: Pillow's limit against decompression bombs."""
+    """The most pixels of a picture, or of a frame, in memory: Pillow's limit against decompression bombs."""
     return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
@@ -68,10 +76,7 @@ def damage_named(path: str | Path) -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError:
-        raise TooManyPixels(
-            f"{path} has more than {pixel_limit():,.0f} pixels; if you trust it, raise the limit: --max-pixels,"
-            " ADAIN_MAX_PIXELS for ComfyUI, or PIL.Image.MAX_IMAGE_PIXELS in Python."
-        ) from None
+        raise too_many_pixels(f"{path} has") from None
     except Exception as error:  # for damaged files Pillow's decoders raise struct.error, RuntimeError and more
         raise AdainError(f"{path} is not a readable picture, or is damaged ({error or type(error).__name__}).") from None
 

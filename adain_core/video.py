@@ -1,25 +1,27 @@
-"""Reading and writing video files with PyAV, an optional dependency that is imported when it is first needed."""
+"""Reading and writing the pictures of video files."""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import heapq
 import io
+import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import AdainError
-from .files import replacing, version
-from .images import to_pil
+from .files import replacing
+from .frames import BT709, FrameReader, orientation
+from .images import pixel_limit, to_pil, too_many_pixels
+from .media import MediaFile, decoder_limits, pyav, shift
+from .sound import Sound
 
 if TYPE_CHECKING:
     import av
@@ -28,15 +30,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# For each container: the encoder and its options. bf=0: frames that refer to later ones would make the decoding times of a
-# clip's parts overlap. force-cfr: the file states the average frame rate, not the time base.
-H264 = ("libx264", {"crf": "17", "preset": "fast", "bf": "0", "x264-params": "force-cfr=1"})
-VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"})
-SAVE_FORMATS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264, ".webm": VP9}
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """FFmpeg's names of the muxer of a format and of the encoder of its pictures, with that encoder's options."""
+
+    muxer: str
+    encoder: str
+    options: dict[str, str]
+
+
+# bf=0: frames that refer to later ones would make the decoding times of a clip's parts overlap. force-cfr: the file states the
+# average frame rate, not the time base.
+H264 = "libx264", {"crf": "17", "preset": "fast", "bf": "0", "x264-params": "force-cfr=1"}
+VP9 = "libvpx-vp9", {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
+SAVE_FORMATS = {
+    ".mp4": VideoFormat("mp4", *H264),
+    ".m4v": VideoFormat("ipod", *H264),
+    ".mov": VideoFormat("mov", *H264),
+    ".mkv": VideoFormat("matroska", *H264),
+    ".webm": VideoFormat("webm", *VP9),
+}
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 VIDEO_EXTENSIONS = frozenset({*SAVE_FORMATS, ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv"})
 PART = ".mp4"  # the format of the parts that are joined at the end: it can hold each of these codecs, and exact times
-BT709 = 1  # FFmpeg has the same number for its colour space, primaries and transfer
-LIMITED_RANGE = 1  # 8-bit luma from 16 to 235
+LIMITED_RANGE = 1  # FFmpeg's: 8-bit luma from 16 to 235
 
 
 @dataclass(frozen=True)
@@ -53,139 +71,89 @@ class Video:
     `start` and `duration` in seconds select a part; a duration of 0 goes to the end. `size` is the upright frames' H and W,
     `aspect` their pixels' width to height, `rate` their average number per second, `time_base` the unit of their times in
     seconds, `step` the usual time between two frames in that unit, `len` their number as the file states it. Raises
-    FileNotFoundError, or AdainError if the file is not a video or PyAV is not installed.
+    FileNotFoundError, TooManyPixels for frames larger than `pixel_limit()`, or AdainError if the file is not a video or PyAV is
+    not installed.
     """
 
     multiple = 2  # resized frames have even sides: some players cannot show colours in full resolution
 
     def __init__(self, source: str | Path | io.BytesIO, start: float = 0.0, duration: float = 0.0):
-        self.source, self.name = source, "the video" if isinstance(source, io.BytesIO) else str(source)
-        self.start, self.duration = Fraction(start), Fraction(duration)
-        with self._open() as container:
-            stream = container.streams.best("video")  # not a cover picture
-            self.rate, self.time_base = stream.average_rate or stream.guessed_rate or Fraction(25), stream.time_base
+        self.file = MediaFile(source, start, duration)
+        self.name = self.file.name
+        with self.file.open() as container:
+            stream = self._stream(container)
+            if stream.width * stream.height > pixel_limit():
+                raise too_many_pixels(f"{self.name} has frames of")
+            self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            self.time_base = stream.time_base or Fraction(1, 1000)
             self.step = max(1, round(1 / self.rate / self.time_base))
-            # a file may start later than at 0, and its sound too
-            self.offset = self.start or Fraction(container.start_time or 0, _av().time_base)
             self.count = stream.frames
             if not self.count or start or duration:
-                self.count = sum(p.size > 0 and self._within(p.pts, p.time_base) for p in self._demux(container, stream))
-            self.aspect = stream.sample_aspect_ratio or Fraction(1)
-        first = next(self.frames(), None)
+                packets = self.file.packets(container, stream)
+                self.count = sum(p.size > 0 and self.file.within(p.pts, p.time_base) for p in packets)
+            aspect = stream.sample_aspect_ratio or Fraction(1)
+            self.reader = FrameReader(stream, self.name)
+        with contextlib.closing(self._decoded()) as decoded:
+            first, _ = next(decoded, (None, 0))
         if first is None:
             raise AdainError(f"{self.name} holds no frames; give another video, or another part of this one.")
-        self.size = tuple(first.picture.shape[2:])
+        self.size = tuple(self.reader.picture(first).shape[2:])
+        self.aspect = 1 / aspect if orientation(first)[0] else aspect
 
     @property
     def version(self) -> tuple:
         """Identifies this part of this video; differs after a change of the file."""
-        if isinstance(self.source, io.BytesIO):
-            return hashlib.sha256(self.source.getbuffer()).hexdigest(), self.start, self.duration
-        return version(self.source), self.start, self.duration
+        return self.file.version
 
     def __len__(self) -> int:
         return self.count
 
     def frames(self, skip: int = 0) -> Iterator[Frame]:
-        """The frames after the first `skip`, upright, float32 sRGB `(1, 3, H, W)`; times start at 0 and always increase."""
-        with self._open() as container:
-            stream = container.streams.best("video")  # not a cover picture
-            stream.thread_type = "AUTO"
-            if self.start:
-                container.seek(int(self.start / self.time_base), stream=stream)
-            last = -self.step
-            decoded = (frame for packet in self._demux(container, stream) for frame in self._decode(packet))
-            for frame in decoded:
-                if frame.pts is not None and not self._within(frame.pts, self.time_base):
+        """The frames after the first `skip`, upright, float32 sRGB `(1, 3, H, W)`; times start at 0 and always increase.
+
+        All have the first frame's size: where the size changes within the file, later frames are scaled, with a warning.
+        """
+        warned = False
+        for frame, time in itertools.islice(self._decoded(), skip, None):
+            picture = self.reader.picture(frame)
+            if tuple(picture.shape[2:]) != self.size:
+                if not warned:
+                    height, width = self.size
+                    log.warning("%s changes its size; later frames are scaled to %dx%d pixels", self.name, width, height)
+                    warned = True
+                picture = F.interpolate(picture, self.size, mode="bilinear", antialias=True)
+            yield Frame(picture, time)
+
+    def sound(self, path: str | Path) -> Sound:
+        """The sound, to be written into a video file `path`."""
+        return Sound(self.file, save_format(path).muxer)
+
+    def _decoded(self) -> Generator[tuple[av.VideoFrame, int], None, None]:
+        """The frames as they are stored, and their times."""
+        with self.file.open() as container:
+            stream = self._stream(container)
+            decoder = _decoder(stream)
+            decoder.thread_type, decoder.options = "AUTO", decoder_limits()
+            last, packets = -self.step, self.file.packets(container, stream)
+            for frame in (frame for packet in packets for frame in self.file.decoded(packet, decoder)):
+                if frame.width * frame.height > pixel_limit():
+                    raise too_many_pixels(f"{self.name} has frames of")
+                if frame.pts is not None and not self.file.within(frame.pts, self.time_base):
                     continue
-                time = last + self.step if frame.pts is None else frame.pts - round(self.offset / self.time_base)
+                time = last + self.step if frame.pts is None else frame.pts - round(self.file.offset / self.time_base)
                 last = max(0, time, last + 1)
-                if skip > 0:
-                    skip -= 1
-                    continue
-                # older PyAV uses the frame's colour space only if a target is given; RGB is the same for every target
-                pixels = frame.reformat(format="rgb24", dst_colorspace="ITU601").to_ndarray()
-                pixels = np.rot90(pixels, frame.rotation // 90)
-                picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255)
-                yield Frame(picture, last)
+                yield frame, last
 
-    def sound(self, output: av.container.OutputContainer) -> Iterator[av.Packet]:
-        """Add the sound to `output`, and yield its packets: copied if the file format allows it, else encoded anew."""
-        original = self._open()
-        streams = {}
-        for stream in original.streams.audio:
-            count, layout = stream.layout.nb_channels, stream.layout.name
-            if layout == f"{count} channels":  # AVI and WMV do not name it; encoders and MP4 need a name
-                layout = f"{count}c"
-            if _takes(output, stream):
-                streams[stream] = output.add_stream_from_template(stream, opaque=True, layout=layout), False
-            else:
-                streams[stream] = output.add_stream(output.default_audio_codec, rate=48000, layout=layout), True
-        return self._packets(original, streams)
-
-    def _packets(self, original: av.container.InputContainer, streams: dict) -> Iterator[av.Packet]:
-        with original:
-            if streams and self.start:
-                original.seek(int(self.start * _av().time_base))
-            for packet in self._demux(original, *streams) if streams else ():
-                target, encode = streams[packet.stream]
-                if encode:
-                    frames = [frame for frame in self._decode(packet) if self._within(frame.pts, frame.time_base)]
-                    for frame in frames:
-                        if frame.pts is not None:
-                            frame.pts -= round(self.offset / frame.time_base)
-                    # the last packet of a stream is empty: None then ends the encoding
-                    end = [] if packet.size or packet.dts is not None else [None]
-                    try:
-                        packets = [p for frame in [*frames, *end] for p in target.encode(frame)]
-                    except _av().FFmpegError as error:
-                        raise AdainError(
-                            f"the sound of {self.name} cannot be encoded by {target.codec_context.name} ({error.strerror});"
-                            " write another format, or remove the sound."
-                        ) from None
-                elif packet.dts is not None and self._within(packet.pts, packet.time_base):
-                    _shift(packet, -self.offset)
-                    packet.stream = target
-                    packets = [packet]
-                else:
-                    packets = []
-                yield from packets
-
-    def _within(self, time: int | None, time_base: Fraction) -> bool:
-        """Whether a packet or frame of this time belongs to the selected part."""
-        if time is None:
-            return not self.start
-        seconds = time * time_base - self.start
-        return not (self.start and seconds < 0) and not (self.duration and seconds >= self.duration)
-
-    def _demux(self, container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
-        try:
-            yield from container.demux(*streams)
-        except _av().FFmpegError as error:
-            raise AdainError(f"{self.name} is damaged and cannot be read to its end ({error}); repair or replace it.") from None
-
-    def _decode(self, packet: av.Packet) -> Iterable[Any]:  # frames of pictures or of sound
-        try:
-            return packet.decode()
-        except _av().FFmpegError as error:
-            log.warning("%s is damaged at time %s; the damaged packet is left out (%s)", self.name, packet.pts, error)
-            return ()
-
-    def _open(self) -> av.container.InputContainer:
-        if isinstance(self.source, io.BytesIO):
-            self.source.seek(0)
-        elif not Path(self.source).is_file():
-            raise FileNotFoundError(f"there is no file {self.source}; give an existing one.")
-        try:
-            # titles may be in any encoding
-            source = self.source if isinstance(self.source, io.BytesIO) else str(self.source)
-            container = _av().open(source, metadata_errors="replace")
-        except _av().FFmpegError as error:
-            raise AdainError(f"{self.name} is not a readable video ({error}); give another file.") from None
-        if not container.streams.video:
-            container.close()
+    def _stream(self, container: av.container.InputContainer) -> av.VideoStream:
+        """The stream of the pictures."""
+        streams = container.streams
+        if not streams.video:
             raise AdainError(f"{self.name} holds no video; give a file with pictures.")
-        return container
+        best = streams.best("video")  # not a cover picture
+        for stream in sorted(streams.video, key=lambda stream: stream != best):
+            if stream.codec_context is not None:
+                return stream
+        raise AdainError(f"{self.name} holds pictures that this PyAV cannot decode; convert it to MP4.")
 
 
 class VideoWriter:
@@ -197,9 +165,9 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, size: Sequence[int], video: Video, ending: str):
-        codec, options = save_format(f"video{ending}")
-        self.container = _av().open(str(path), "w")
-        self.stream = self.container.add_stream(codec, rate=video.rate, options=options)
+        kind = save_format(f"video{ending}")
+        self.container = pyav().open(str(path), "w")
+        self.stream = self.container.add_stream(kind.encoder, rate=video.rate, options=dict(kind.options))
         context = self.stream.codec_context
         context.height, context.width = size
         context.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
@@ -218,7 +186,7 @@ class VideoWriter:
                 self._encode(None)
 
     def write(self, frame: Frame) -> None:
-        picture = _av().VideoFrame.from_image(to_pil(frame.picture[:, :3]))
+        picture = pyav().VideoFrame.from_image(to_pil(frame.picture[:, :3]))
         picture = picture.reformat(format=self.stream.codec_context.pix_fmt, dst_colorspace="ITU709")
         picture.pts, picture.time_base = frame.time, self.stream.codec_context.time_base
         self._encode(picture)
@@ -226,7 +194,7 @@ class VideoWriter:
     def _encode(self, picture: av.VideoFrame | None) -> None:
         try:
             packets = self.stream.encode(picture)
-        except _av().FFmpegError as error:
+        except pyav().FFmpegError as error:
             context = self.stream.codec_context
             raise AdainError(
                 f"frames of {context.width}x{context.height} pixels cannot be encoded by {context.name} ({error.strerror});"
@@ -237,36 +205,36 @@ class VideoWriter:
             self.container.mux(packet)
 
 
-def join(parts: Sequence[tuple[Path, Fraction]], video: Video, path: Path) -> None:
-    """Join `parts`, each a file and its beginning in seconds, with the sound of `video` to a video file; replaces `path`."""
-    with replacing(path) as temporary, _av().open(str(temporary), "w") as output:
-        with _av().open(str(parts[0][0])) as first:
+def join(parts: Sequence[tuple[Path, Fraction]], sound: Sound, path: Path) -> None:
+    """Join `parts`, each a file and its beginning in seconds, with `sound` to a video file; replaces `path`."""
+    with replacing(path) as temporary, pyav().open(str(temporary), "w", format=sound.muxer) as output:
+        with pyav().open(str(parts[0][0])) as first:
             stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
         # packets in the order of their times: otherwise the sound would have to wait in memory for all pictures
-        packets = heapq.merge(_joined(parts, stream), video.sound(output), key=_decoded_at)
+        packets = heapq.merge(_joined(parts, stream), sound.packets(output), key=_decoded_at)
         for packet in packets:
             output.mux(packet)
 
 
 def _joined(parts: Sequence[tuple[Path, Fraction]], target: av.VideoStream) -> Iterator[av.Packet]:
     for part, begin in parts:
-        with _av().open(str(part)) as container:
+        with pyav().open(str(part)) as container:
             for packet in container.demux(video=0):
                 if packet.dts is not None:
-                    _shift(packet, begin)
+                    shift(packet, begin)
                     packet.stream = target
                     yield packet
 
 
-def _takes(output: av.container.OutputContainer, stream: av.AudioStream) -> bool:
-    """Whether the format of `output` takes the sound unchanged; FFmpeg's lists of codecs promise more than is true."""
-    try:
-        with _av().open(io.BytesIO(), "w", format=output.format.name) as trial:
-            trial.add_stream_from_template(stream, opaque=True)
-            trial.start_encoding()
-    except (ValueError, _av().FFmpegError):
-        return False
-    return True
+def _decoder(stream: av.VideoStream) -> Any:
+    """What decodes the stream: of VP8 and VP9, FFmpeg's own decoders leave out what says where they are transparent."""
+    context = stream.codec_context
+    if context.name in ALPHA_DECODERS and stream.metadata.get("alpha_mode") == "1":
+        try:
+            return pyav().CodecContext.create(ALPHA_DECODERS[context.name], "r")
+        except ValueError:
+            log.warning("this PyAV cannot read what is transparent in %s; it is shown as it is stored", context.name)
+    return context
 
 
 def _decoded_at(packet: av.Packet) -> Fraction:
@@ -274,31 +242,15 @@ def _decoded_at(packet: av.Packet) -> Fraction:
     return (packet.dts or 0) * packet.time_base
 
 
-def _shift(packet: av.Packet, seconds: Fraction) -> None:
-    ticks = round(seconds / packet.time_base)
-    if packet.dts is not None:
-        packet.dts += ticks
-    if packet.pts is not None:
-        packet.pts += ticks
-
-
-def save_format(path: str | Path) -> tuple[str, dict[str, str]]:
-    """Encoder and its options for the video file `path`, by its extension.
+def save_format(path: str | Path) -> VideoFormat:
+    """The format of the video file `path`, by its extension.
 
     Raises AdainError for a format that is not written, and if PyAV is not installed or lacks the encoder.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SAVE_FORMATS:
         raise AdainError(f"videos cannot be written as {path}; use one of the extensions {', '.join(SAVE_FORMATS)}.")
-    codec, options = SAVE_FORMATS[suffix]
-    if codec not in _av().codecs_available:
-        raise AdainError(f"this PyAV cannot encode {suffix} ({codec} is missing); use another build or format.")
-    return codec, options
-
-
-def _av() -> ModuleType:
-    try:
-        import av
-    except ImportError:
-        raise AdainError("videos need PyAV, which is not installed; run `pip install av`.") from None
-    return av
+    kind = SAVE_FORMATS[suffix]
+    if kind.encoder not in pyav().codecs_available:
+        raise AdainError(f"this PyAV cannot encode {suffix} ({kind.encoder} is missing); use another build or format.")
+    return kind

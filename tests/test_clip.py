@@ -18,6 +18,7 @@ from adain_core import clip as clip_module
 from adain_core import encode_style, keep_colors, mix_styles, stylize, transfer
 from adain_core.cli import main
 from adain_core.clip import ClipState, ClipStylizer, PictureSequence
+from adain_core.files import writing, writing_folder
 from adain_core.images import load_image, resize, save_image
 from adain_core.progress import showing
 from adain_core.stylize import transfer_part
@@ -25,11 +26,11 @@ from adain_core.video import Frame, Video
 
 OPTIONS = ["--style-size", "0", "--device", "cpu"]
 KILLED_IN_THE_THIRD_PART = """
-import os, signal, sys
+import glob, os, signal, sys
 from adain_core import cli, video
 write = video.VideoWriter.write
 def write_or_die(self, frame):
-    if len(os.listdir("killed.mp4.parts")) == 4 and frame.time > 1000:  # two parts, the state, and the one at work
+    if len(glob.glob("killed.mp4.parts/*/*")) == 3 and frame.time > 1000:  # two parts, the state, and the one at work
         os.kill(os.getpid(), signal.SIGKILL)
     write(self, frame)
 video.VideoWriter.write = write_or_die
@@ -193,8 +194,8 @@ def test_only_what_is_missing_is_done_and_other_settings_start_anew(small, clip,
     monkeypatch.setattr(clip_module, "PART_FRAMES", 4)
     monkeypatch.setattr(clip_module, "CHUNK", 2)
     stylizer, path = ClipStylizer(*small, style), tmp_path / "result.mp4"
-    state = path.with_name("result.mp4.parts") / "state.safetensors"
     broken_off(stylizer, clip, path, 37)
+    state = next(tmp_path.glob("result.mp4.parts/*/state.safetensors"))
     done = ClipState(state, stylizer.digest(clip)).done
     assert done >= 4
     seen = []
@@ -209,6 +210,70 @@ def test_only_what_is_missing_is_done_and_other_settings_start_anew(small, clip,
     plain = ClipStylizer(*small, style, alpha=0.5)
     plain.video(clip, tmp_path / "plain.mp4")
     assert path.read_bytes() == (tmp_path / "plain.mp4").read_bytes()
+
+
+def test_the_parts_of_other_settings_are_kept_and_gone_on_with(small, clip, style, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(clip_module, "PART_FRAMES", 4)
+    monkeypatch.setattr(clip_module, "CHUNK", 2)
+    stylizer, path = ClipStylizer(*small, style), tmp_path / "result.mp4"
+    broken_off(stylizer, clip, path, 37)
+    before = {part: part.read_bytes() for part in tmp_path.glob("result.mp4.parts/*/*")}
+    assert len(before) >= 2 and not caplog.records
+    ClipStylizer(*small, style, alpha=0.5).video(clip, path)  # a mistyped option
+    assert {part: part.read_bytes() for part in tmp_path.glob("result.mp4.parts/*/*")} == before
+    assert "result.mp4.parts keeps the parts of runs with other settings, which go on with them" in caplog.text
+    seen = []
+    with showing(lambda number, *_: seen.append(number)):
+        stylizer.video(clip, path)
+    assert min(seen) >= 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "result.mp4"]
+
+
+@pytest.mark.parametrize("files", [[], ["000000.mp4", "state.safetensors", "notes/mine.txt"]])
+def test_a_folder_of_somebody_elses_with_the_name_of_the_parts_is_left_as_it_is(small, clip, style, tmp_path, files):
+    folder = tmp_path / "result.mp4.parts"
+    folder.mkdir()
+    for name in files:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    ClipStylizer(*small, style).video(clip, tmp_path / "result.mp4")
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()) == sorted(files)
+    assert all((folder / name).read_text() == "mine" for name in files) and (tmp_path / "result.mp4").is_file()
+
+
+def test_a_file_put_among_the_parts_stays(small, clip, style, tmp_path):
+    stylizer, path = ClipStylizer(*small, style), tmp_path / "result.mp4"
+    broken_off(stylizer, clip, path, 3)
+    mine = next(tmp_path.glob("result.mp4.parts/*")) / "mine.txt"
+    mine.write_text("mine")
+    stylizer.video(clip, path)
+    assert mine.read_text() == "mine" and [p for p in tmp_path.rglob("*.parts/*/*") if p.is_file()] == [mine]
+
+
+def test_a_clip_whose_parts_are_gone_begins_anew(small, clip, style, tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_module, "PART_FRAMES", 4)
+    monkeypatch.setattr(clip_module, "CHUNK", 2)
+    stylizer, path = ClipStylizer(*small, style), tmp_path / "result.mp4"
+    broken_off(stylizer, clip, path, 37)
+    next(tmp_path.glob("result.mp4.parts/*/000000.mp4")).unlink()
+    stylizer.video(clip, path)
+    stylizer.video(clip, tmp_path / "whole.mp4")
+    assert path.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+def test_an_output_that_another_process_writes_is_refused(small, clip, style, tmp_path):
+    stylizer, path = ClipStylizer(*small, style), tmp_path / "result.mp4"
+    (tmp_path / "elsewhere").symlink_to(tmp_path)
+    with writing(path):
+        unfinished = path.with_name(".result.adain-01234567.mp4")  # as the other process writes it
+        unfinished.touch()
+        for name in (path, tmp_path / "elsewhere" / "result.mp4"):
+            with pytest.raises(BlockingIOError, match=r"result.mp4 is being written by another process; wait until it is done"):
+                stylizer.video(clip, name)
+        assert unfinished.exists()
+        stylizer.video(clip, tmp_path / "other.mp4")
+    stylizer.video(clip, path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "elsewhere", "other.mp4", "result.mp4"]
 
 
 @pytest.fixture
@@ -283,6 +348,38 @@ def test_a_broken_folder_goes_on(command, networks, tmp_path):
     assert all(path.read_bytes() == (tmp_path / "again" / path.name).read_bytes() for path in targets)
 
 
+def test_a_folder_with_an_unfinished_clip_of_other_settings_is_refused(command, networks, tmp_path, capsys):
+    sources, out = [tmp_path / "frames" / f"{k}.png" for k in range(5)], tmp_path / "out"
+    out.mkdir()
+    targets = [out / path.name for path in sources]
+
+    def stop(done, *_):
+        if done == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped), showing(stop):
+        stylizer = ClipStylizer(*networks, painted(networks, "red.png"))
+        stylizer.pictures(PictureSequence(sources), targets, out / ".clip.safetensors")
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    again = ["frames", "red.png", "-o", "out", "--content-statistics", "running"]
+    assert command(*again, "--alpha", "0.5") == 2
+    error = capsys.readouterr().err
+    assert ".clip.safetensors belongs to an unfinished clip of other frames or settings" in error and error.count("\n") == 1
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert command(*again) == 0 and sorted(path.name for path in out.iterdir()) == [path.name for path in sources]
+
+
+@pytest.mark.parametrize("mode", [[], ["--content-statistics", "running"], ["--styles", "frames"]])
+def test_a_folder_that_another_process_writes_is_refused(command, tmp_path, capsys, mode):
+    style = [] if "--styles" in mode else ["red.png"]
+    with writing_folder(tmp_path / "out"):
+        assert command("frames", *style, "-o", "out", *mode) == 2
+        error = capsys.readouterr().err
+        assert "out is being written by another process; wait until it is done" in error and error.count("\n") == 1
+    assert command("frames", *style, "-o", "out", *mode) == 0
+    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
 def test_a_damaged_state_begins_anew(tmp_path):
     state = ClipState(tmp_path / "state", "settings")
     state.done = 3
@@ -303,7 +400,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_frames(command, tmp_pat
     arguments = ["stylize", "long.mp4", "red.png", *command.networks, "-o"]
     killed = subprocess.run([sys.executable, "-c", KILLED_IN_THE_THIRD_PART, *arguments, "killed.mp4"])
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed.mp4").exists()
-    assert len(list((tmp_path / "killed.mp4.parts").glob("0*.mp4"))) == 2
+    assert len(list((tmp_path / "killed.mp4.parts").glob("*/0*.mp4"))) == 2
     assert main([*arguments, "killed.mp4"]) == 0 and main([*arguments, "whole.mp4"]) == 0
     difference = clips.pixels(tmp_path / "killed.mp4").astype(int) - clips.pixels(tmp_path / "whole.mp4")
     assert np.abs(difference).mean() < 1  # a last bit may round to another level, and the codec spreads it
@@ -326,6 +423,8 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_frames(command, tmp_pat
         (["clip.mp4", "red.png", "-o", "o.mp4", "--content-statistics", "region"], "mask"),
         (["frames", "red.png", "-o", "o", "--style-to", "blue.png"], "--style-to needs a clip"),
         (["red.png", "red.png", "-o", "o.png", "--content-statistics", "running"], "is one picture"),
+        (["clip.mp4", "red.png", "-o", "o.mp4", "--max-pixels", "1000"], "clip.mp4 has frames of more than 1,000 pixels"),
+        (["frames", "red.png", "-o", "o", "--max-pixels", "500", "--content-statistics", "running"], "more than 500 pixels"),
         (["mixed", "red.png", "-o", "o", "--content-statistics", "running"], "give frames of one size"),
     ],
 )

@@ -115,6 +115,24 @@ def test_two_processes_write_what_one_writes(command, whole, tmp_path):
     assert files(tmp_path / "two") == whole
 
 
+def test_an_unfinished_data_set_of_other_settings_is_refused(command, whole, tmp_path, monkeypatch, capsys):
+    arguments, saved = [*command, "-o", str(tmp_path / "out")], []
+
+    def save(*picture):
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+        saved.append(save_image(*picture))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("adain_core.cli.dataset.save_image", save)
+        assert main(arguments) == 130
+    half = files(tmp_path / "out")
+    assert main([*arguments, "--alpha", "0.5"]) == 2
+    assert "holds an unfinished data set of other settings; give the same ones to go on" in capsys.readouterr().err
+    assert files(tmp_path / "out") == half
+    assert main(arguments) == 0 and files(tmp_path / "out") == whole
+
+
 def test_results_among_the_contents_are_refused(command, tmp_path, capsys):
     assert main([*command, "-o", str(tmp_path / "contents" / "out")]) == 2
     assert "outside of" in capsys.readouterr().err

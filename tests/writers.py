@@ -1,7 +1,7 @@
 """Every kind of file that is written, and what becomes of one where the process is killed or the disk is full.
 
 As a program, `writers.py FOLDER MODE ...`, it has each written in FOLDER by processes of their own: an old one, one that meets
-its end or a full disk for each mode ("killed", "limited", "filled"), and one more. It prints what it found as JSON.
+its end or a full disk for each mode ("killed", "limited", "filled"), and once more. It prints what it found as JSON.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def main(folder: Path, modes: list[str]) -> None:
             ended, sentence = in_child(lambda hindered=hindered, write=write, target=target: hindered(write, target))
             left = sorted(set(os.listdir(target.parent)) - beside)
             found[name][mode] = {"signal": ended, "sentence": sentence, "whole": target.read_bytes() == old, "left": left}
-        again = in_child(lambda write=write, target=target: write(target, 3))
+        again = in_child(lambda write=write, target=target: write(target, 2))  # a video keeps the parts of other settings
         remove_leftovers(target)
         left = sorted(set(os.listdir(target.parent)) - beside)
         found[name]["again"] = {"ended": again, "replaced": target.read_bytes() != old, "left": left}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import functools
+import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..color import keep_colors
 from ..devices import rank_and_size
 from ..errors import AdainError
-from ..files import make_folder, remove_leftovers
+from ..files import fingerprint, make_folder, remove_leftovers, replacing, writing_folder
 from ..images import check_sides, list_images, load_image, resize, save_image
 from ..networks.base import check_seed
 from ..progress import Counter
@@ -85,7 +87,15 @@ def run(arguments: argparse.Namespace) -> int:
         return encode_style(encoder, picture, given.style_size)
 
     failures, written = [], 0
-    with options.progress_bar("picture", shown=rank == 0):
+    recipe = (
+        given.alpha, given.size, given.style_size, given.working_size, given.detail, given.keep_colors, given.texture,
+        encoder.dtype, decoder.dtype,
+    )  # fmt: skip
+    with (
+        writing_folder(given.output, rank),
+        _one_recipe(given.output, fingerprint(recipe, encoder.state_dict(), decoder.state_dict()), rank),
+        options.progress_bar("picture", shown=rank == 0),
+    ):
         counter = Counter(len(pairs))
         for source, place in pairs:
             with counter.part():
@@ -116,6 +126,24 @@ def run(arguments: argparse.Namespace) -> int:
     status = print_failures(failures, len(pairs))
     print_written(f"{written} pictures to {given.output}", start)
     return status
+
+
+@contextlib.contextmanager
+def _one_recipe(folder: Path, recipe: str, rank: int) -> Iterator[None]:
+    """Note the recipe in `folder` until its pictures are done. Raises AdainError if some of them are of another recipe."""
+    note = folder / f".dataset-{rank}.json"
+    for other in folder.glob(".dataset-*.json"):
+        with contextlib.suppress(FileNotFoundError):  # another process is done
+            if other.read_text(errors="replace") != json.dumps(recipe):
+                raise AdainError(
+                    f"{folder} holds an unfinished data set of other settings; give the same ones to go on, name another"
+                    f" folder, or remove {other} to mix both."
+                )
+    with replacing(note) as temporary:
+        temporary.write_text(json.dumps(recipe))
+    yield
+    for done in folder.glob(".dataset-*.json") if rank == 0 else [note]:  # a killed run may have had more processes
+        done.unlink(missing_ok=True)
 
 
 def draw_styles(name: Path, styles: Sequence[Path], count: int, seed: int) -> list[Path]:

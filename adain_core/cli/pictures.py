@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..background import read_ahead, write_behind
 from ..color import keep_colors
 from ..errors import AdainError
 from ..evaluation.sheet import draw_contact_sheet
-from ..files import make_folder, remove_leftovers
+from ..files import make_folder, remove_leftovers, writing_folder
 from ..images import check_sides, load_image, on_white, resize, save_image, to_pil, write_picture
 from ..large import needs_streaming
 from ..progress import Counter
@@ -57,7 +58,8 @@ def stylize_pictures(options: StylizeOptions) -> int:
 
     failures, written = [], []
     contents = _load([source for source, _ in results], options.size, len(mixers))
-    with write_behind() as later, progress_bar("picture", shown=len(pairs) > 1):
+    held = contextlib.nullcontext() if is_one and not options.each else writing_folder(options.output)
+    with held, write_behind() as later, progress_bar("picture", shown=len(pairs) > 1):
         counter = Counter(len(pairs))
         for number, ((source, target), content) in enumerate(zip(pairs, contents, strict=True)):
             style_of = mixers[number % len(mixers)]

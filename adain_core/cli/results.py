@@ -39,6 +39,7 @@ def result_pairs(contents: Sequence[Path], output: Path) -> list[tuple[Path, Pat
     target = output / _writable(Path(content.name)) if output.is_dir() else output
     save_format(target)
     check_target(content, target)
+    remove_leftovers(target)
     return [(content, target)]
 
 
@@ -82,7 +83,6 @@ def style_names(paths: Sequence[Path]) -> list[str]:
 def check_target(content: Path, target: Path) -> None:
     """Raise AdainError or OSError if the result of the file `content` cannot be written to `target`."""
     check_writable(target)
-    remove_leftovers(target)
     if target.exists() and target.samefile(content):
         raise AdainError(f"{target} is the content itself; name another file for the result.")
 
