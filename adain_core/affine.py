@@ -58,10 +58,10 @@ def affine_map(
         content = _region_or_picture(next(of_regions), of_picture) if has_region else of_picture
         pairs.append(affine_pair(content, component.levels[level]))
     scales, shifts = zip(*pairs, strict=True)
-    return AffineMap(scales, shifts, tuple(alpha * gain for gain in _gains(components, positions)))
+    return AffineMap(scales, shifts, tuple(alpha * gain for gain in gains(components, positions)))
 
 
-def _gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]:
+def gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]:
     """`c * a_k` of each component, `(B, 1, h, w)`, or `(B, 1, 1, 1)` where no component has a mask."""
     weights = [component.weight[:, None, None, None] for component in components]
     masks = [

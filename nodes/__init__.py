@@ -8,6 +8,7 @@ from ..adain_core.devices import keep_freed_memory
 from . import host
 from .latent import LatentAdaIN, ModelAdaIN
 from .networks import LoadDecoder, LoadEncoder
+from .refine import Refine
 from .styles import EncodeStyle, LoadStyle, MaskStyle, SaveStyle, StyleMix, StyleSweep, gallery
 from .stylize import AdaIN, Decode, StyleTransfer
 from .training import LearnStyle, TrainDecoder
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     AdaIN,
     Decode,
     StylizeVideo,
+    Refine,
     LatentAdaIN,
     ModelAdaIN,
     TrainDecoder,

@@ -14,6 +14,7 @@ from ..files import make_folder
 from ..images import check_sides, load_image, resize, save_image
 from ..large import needs_streaming
 from ..progress import Counter
+from ..refine import check_refinable, refine
 from ..stylize import stylize
 from .large import check_large_picture, stylize_large_picture
 from .options import StylizeOptions, progress_bar
@@ -29,6 +30,9 @@ def stylize_pictures(options: StylizeOptions) -> int:
         check_large_picture(options, *pairs[0], sources.style_files)
     encoder, decoder = options.load_networks()
     style_of = sources.mixer(encoder)
+    for style in sources.style_files if options.refine else ():
+        check_refinable(style, encoder)
+    goal_of = sources.mixer(encoder.for_losses()) if options.refine else None
 
     failures = []
     contents = _load([source for source, _ in pairs], options.size)
@@ -53,6 +57,11 @@ def stylize_pictures(options: StylizeOptions) -> int:
                         encoder, decoder, content, style_of(content), options.alpha, options.content_statistics or "image",
                         tile=options.tile, texture=options.texture_or(1.0),
                     )  # fmt: skip
+                if goal_of:
+                    with progress_bar("step"):
+                        result = refine(
+                            encoder, result, content, goal_of(content), options.refine, options.alpha, tile=options.tile
+                        )
                 make_folder(target.parent)
                 later(save_image, keep_colors(result, content) if options.keep_colors else result, target)
     return print_failures(failures, len(pairs))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import AdainError
 from ..large import MAX_PIXELS
+from ..refine import check_refinement
 from ..stylize import CONTENT_STATISTICS
 from . import dataset, options
 from .clips import is_clip, stylize_clip
@@ -59,6 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="change from the style to this one along a clip, from its first frame to its last",
     )
     options.add_texture(parser, "1; 0 for clips, where it would stay in its place while the picture moves")
+    options.add_refine(parser)
     options.add_tile(parser)
     options.add_max_pixels(parser, f", or {MAX_PIXELS:,} for a content that is read in parts")
     options.add_device(parser)
@@ -72,7 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.style_folder:
         return _run_dataset(arguments)
     given = options.given(options.StylizeOptions, arguments)
+    if given.refine:
+        check_refinement(given.refine, given.alpha)
     if is_clip(given):
+        if given.refine:
+            raise AdainError("--refine works on pictures by themselves, in which a clip would flicker; leave it out.")
         return stylize_clip(given)
     if given.style_to:
         raise AdainError("--style-to needs a clip: a video, or a folder with --content-statistics batch or running.")
@@ -83,6 +89,8 @@ def _run_dataset(arguments: argparse.Namespace) -> int:
     """`adain dataset` in its first form, `adain stylize --styles`."""
     if arguments.mask or arguments.weights or arguments.match_colors or arguments.style_to:
         raise AdainError("--mask, --weights, --match-colors and --style-to do not work with --styles; leave them out.")
+    if arguments.refine:
+        raise AdainError("--refine does not work with --styles; leave it out.")
     if arguments.content_statistics not in (None, "image"):
         raise AdainError("--content-statistics can only be image with --styles; leave it out.")
     folders = {"contents": arguments.content, "styles": arguments.style_folder}

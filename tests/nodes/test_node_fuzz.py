@@ -58,6 +58,10 @@ NODES = {
     ),
     "Decode": (("decoder", "features"), {"tile": tiles}),
     "StyleTransfer": (("content",), {"model": anything, "style": anything, "alpha": numbers, "keep_colors": switches}),
+    "Refine": (
+        ("image", "content", "style_image", "encoder"),
+        {"steps": st.just(1), "alpha": numbers, "content_weight": numbers, "style_weight": numbers},
+    ),
     "LatentAdaIN": (("latent", "reference"), {"alpha": numbers, "statistics": anything}),
     "LearnStyle": (
         ("encoder", "decoder", "style_image", "content_images"),
@@ -65,7 +69,7 @@ NODES = {
     ),
 }  # fmt: skip
 
-CASES = {"LearnStyle": 5, "EncodeStyle": 10, "AdaIN": 15, "Decode": 5, "StyleTransfer": 40}
+CASES = {"LearnStyle": 5, "Refine": 20, "EncodeStyle": 10, "AdaIN": 15, "Decode": 5, "StyleTransfer": 40}
 
 
 def written(folders: Path) -> set[Path]:
