@@ -145,11 +145,7 @@ def test_what_cannot_be_used_is_refused_before_the_work(small, identity, content
     cases = [
         ((content, content[..., 1:], style), {}, "the picture to refine is 61x45, its content 60x45"),
         ((content.expand(3, -1, -1, -1), content.expand(2, -1, -1, -1), style), {}, "2 contents do not fit 3 pictures"),
-        (
-            (content, content, encode_style(encoder, painting.expand(2, -1, -1, -1), combine="each")),
-            {},
-            "2 styles do not fit 1",
-        ),
+        ((content, content, two_styles), {}, "2 styles do not fit 1"),
         ((content * float("nan"), content, style), {}, "the stylised picture holds NaN"),
         ((content, content, encode_style(identity, painting)), {}, "the style was made by the encoder 'identity'"),
         ((content, content, style), {"steps": 0}, "steps is 0; give at least 1"),

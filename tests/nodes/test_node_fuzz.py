@@ -38,7 +38,7 @@ def sockets(run, encoder, decoder, style, photo, painting, folders, small_files)
     latent = {"samples": torch.rand(1, 4, 8, 8)}
     return {
         "encoder": encoder, "decoder": decoder, "style": style, "style_1": style, "style_2": style, "style_from": style,
-        "style_to": style, "content": photo, "image": painting, "style_image": painting, "content_images": photo,
+        "style_to": style, "content": photo, "image": photo, "style_image": painting, "content_images": photo,
         "mask": torch.ones(1, 4, 4), "latent": latent, "reference": latent,
         "features": run("AdaIN", encoder=encoder, content=photo, style=style),
     }  # fmt: skip

@@ -39,7 +39,7 @@ def test_a_picture_is_refined_and_its_steps_are_shown(run, encoder, photo, paint
     assert [(done, total) for done, total, preview in shown if preview] == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_cancelled_refining_saves_the_best_of_each_picture_so_far(run, part, encoder, photo, painting, interrupt, folders, caplog):
+def test_cancel_saves_the_best_of_each_picture_so_far(run, part, encoder, photo, painting, interrupt, folders, caplog):
     interrupt(7)
     images = torch.cat([photo, photo.flip(1), photo.flip(2)])
     with pytest.raises(part("nodes.host").Interrupted), caplog.at_level("INFO"):
