@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import cast
 
 import torch
@@ -125,7 +125,7 @@ class _Losses:
         self.alone = len(self.windows) == 1
 
         parts, masked = gains(components, size), any(component.mask is not None for component in components)
-        covered = torch.stack(parts).sum(0)
+        covered = reduce(torch.add, parts)
         places = parts if masked else [torch.ones_like(covered)]
         self.shares = [place.mean().item() for place in places]
         self.masks, self.free = (places, (covered > 0).to(content)) if masked else ([], None)
@@ -214,8 +214,9 @@ def _of_places(level: Sequence[ChannelStatistics]) -> Sequence[ChannelStatistics
 
 def _convex_sum(statistics: Sequence[ChannelStatistics], shares: Sequence[float | Tensor]) -> ChannelStatistics:
     """The convex sum of means and of deviations, of batch 1."""
-    mean = sum(share * each.mean for share, each in zip(shares, statistics, strict=True))
-    std = sum(share * each.std for share, each in zip(shares, statistics, strict=True))
+    pairs = list(zip(shares, statistics, strict=True))
+    mean = reduce(torch.add, (share * each.mean for share, each in pairs))
+    std = reduce(torch.add, (share * each.std for share, each in pairs))
     return ChannelStatistics(torch.ones(1, 1), mean, std**2 - EPS)
 
 
