@@ -95,8 +95,8 @@ def check_refinable(style: Style, encoder: Encoder) -> None:
     channels = [level.channels for level in encoder.loss_levels]
     if any([level.mean.shape[1] for level in component.levels] != channels for component in style.components):
         raise AdainError(
-            f"a style of {encoder.name!r} does not hold the statistics that refining needs ({', '.join(encoder.loss_layers)});"
-            " give its picture in the place of a style file."
+            f"the style has no statistics of {', '.join(encoder.loss_layers)}, which refining compares; give its picture"
+            f" (style files of {encoder.name!r} have none), or in Python a style made with encoder.for_losses()."
         )
 
 

@@ -186,7 +186,7 @@ def test_the_command_refuses_to_refine_without_a_style_picture_and_clips(files, 
     decoder = files / "judge-decoder.safetensors"
     write_network(NetworkFile("decoder", "vgg19", {}, VGGDecoder({}).state_dict(), "judge", "judge", load.fingerprint), decoder)
     assert main([*command, "--encoder", str(vgg), "--decoder", str(decoder)]) == 2
-    assert "give its picture in the place of a style file" in capsys.readouterr().err
+    assert "the style has no statistics of relu1_1, relu2_1, relu3_1, relu4_1, which" in capsys.readouterr().err
     assert main([*command, "--content-statistics", "batch"]) == 2
     assert "--refine works on pictures by themselves" in capsys.readouterr().err
     assert main([*command[:-3], "-3", "--device", "cpu"]) == 2
