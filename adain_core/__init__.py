@@ -6,6 +6,7 @@ Pictures are RGB in [0, 1], float32, of shape `(B, 3, H, W)`; a fourth channel i
 from .color import keep_colors, match_colors
 from .evaluation import EvaluationConfig, Report, evaluate
 from .networks import Decoder, Encoder
+from .refine import refine
 from .statistics import ChannelStatistics, adain, channel_statistics
 from .style import Style, encode_style, load_style, mix_styles
 from .stylize import Features, decode, stylize, transfer
@@ -34,6 +35,7 @@ __all__ = [
     "load_style",
     "match_colors",
     "mix_styles",
+    "refine",
     "stylize",
     "train",
     "transfer",

@@ -58,7 +58,7 @@ def affine_map(
         content = _region_or_picture(next(of_regions), of_picture) if has_region else of_picture
         pairs.append(affine_pair(content, component.levels[level]))
     scales, shifts = zip(*pairs, strict=True)
-    return AffineMap(scales, shifts, tuple(alpha * gain for gain in _gains(components, positions)))
+    return AffineMap(scales, shifts, tuple(alpha * gain for gain in gains(components, positions)))
 
 
 def coverage(components: Sequence[Component], size: Sequence[int]) -> Tensor:
@@ -73,7 +73,7 @@ def window_of(tensor: Tensor, pictures: slice, window: Window, stride: int) -> T
     return tensor if tensor.shape[2:] == (1, 1) else tensor[(..., *window.positions(stride))]
 
 
-def _gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]:
+def gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]:
     """`c * a_k` of each component, `(B, 1, h, w)`, or `(B, 1, 1, 1)` where no component has a mask."""
     masks = [_mask(component, size, resize_mask) for component in components]
     parts = [component.weight[:, None, None, None] * mask for component, mask in zip(components, masks, strict=True)]

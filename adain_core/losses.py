@@ -32,11 +32,13 @@ def style_loss(
     `features` are `(B, C, H, W)` of each layer, `statistics` those of the style, of batch B or 1. Raises AdainError where
     the numbers of layers differ. Source: Huang and Belongie 2017, equation 13.
     """
-    parts = []
-    for x, target in zip(features, statistics, strict=True):
-        own = channel_statistics(x)
-        parts.append(_mean_square(own.mean - target.mean) + _mean_square(own.std - target.std))
-    return _weighted_sum(parts, weights)
+    pairs = zip(features, statistics, strict=True)
+    return _weighted_sum([statistics_loss(channel_statistics(x), target) for x, target in pairs], weights)
+
+
+def statistics_loss(own: ChannelStatistics, target: ChannelStatistics) -> Tensor:
+    """`mse(mu, mu_s) + mse(sigma, sigma_s)`: the style loss of one layer, whose batches are equal, or one of them 1."""
+    return _mean_square(own.mean - target.mean) + _mean_square(own.std - target.std)
 
 
 def gram_matrix(x: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from .statistics import ChannelStatistics, channel_statistics
 SMALLEST_TILE = 64
 # In memory at once: the input, the padded input, the output and the convolution's work space.
 COPIES = 4
+KEPT = 8  # times what one layer holds is what all layers of a network hold for a gradient
 Result = TypeVar("Result")
 
 
@@ -153,8 +154,8 @@ def measure(
 ) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
     """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of whole pictures, then of each of the `masks`.
 
-    They are on the CPU. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, which needs a plan of one window, also returns
-    the levels.
+    They are on the CPU, and carry no gradients. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, which needs a plan of
+    one window, also returns the levels.
     """
     size = pictures.shape[2:]
     weights = [[None, *(resize_mask(mask, grid(size, level.stride)) for mask in masks)] for level in encoder.levels]
@@ -167,7 +168,7 @@ def measure(
         for window in windows:
             levels = encode_window(encoder, pictures, part, window)
             of_window = [
-                _statistics(x, mask, part, window.positions(level.stride))
+                _statistics(x.detach(), mask, part, window.positions(level.stride))
                 for x, level_masks, level in zip(levels, weights, encoder.levels, strict=True)
                 for mask in level_masks
             ]

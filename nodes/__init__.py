@@ -9,6 +9,7 @@ from . import host
 from .latent import LatentAdaIN, ModelAdaIN
 from .networks import LoadDecoder, LoadEncoder
 from .pictures import ExamplePicture
+from .refine import Refine
 from .styles import EncodeStyle, LoadStyle, MaskStyle, SaveStyle, StyleMix, StyleSweep, gallery
 from .stylize import AdaIN, Decode, StyleTransfer
 from .training import LearnStyle, TrainDecoder
@@ -27,6 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
     AdaIN,
     Decode,
     StylizeVideo,
+    Refine,
     ExamplePicture,
     LatentAdaIN,
     ModelAdaIN,

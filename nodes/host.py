@@ -25,7 +25,7 @@ from ..adain_core.devices import is_out_of_memory
 from ..adain_core.files import check_writable, make_folder, new_path
 from ..adain_core.images import limit_pixels, to_pil
 from ..adain_core.progress import Progress, showing
-from ..adain_core.tiling import COPIES
+from ..adain_core.tiling import COPIES, KEPT
 from ..adain_core.video import Video
 
 try:
@@ -41,7 +41,6 @@ NETWORKS, STYLES = "adain", "adain_styles"  # names of the model folders
 TRAININGS = "adain_training"
 EXTENSIONS = (".safetensors", ".pth", ".pt")
 PREVIEW_SIDE = 512
-KEPT = 8  # times what one layer holds is what all layers of a network hold for a gradient
 Interrupted = model_management.InterruptProcessingException
 
 
@@ -188,6 +187,12 @@ def new_decoder_path(decoder_name: str) -> tuple[Path, Path]:
     path = _new_file(NETWORKS, decoder_name, ending, "decoder")
     name = path.relative_to(_output_folder(NETWORKS).resolve()).as_posix().removesuffix(ending)
     return path, _output_folder(TRAININGS) / name
+
+
+def new_image_paths(prefix: str, count: int) -> list[Path]:
+    """Where so many new pictures are saved in ComfyUI's output folder, numbered as Save Image does it."""
+    folder, name, number, *_ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    return [Path(folder) / f"{name}_{number + index:05}_.png" for index in range(count)]
 
 
 def input_folders() -> list[str]:

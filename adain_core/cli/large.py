@@ -17,8 +17,10 @@ from .options import StylizeOptions, progress_bar
 
 def check_large_picture(options: StylizeOptions, source: Path, target: Path, styles: Sequence[Style] = ()) -> None:
     """Raise AdainError or OSError if the picture, by its header and these options, cannot be stylised in parts."""
-    if options.mask or options.size or options.match_colors:
-        raise AdainError(f"{source} is too large for --mask, --size and --match-colors; leave them out, or make it smaller.")
+    if options.mask or options.size or options.match_colors or options.refine:
+        raise AdainError(
+            f"{source} is too large for --mask, --size, --match-colors and --refine; leave them out, or make it smaller."
+        )
     check_large(source, target, styles, options.max_pixels or MAX_PIXELS)
 
 

@@ -218,7 +218,7 @@ class StylizeOptions(ResultOptions):
 
     `weights` and `mask` hold one for each style, or are None; a mask is the name of a file, or "-". With None as
     `content_statistics` they depend on the content. `half_life` and `style_to` are for clips, `max_pixels` for pictures that
-    are read in parts.
+    are read in parts. `refine`: by how many steps results are refined.
     """
 
     contents: tuple[Path, ...]
@@ -231,6 +231,7 @@ class StylizeOptions(ResultOptions):
     half_life: float
     style_to: Path | None
     max_pixels: int | None
+    refine: int
 
     @property
     def content(self) -> Path:
@@ -337,6 +338,14 @@ def add_draw(parser: argparse.ArgumentParser) -> None:
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="share of each style in the mix (default: equal)")
+
+
+def add_refine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--refine", type=int, default=0, metavar="STEPS",
+        help="gradient steps on the result, which bring it closer to content and style in the eyes of the encoder, best vgg19;"
+        " 30 are usual, and much slower than the result itself (default: 0)",
+    )  # fmt: skip
 
 
 def add_half_life(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from ..affine import coverage
 from ..background import read_ahead, write_behind
 from ..color import keep_colors
 from ..errors import AdainError
@@ -17,8 +18,12 @@ from ..evaluation.sheet import draw_contact_sheet
 from ..files import make_folder, remove_leftovers, writing_folder
 from ..images import check_sides, load_image, on_white, resize, save_image, to_pil, write_picture
 from ..large import needs_streaming
+from ..networks import Decoder, Encoder
 from ..progress import Counter
+from ..refine import check_refinable, refine
+from ..style import Style
 from ..stylize import stylize
+from ..working import enlarged, reduced
 from .large import check_large_picture, stylize_large_picture
 from .options import StylizeOptions, progress_bar
 from .results import (
@@ -54,7 +59,11 @@ def stylize_pictures(options: StylizeOptions) -> int:
     print_animations([source for source, _ in results], "; where OUT is a video, a GIF or PNG is a clip" if is_one else "")
     print_animations(options.style_pictures)
     encoder, decoder = options.load_networks(sources.style_files)
-    mixers = [part.mixer(encoder) for part in sources.split()]
+    for style in sources.style_files if options.refine else ():
+        check_refinable(style, encoder)
+    parts = sources.split()
+    mixers = [part.mixer(encoder) for part in parts]
+    goals = [part.mixer(encoder.for_losses()) for part in parts] if options.refine else []
 
     failures, written = [], []
     contents = _load([source for source, _ in results], options.size, len(mixers))
@@ -77,12 +86,8 @@ def stylize_pictures(options: StylizeOptions) -> int:
                         raise
                     failures.append(str(error))
                     continue
-                with progress_bar("tile", delay=1):
-                    result = stylize(
-                        encoder, decoder, content, style_of(content), options.alpha, options.content_statistics or "image",
-                        tile=options.tile, working_size=options.working_size, detail=options.detail,
-                        texture=options.texture_or(1.0),
-                    )  # fmt: skip
+                goal = goals[number % len(goals)](content) if goals else None
+                result = _stylized(options, encoder, decoder, content, style_of(content), goal)
                 make_folder(target.parent)
                 later(save_image, keep_colors(result, content) if options.keep_colors else result, target)
                 written.append(target)
@@ -94,6 +99,25 @@ def stylize_pictures(options: StylizeOptions) -> int:
     if written:
         print_written(_described(written, options), start)
     return status
+
+
+def _stylized(
+    options: StylizeOptions, encoder: Encoder, decoder: Decoder, content: Tensor, style: Style, goal: Style | None
+) -> Tensor:
+    """The result, which with a `goal` is refined at the size that it is worked on."""
+    small = reduced(content, options.working_size)
+    with progress_bar("tile", delay=1):
+        result = stylize(
+            encoder, decoder, content if goal is None else small, style, options.alpha, options.content_statistics or "image",
+            tile=options.tile, working_size=options.working_size, detail=options.detail, texture=options.texture_or(1.0),
+        )  # fmt: skip
+    if goal is None:
+        return result
+    with progress_bar("step"):
+        result = refine(encoder, result, small, goal, options.refine, options.alpha, tile=options.tile)
+    if small is content:
+        return result
+    return enlarged(result[:, :3], content, small, options.alpha * coverage(style.components, content.shape[2:]), options.detail)
 
 
 def _load(paths: Sequence[Path], size: int, times: int) -> Iterator[Tensor | Exception | None]:

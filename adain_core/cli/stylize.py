@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import AdainError
 from ..large import MAX_PIXELS
+from ..refine import check_refinement
 from ..stylize import CONTENT_STATISTICS
 from ..video import VIDEO_EXTENSIONS
 from . import dataset, options
@@ -81,6 +82,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="change from the style to this one along a clip, from its first frame to its last",
     )
     options.add_texture(parser, "1; 0 for clips, where it would stay in its place while the picture moves")
+    options.add_refine(parser)
     options.add_tile(parser)
     options.add_max_pixels(parser, f", or {MAX_PIXELS:,} for a content that is read in parts")
     options.add_device(parser)
@@ -108,7 +110,11 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.style_to = first
     stylize_options = options.given(options.StylizeOptions, arguments)
     _check_use(stylize_options, given)
+    if stylize_options.refine:
+        check_refinement(stylize_options.refine, stylize_options.alpha)
     if is_clip(stylize_options):
+        if stylize_options.refine:
+            raise AdainError("--refine works on pictures by themselves, in which a clip would flicker; leave it out.")
         return stylize_clip(stylize_options)
     if stylize_options.style_to:
         raise AdainError("--style-to needs a clip: a video, or a folder with --content-statistics batch or running.")
@@ -140,6 +146,8 @@ def _run_dataset(arguments: argparse.Namespace, given: set[str]) -> int:
         raise AdainError("give either one or more STYLE, or a folder of styles to draw from with --styles.")
     if arguments.mask or arguments.weights or arguments.match_colors or arguments.style_to or arguments.each:
         raise AdainError("--mask, --weights, --match-colors, --style-to and --each do not work with --styles; leave them out.")
+    if arguments.refine:
+        raise AdainError("--refine does not work with --styles; leave it out.")
     if arguments.content_statistics not in (None, "image"):
         raise AdainError("--content-statistics can only be image with --styles; leave it out.")
     if "half_life" in given:

@@ -127,9 +127,20 @@ class Encoder(Network):
         self.fingerprint = ""
 
     @property
+    def loss_levels(self) -> tuple[Level, ...]:
+        """The layers that losses compare, shallow first."""
+        return self.levels
+
+    @property
     def loss_layers(self) -> tuple[str, ...]:
-        """The names of the layers that losses compare, shallow first."""
-        return tuple(level.name for level in self.levels)
+        """The names of the `loss_levels`."""
+        return tuple(level.name for level in self.loss_levels)
+
+    def for_losses(self, plain: bool = False) -> Self:
+        """A frozen copy in float32 whose levels are the `loss_levels`: a style of it has the statistics of each."""
+        copied = self.copy_for(next(self.parameters()).device, plain=plain)
+        copied.levels = self.loss_levels
+        return copied
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """The levels of RGB pictures `(B, 3, H, W)` in [0, 1], shallow first; float32, or float64 in that `dtype`.

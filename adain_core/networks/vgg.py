@@ -42,8 +42,8 @@ class VGGEncoder(Encoder):
                 channels = width
 
     @property
-    def loss_layers(self) -> tuple[str, ...]:
-        return "relu1_1", "relu2_1", "relu3_1", "relu4_1"
+    def loss_levels(self) -> tuple[Level, ...]:
+        return tuple(Level(f"relu{k}_1", widths[0], 2 ** (k - 1)) for k, widths in enumerate(self.blocks, 1))
 
     def layer_names(self) -> list[str]:
         return ["preprocess", *super().layer_names()]

@@ -107,3 +107,22 @@ def painting() -> torch.Tensor:
 @pytest.fixture
 def style(run, encoder, painting):
     return run("EncodeStyle", encoder=encoder, image=painting, size=0)
+
+
+@pytest.fixture
+def interrupt(part, monkeypatch):
+    """Makes a person press cancel once the progress bar shows this step."""
+    import comfy.utils
+
+    management = part("nodes.host").model_management
+
+    def at(step):
+        def hook(done, total, preview=None, **more):
+            if done == step:
+                management.interrupt_current_processing(True)
+
+        monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)  # else it leaves out steps of a fast machine
+        monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+
+    yield at
+    management.interrupt_current_processing(False)

@@ -38,7 +38,7 @@ def sockets(run, encoder, decoder, style, photo, painting, folders, small_files)
     latent = {"samples": torch.rand(1, 4, 8, 8)}
     return {
         "encoder": encoder, "decoder": decoder, "style": style, "style_1": style, "style_2": style, "style_from": style,
-        "style_to": style, "content": photo, "image": painting, "style_image": painting, "content_images": photo,
+        "style_to": style, "content": photo, "image": photo, "style_image": painting, "content_images": photo,
         "mask": torch.ones(1, 4, 4), "latent": latent, "reference": latent,
         "features": run("AdaIN", encoder=encoder, content=photo, style=style),
     }  # fmt: skip
@@ -64,6 +64,10 @@ NODES = {
             "working_size": st.integers(-1, 40), "detail": numbers, "content_statistics": anything, "texture": numbers,
         },
     ),
+    "Refine": (
+        ("image", "content", "style_image", "encoder"),
+        {"steps": st.just(1), "alpha": numbers, "content_weight": numbers, "style_weight": numbers},
+    ),
     "LatentAdaIN": (("latent", "reference"), {"alpha": numbers, "statistics": anything}),
     "LearnStyle": (
         ("encoder", "decoder", "style_image", "content_images"),
@@ -71,7 +75,7 @@ NODES = {
     ),
 }  # fmt: skip
 
-CASES = {"LearnStyle": 5, "EncodeStyle": 10, "AdaIN": 15, "Decode": 5, "StyleTransfer": 40}
+CASES = {"LearnStyle": 5, "Refine": 20, "EncodeStyle": 10, "AdaIN": 15, "Decode": 5, "StyleTransfer": 40}
 
 
 def written(folders: Path) -> set[Path]:

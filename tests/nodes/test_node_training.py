@@ -41,24 +41,6 @@ def train(run, encoder, pictures):
     return call
 
 
-@pytest.fixture
-def interrupt(part, monkeypatch):
-    """Makes a person press cancel once the progress bar shows this step."""
-    import comfy.utils
-
-    management = part("nodes.host").model_management
-
-    def at(step):
-        def hook(done, total, preview=None, **more):
-            if done == step:
-                management.interrupt_current_processing(True)
-
-        monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
-
-    yield at
-    management.interrupt_current_processing(False)
-
-
 def test_a_decoder_is_trained_listed_and_the_same_as_the_loaded_one(train, run, part, encoder, folders):
     decoder = train()
     assert "mine" in part("nodes.networks").LoadDecoder.define_schema().inputs[0].options
