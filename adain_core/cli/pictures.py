@@ -117,7 +117,8 @@ def _stylized(
         result = refine(encoder, result, small, goal, options.refine, options.alpha, tile=options.tile)
     if small is content:
         return result
-    return enlarged(result[:, :3], content, small, options.alpha * coverage(style.components, content.shape[2:]), options.detail)
+    covered = options.alpha * coverage(style.components, content.shape[2:])
+    return enlarged(result[:, :3], content, small, covered, options.detail)
 
 
 def _load(paths: Sequence[Path], size: int, times: int) -> Iterator[Tensor | Exception | None]:
