@@ -25,9 +25,10 @@ class LatentAdaIN(Node):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="AdaINLatent",
-            display_name="Latent AdaIN (AdaIN)",
+            display_name="AdaIN on Latents",
+            category="AdaIN/diffusion",
             description="Gives a latent the mean and contrast of another, per channel: colours and mood change, shapes stay.",
-            search_aliases=["latent color match", "latent statistics", "match latent"],
+            search_aliases=["latent adain", "latent color match", "latent statistics", "match latent"],
             inputs=[
                 io.Latent.Input("latent", tooltip="The latent to change."),
                 io.Latent.Input("reference", tooltip="Whose statistics it gets; of the same kind of VAE, of any size."),
@@ -66,10 +67,11 @@ class ModelAdaIN(Node):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="AdaINModel",
-            display_name="Model AdaIN (AdaIN)",
+            display_name="AdaIN on Sampling",
+            category="AdaIN/diffusion",
             description="Steers a generation towards the colours and mood of a reference: at each step, the model's picture"
             " so far gets the reference latent's mean and contrast per channel.",
-            search_aliases=["color guidance", "reference guidance", "latent guidance"],
+            search_aliases=["model adain", "color guidance", "reference guidance", "latent guidance"],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model; connect the result to KSampler."),
                 io.Latent.Input("reference", tooltip="From VAE Encode of a picture with the wanted mood; the model's own VAE."),

@@ -82,6 +82,7 @@ class LoadEncoder(Node):
         return schema(
             node_id="AdaINLoadEncoder",
             display_name="Load Encoder (AdaIN)",
+            category="AdaIN/networks",
             description="Loads the network that turns pictures into features. Content and styles must use the same encoder.",
             search_aliases=["adain encoder", "vgg", "style transfer model"],
             inputs=_inputs("encoder"),
@@ -105,6 +106,7 @@ class LoadDecoder(Node):
         return schema(
             node_id="AdaINLoadDecoder",
             display_name="Load Decoder (AdaIN)",
+            category="AdaIN/networks",
             description="Loads the network that turns features back into a picture. It belongs to the encoder of its name.",
             search_aliases=["adain decoder", "style transfer model"],
             inputs=_inputs("decoder"),

@@ -23,6 +23,7 @@ class ExamplePicture(Node):
         return schema(
             node_id="AdaINExamplePicture",
             display_name="Example Picture (AdaIN)",
+            category="AdaIN",
             description="Gives a photograph that comes with the nodes, to try them with. For a picture of your own, put Load"
             " Image in its place.",
             search_aliases=["sample image", "test image", "demo photo"],

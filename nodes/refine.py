@@ -26,6 +26,7 @@ class Refine(Node):
         return schema(
             node_id="AdaINRefine",
             display_name="Refine (AdaIN)",
+            category="AdaIN/style",
             description="Improves a stylised picture by gradient steps on its pixels: closer to style and content than any"
             " decoder's, and much slower. Cancel saves the best picture so far in the output folder.",
             search_aliases=["neural style transfer", "optimize picture", "gatys", "better quality"],

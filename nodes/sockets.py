@@ -55,9 +55,9 @@ class Node(io.ComfyNode):
 
 
 def schema(**fields: Any) -> io.Schema:
-    """A node's schema in this project's category, with the fields that this ComfyUI knows."""
+    """A node's schema, with the fields that this ComfyUI knows."""
     known = {field.name for field in dataclasses.fields(io.Schema)}
-    return io.Schema(category="AdaIN", **{name: value for name, value in fields.items() if name in known})
+    return io.Schema(**{name: value for name, value in fields.items() if name in known})
 
 
 def to_pictures(image: Tensor, what: str) -> Tensor:

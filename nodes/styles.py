@@ -82,6 +82,7 @@ class EncodeStyle(Node):
         return schema(
             node_id="AdaINEncodeStyle",
             display_name="Encode Style (AdaIN)",
+            category="AdaIN/style",
             description="Makes a style from a picture: its brush strokes, textures and colours, as statistics of its features.",
             search_aliases=["style picture", "style image", "adain style"],
             inputs=[
@@ -161,6 +162,7 @@ class StyleMix(Node):
         return schema(
             node_id="AdaINStyleMix",
             display_name="Style Mix (AdaIN)",
+            category="AdaIN/style",
             description="Mixes two to six styles into one, by weight. Masked styles keep their regions.",
             search_aliases=["blend styles", "interpolate styles", "combine styles"],
             inputs=inputs,
@@ -182,6 +184,7 @@ class MaskStyle(Node):
         return schema(
             node_id="AdaINMaskStyle",
             display_name="Mask Style (AdaIN)",
+            category="AdaIN/style",
             description="Confines a style to a region of the content. Mix several masked styles with Style Mix; what no mask"
             " covers keeps the content's look.",
             search_aliases=["regional style", "style region"],
@@ -205,6 +208,7 @@ class StyleSweep(Node):
         return schema(
             node_id="AdaINStyleSweep",
             display_name="Style Sweep (AdaIN)",
+            category="AdaIN/video",
             description="Goes from one style to another, one mix per frame: for a clip of as many pictures, or for one"
             " picture, which then becomes a clip.",
             search_aliases=["animate style", "style interpolation", "style transition"],
@@ -244,6 +248,7 @@ class SaveStyle(Node):
         return schema(
             node_id="AdaINSaveStyle",
             display_name="Save Style (AdaIN)",
+            category="AdaIN/style",
             description="Writes a style, a few kilobytes, to output/adain_styles, where Load Style and Style Transfer find it.",
             search_aliases=["export style", "style file"],
             is_output_node=True,
@@ -279,6 +284,7 @@ class LoadStyle(Node):
         return schema(
             node_id="AdaINLoadStyle",
             display_name="Load Style (AdaIN)",
+            category="AdaIN/style",
             description="Loads a style that is bundled or was saved; no style picture is needed.",
             search_aliases=["style file", "style gallery"],
             inputs=[names_input("name", style_names(), f"Which style to load. {STYLE_LIST}")],

@@ -50,6 +50,7 @@ class AdaIN(Node):
         return schema(
             node_id="AdaINTransfer",
             display_name="Apply Style (AdaIN)",
+            category="AdaIN/style",
             description="The heart of the method: gives the content's features the statistics of the style. Decode turns the"
             " result into a picture.",
             search_aliases=["style transfer", "adaptive instance normalization", "neural style"],
@@ -94,6 +95,7 @@ class Decode(Node):
         return schema(
             node_id="AdaINDecode",
             display_name="Decode (AdaIN)",
+            category="AdaIN/networks",
             description="Turns stylised features into a picture of exactly the content's size.",
             search_aliases=["adain decode", "features to image"],
             inputs=[
@@ -137,9 +139,10 @@ class StyleTransfer(Node):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="AdaINStyleTransfer",
-            display_name="Style Transfer (AdaIN)",
+            display_name="Style Transfer",
+            category="AdaIN",
             description="Stylises a picture in one step: connect a picture, choose a style, press Run.",
-            search_aliases=["neural style", "artistic style", "painting", "stylize"],
+            search_aliases=["neural style", "artistic style", "painting", "stylize", "stylise"],
             inputs=[
                 io.Image.Input("content", tooltip="The picture, or the frames, to stylise."),
                 names_input("model", model_names(), f"Which pair of networks to use. {WHERE}", default="lite"),

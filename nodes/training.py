@@ -42,6 +42,7 @@ class TrainDecoder(Node):
         return schema(
             node_id="AdaINTrainDecoder",
             display_name="Train Decoder (AdaIN)",
+            category="AdaIN/train",
             description="Trains a decoder for arbitrary style transfer on your pictures, with live previews (content, style,"
             " result). Cancel keeps what was learned; running again with the same name and settings goes on.",
             search_aliases=["train style transfer", "adain training", "fine-tune decoder"],
@@ -173,6 +174,7 @@ class LearnStyle(Node):
         return schema(
             node_id="AdaINLearnStyle",
             display_name="Learn Style (AdaIN)",
+            category="AdaIN/train",
             description="Encodes a style picture and refines the style by gradient until results come closer to the picture:"
             " some seconds once, and any content is stylised as fast as before.",
             search_aliases=["train style", "optimize style", "style picture"],

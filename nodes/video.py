@@ -25,6 +25,7 @@ class StylizeVideo(Node):
         return schema(
             node_id="AdaINStylizeVideo",
             display_name="Stylize Video (AdaIN)",
+            category="AdaIN/video",
             description="Stylises a video of any length from file to file, without holding its frames in memory; frame rate"
             " and sound are kept. A cancelled run goes on where it stopped.",
             search_aliases=["video style transfer", "style transfer", "stylise movie"],

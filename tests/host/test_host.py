@@ -106,7 +106,7 @@ def test_nodes_and_gallery_are_translated(server):
     names = {name for name in server.get("/object_info") if name.startswith("AdaIN")}
     for folder in (ROOT / "locales").iterdir():
         assert names <= texts[folder.name]["nodeDefs"].keys()
-    assert texts["ja"]["nodeDefs"]["AdaINStyleTransfer"]["display_name"] == "スタイル変換 (AdaIN)"
+    assert texts["ja"]["nodeDefs"]["AdaINStyleTransfer"]["display_name"] == "スタイル変換"
     assert texts["ja"]["AdaIN"]["Choose by picture"] == "画像で選ぶ"
 
 
