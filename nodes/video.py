@@ -63,7 +63,8 @@ class StylizeVideo(Node):
         if content_statistics not in STATISTICS:
             raise ValueError(f"content_statistics is {content_statistics!r}; choose one of {', '.join(STATISTICS)}.")
         stylizer = ClipStylizer(encoder.model, decoder.model, style, alpha, content_statistics, half_life)
-        with host.opened_video(video) as clip, host.working([encoder, decoder], clip.size):
+        clip = host.opened_video(video)
+        with host.working([encoder, decoder], clip.size):
             path = host.temp_folder() / f"adain-{stylizer.digest(clip)[:16]}.mp4"
             if not path.exists():  # it is the same video
                 stylizer.video(clip, path)
