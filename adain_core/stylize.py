@@ -241,9 +241,9 @@ def decode_into(
         if not residual or (covered == 1).all():
             return draw(features.window(pictures, outer)[0])
         content = features.content[(features.content_part(pictures), slice(None), *window.positions(1))]
+        if not covered.any():  # asked on the CPU: a GPU would have to be waited for
+            return content.float()
         content, covered = content.to(sample.device).float(), covered.to(sample.device)
-        if not covered.any():
-            return content
         stylized, own = map(draw, features.window(pictures, outer))
         # beside a mask, where nothing is stylised, the decoder still sees the style
         return torch.where(covered > 0, stylized + (1 - covered) * (content - own), content)

@@ -81,9 +81,7 @@ class Network(nn.Module):
         """Compute a layer of this network, as `plain` says; every convolution of a network is computed here."""
         return layer(x, bias) if self.plain else fast.convolve(layer, x, self._kernels, bias)
 
-    def in_bands(
-        self, layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int
-    ) -> Tensor:
+    def in_bands(self, layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
         """`layers(x)`, on a CPU by `fast.in_bands` unless the network is plain."""
         if self.plain or x.device.type != "cpu":
             return layers(x)
