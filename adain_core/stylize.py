@@ -132,7 +132,6 @@ def transfer_part(
         content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         raise AdainError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
-    sample = next(encoder.parameters())
     style = style.to("cpu")  # its masks may be as large as a clip; parts of them go to the device when they are needed
     (height, width), count = content.shape[2:], max(len(content), style.batch)
     size = height, width
@@ -178,7 +177,7 @@ def transfer_part(
         return ComputedFeatures(*common, tuple(mapped), content_levels)
 
     with torch.no_grad(), exact_float32():
-        return run_in_memory(work, plan(tile, len(rgb), size, encoder.halo, encoder.values_per_pixel, sample))
+        return run_in_memory(work, plan(tile, len(rgb), size, encoder.halo, encoder.values_per_pixel, encoder.sample()))
 
 
 def decode(
@@ -220,7 +219,7 @@ def decode_into(
     """`decode`, without alpha, into `images` `(B, 3, H, W)`, tile by tile. Raises the errors of `decode`."""
     check_decoder(decoder, features.encoder_fingerprint, features.encoder_name)
     check_texture(texture)
-    sample, size = next(decoder.parameters()), features.size
+    sample, size = decoder.sample(), features.size
 
     def work(attempt: Plan) -> None:
         steps = list(itertools.product(attempt.parts(features.count), attempt.windows(size, decoder.stride)))
@@ -251,6 +250,7 @@ def decode_into(
     halo, values = decoder.halo, decoder.values_per_pixel
     if isinstance(features, DeferredFeatures):
         halo, values = halo + features.encoder.halo, max(values, features.encoder.values_per_pixel)
+        sample = max(sample, features.encoder.sample(), key=Tensor.element_size)
     with torch.no_grad(), exact_float32():
         run_in_memory(work, plan(tile, features.count, size, halo, values, sample))
 

@@ -25,6 +25,8 @@ from .statistics import ChannelStatistics, channel_statistics
 SMALLEST_TILE = 64
 # In memory at once: the input, the padded input, the output and the convolution's work space.
 COPIES = 4
+# On GPUs, padding and convolutions count the values of a tensor in 32 bits with a sign, on Apple's its bytes in 32 bits.
+MOST_VALUES, MOST_BYTES = (1 << 31) - (1 << 26), (1 << 32) - (1 << 27)  # less what padding adds
 Result = TypeVar("Result")
 
 
@@ -97,11 +99,15 @@ class Plan:
 def plan(tile: int | None, count: int, size: Sequence[int], halo: int, values_per_pixel: float, sample: Tensor) -> Plan:
     """The plan for a batch of `count` pictures of `size`, on the device and in the number type of `sample`.
 
-    `tile`: a side in pixels; None takes the largest tile that fits half of the free memory, 0 the whole picture.
-    `values_per_pixel`: see `Network`. Raises AdainError for a tile that is too small.
+    `tile`: a side in pixels; None takes the largest tile that fits half of the free memory, and a GPU's largest tensor, 0 the
+    whole picture. `values_per_pixel`: see `Network`. Raises AdainError for a tile that is too small.
     """
     check_tile(tile)
     room = free_memory(sample.device) / 2 / (values_per_pixel * COPIES * sample.element_size())
+    if sample.device.type != "cpu":
+        room = min(room, MOST_VALUES / values_per_pixel)
+    if sample.device.type == "mps":
+        room = min(room, MOST_BYTES / sample.element_size() / values_per_pixel)
     side = tile or max(size)
     if tile is None and size[0] * size[1] > room:
         side = max(SMALLEST_TILE, (int(room**0.5) - 2 * halo) // SMALLEST_TILE * SMALLEST_TILE)
@@ -184,8 +190,7 @@ def measure_in_memory(
     encoder: Encoder, pictures: Tensor, masks: Sequence[Tensor] = (), tile: int | None = None
 ) -> list[list[ChannelStatistics]]:
     """The statistics of `measure`, computed in parts that fit the memory; `tile` is as in `plan`."""
-    sample = next(encoder.parameters())
-    attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, sample)
+    attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, encoder.sample())
     with torch.no_grad(), exact_float32():
         return run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from comfy_api.latest import ui
 from torch import Tensor, nn
 
 from ..adain_core.catalog import BUNDLED, network_file
-from ..adain_core.devices import is_out_of_memory
+from ..adain_core.devices import count_memory_by, is_out_of_memory
 from ..adain_core.files import check_writable, make_folder, new_path
 from ..adain_core.images import limit_pixels, to_pil
 from ..adain_core.progress import Progress, showing
@@ -42,18 +43,21 @@ TRAININGS = "adain_training"
 EXTENSIONS = (".safetensors", ".pth", ".pt")
 PREVIEW_SIDE = 512
 KEPT = 8  # times what one layer holds is what all layers of a network hold for a gradient
+ENOUGH = 1024  # pixels; for a larger picture the host is asked for memory for tiles of this side, which cost little more
 Interrupted = model_management.InterruptProcessingException
 
 
 @contextlib.contextmanager
-def working(patchers: list[ModelPatcher], size: Sequence[int]) -> Iterator[None]:
+def working(patchers: list[ModelPatcher], size: Sequence[int], tile: int | None = None) -> Iterator[None]:
     """The networks on their devices for pictures of `size` (H, W), and the work of adain_core inside shown on the node.
 
-    Progress moves with every part of the work, finished pictures are shown, and between parts cancelling is honoured.
+    With a `tile` of 0 there is memory for the whole picture, which is not worked on in tiles. Progress moves with every part
+    of the work, finished pictures are shown, and between parts cancelling is honoured.
     """
     pixels, models = size[0] * size[1], [patcher.model for patcher in patchers]
-    needed = max(pixels * model.values_per_pixel * COPIES * model.dtype.itemsize for model in models)
-    model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
+    if tile != 0:
+        pixels = min(pixels, max(tile or 0, ENOUGH) ** 2)
+    _load(patchers, max(pixels * model.values_per_pixel * COPIES * model.dtype.itemsize for model in models))
     with showing(progress()):
         yield
 
@@ -61,16 +65,27 @@ def working(patchers: list[ModelPatcher], size: Sequence[int]) -> Iterator[None]
 @contextlib.contextmanager
 def training(patchers: list[ModelPatcher], pixels: int) -> Iterator[None]:
     """The networks on their devices, with memory for gradients through them of `pixels` in all, given back afterwards."""
-    needed = pixels * max(patcher.model.values_per_pixel for patcher in patchers) * COPIES * KEPT * torch.float32.itemsize
-    model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
+    _load(patchers, pixels * max(p.model.values_per_pixel for p in patchers) * COPIES * KEPT * torch.float32.itemsize)
     try:
         yield
     except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise RuntimeError("there is too little memory for this training; give smaller pictures or batches.") from None
-        raise
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # it holds the tensors, and they the memory that is given back below
+        # a GPU's error stays of the host's class, after which it gives its own memory back too
+        kind = type(error) if isinstance(error, torch.cuda.OutOfMemoryError) else RuntimeError
+        raise kind("there is too little memory for this training; give smaller pictures or batches.") from None
     finally:
-        model_management.soft_empty_cache()
+        with contextlib.suppress(RuntimeError):  # after some errors of a GPU nothing works there any more
+            model_management.soft_empty_cache()
+
+
+def _load(patchers: list[ModelPatcher], memory: float) -> None:
+    """Have the host bring the networks to their devices, with so many bytes free beside them."""
+    model_management.load_models_gpu(patchers, memory_required=memory, force_full_load=True)
+    for patcher in patchers:  # with --novram the host leaves layers that are not its own where they are
+        if next(patcher.model.parameters()).device.type != patcher.load_device.type:
+            patcher.model.to(patcher.load_device)
 
 
 def final_preview(image: Tensor, node: type) -> ui.PreviewImage:
@@ -141,6 +156,11 @@ def serve(path: str, content: Callable[[], Any]) -> None:
     @server.routes.get(path)
     async def answer(request: web.Request) -> web.Response:
         return web.json_response(await asyncio.to_thread(content))
+
+
+def share_memory_count() -> None:
+    """Let adain_core ask ComfyUI for the free memory of devices that it does not know."""
+    count_memory_by(model_management.get_free_memory)
 
 
 def register_folders() -> None:

@@ -73,6 +73,10 @@ class Network(nn.Module):
         copied.dtype, copied.plain = dtype, plain
         return copied.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
+    def sample(self) -> Tensor:
+        """An empty tensor on the device, and in the number type, that the network computes in."""
+        return torch.empty(0, dtype=self.dtype, device=next(self.parameters()).device)
+
     def layer_names(self) -> list[str]:
         """The convolutions of a network file in their order."""
         return [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
