@@ -84,8 +84,9 @@ def _load(patchers: list[ModelPatcher], memory: float) -> None:
     """Have the host bring the networks to their devices, with so many bytes free beside them."""
     model_management.load_models_gpu(patchers, memory_required=memory, force_full_load=True)
     for patcher in patchers:  # with --novram the host leaves layers that are not its own where they are
-        if next(patcher.model.parameters()).device.type != patcher.load_device.type:
-            patcher.model.to(patcher.load_device)
+        device = patcher.load_device
+        if any(parameter.device.type != device.type for parameter in patcher.model.parameters()):
+            patcher.model.to(device)
 
 
 def final_preview(image: Tensor, node: type) -> ui.PreviewImage:

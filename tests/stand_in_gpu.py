@@ -35,8 +35,8 @@ class Count:
 class StandIn(TorchDispatchMode):
     """Runs what has a fake tensor in it as a GPU would, and counts it.
 
-    A value that is read back, such as by `item()` or `if`, raises DataDependentOutputException; float64, which not all GPUs
-    have, raises AssertionError.
+    What is copied to the CPU gets random values. A value that is read back, such as by `item()` or `if`, raises
+    DataDependentOutputException; float64, which not all GPUs have, raises AssertionError.
     """
 
     def __init__(self) -> None:
@@ -65,8 +65,12 @@ class StandIn(TorchDispatchMode):
         if not on_gpu or view or name in FREE:
             return result
         if others := [x for x in tensors if x.device.type == "cpu" and x.ndim]:  # a number goes with the call of a kernel
-            down = outputs[0].device.type == "cpu"
-            (self._count.downloads if down else self._count.uploads).append(tuple(others[0].shape))
+            if outputs[0].device.type == "cpu":
+                self._count.downloads.append(tuple(others[0].shape))
+                with unset_fake_temporarily():
+                    values = torch.rand(result.shape).to(result.dtype)
+                    return args[0].copy_(values) if name == "copy_" else values
+            self._count.uploads.append(tuple(others[0].shape))
         else:
             self._count.kernels.append(name)
         return result

@@ -9,7 +9,7 @@ import torch
 from stand_in_gpu import Count, StandIn, put_on_gpu, stand_in
 
 from adain_core import decode, transfer
-from adain_core.networks import Decoder, Encoder
+from adain_core.networks import Decoder, Encoder, Level
 from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
 from adain_core.networks.student import StudentDecoder, StudentEncoder
 from adain_core.networks.vgg import VGGDecoder, VGGEncoder
@@ -96,3 +96,21 @@ def test_a_value_that_is_read_back_is_noticed(gpu):
     (x + 1).cpu()
     count = gpu.taken()
     assert (count.kernels, count.uploads, count.downloads) == (["add"], [], [(3,)])
+
+
+class SmallEncoder(VGGEncoder):
+    blocks = ((4, 4), (4, 4), (4, 4, 4, 4), (4,))
+    levels = (Level("relu4_1", 4, 8),)
+
+
+class SmallDecoder(VGGDecoder):
+    layers = tuple((name, 4, 3 if after == 3 else 4) for name, _, after in VGGDecoder.layers)
+
+
+def test_the_inverse_that_a_training_begins_with_is_solved_on_the_cpu(gpu):
+    encoder, decoder = SmallEncoder({}), SmallDecoder({})
+    for network in (encoder, decoder):
+        network.plain = True
+        put_on_gpu(network)
+    decoder.fit_inverse(encoder, torch.rand(2, 3, 32, 32).to("cuda"))
+    assert (37, 37) in gpu.taken().downloads  # the moments of 3x3 positions of 4 channels, and the bias
