@@ -507,13 +507,8 @@ def test_the_cosine_schedule_rises_stays_and_falls(config):
 @pytest.mark.parametrize(
     "wrong",
     [
-        dict(encoder="lite"),
-        dict(steps=0),
-        dict(schedule="linear"),
-        dict(optimizer="sgd"),
-        dict(ema=1.0),
-        dict(style_weight=float("nan")),
-        dict(seed=2**64),
+        dict(encoder="lite"), dict(steps=0), dict(schedule="linear"), dict(optimizer="sgd"), dict(ema=1.0),
+        dict(style_weight=float("nan")), dict(seed=2**64),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(config, wrong):

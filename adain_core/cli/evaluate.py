@@ -19,7 +19,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("evaluate", help="measure a model's losses and boil on folders of pictures")
     parser.add_argument("--contents", type=Path, metavar="DIR", help="folder of content pictures")
     parser.add_argument("--styles", type=Path, metavar="DIR", help="folder of style pictures")
-    parser.add_argument("--loss-encoder", metavar="NAME", help="the VGG-19 whose features the losses compare: a name or a file")
+    parser.add_argument(
+        "--loss-encoder", metavar="NAME", help="the VGG-19 whose features the losses compare: a name or a file"
+    )
     options.add_network(parser, "encoder")
     options.add_network(parser, "decoder")
     parser.add_argument(

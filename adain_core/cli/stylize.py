@@ -38,9 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_alpha(parser)
     options.add_weights(parser)
     parser.add_argument(
-        "--mask",
-        nargs="+",
-        metavar="FILE",
+        "--mask", nargs="+", metavar="FILE",
         help="one picture for each STYLE, white in the area where the style applies; - for everywhere",
     )
     options.add_size(parser)

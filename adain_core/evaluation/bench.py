@@ -110,7 +110,9 @@ class BenchResult:
             temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-def bench(config: BenchConfig, others: Callable[[int, torch.device], list[Pipeline]] = lambda size, device: []) -> BenchResult:
+def bench(
+    config: BenchConfig, others: Callable[[int, torch.device], list[Pipeline]] = lambda size, device: []
+) -> BenchResult:
     """Measure by `config`. Reports how many rounds are done, and of how many.
 
     `others(size, device)` makes further pipelines for a size in pixels and a device.
@@ -126,7 +128,6 @@ def bench(config: BenchConfig, others: Callable[[int, torch.device], list[Pipeli
         networks, rows = pipelines.vgg_networks(config.encoder, config.decoder), []
         counter = Counter((len(config.sizes) + config.training) * (1 + config.runs))
         for size in config.sizes:
-
             def build(size: int = size) -> list[Pipeline]:
                 return pipelines.stylizing(*networks, dtypes, size, device) + others(size, device)
 
@@ -138,7 +139,9 @@ def bench(config: BenchConfig, others: Callable[[int, torch.device], list[Pipeli
         return BenchResult(config, _machine(device, config.runs), tuple(rows))
 
 
-def _measure(build: Callable[[], list[Pipeline]], size: int, runs: int, device: torch.device, counter: Counter) -> list[Row]:
+def _measure(
+    build: Callable[[], list[Pipeline]], size: int, runs: int, device: torch.device, counter: Counter
+) -> list[Row]:
     try:
         with counter.part():
             built = build()

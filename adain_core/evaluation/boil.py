@@ -75,7 +75,9 @@ Motion = Pan | Zoom
 MOTIONS: tuple[Motion, ...] = (Pan(8), Pan(3), Zoom(1.01))
 
 
-def boil(stylise: Callable[[Tensor], Tensor], still: Tensor, motion: Motion, frames: int = FRAMES, size: int = SIZE) -> float:
+def boil(
+    stylise: Callable[[Tensor], Tensor], still: Tensor, motion: Motion, frames: int = FRAMES, size: int = SIZE
+) -> float:
     """Mean absolute difference, motion undone, between neighbouring frames of a moving view of a still.
 
     `still` `(1, 3, H, W)` in [0, 1] is resized so that all `frames`, of `size` x `size` pixels, lie inside; `stylise` maps

@@ -44,7 +44,9 @@ def layer_features(network: Encoder, pictures: Tensor) -> list[Tensor]:
         return network.features(pictures.to(next(network.parameters()).device), network.loss_layers)
 
 
-def pair_losses(result: Sequence[Tensor], content: Sequence[Tensor], style: Sequence[ChannelStatistics]) -> Losses:
+def pair_losses(
+    result: Sequence[Tensor], content: Sequence[Tensor], style: Sequence[ChannelStatistics]
+) -> Losses:
     """Losses of a result, given its `layer_features`, those of its content, and the `channel_statistics` of its style's.
 
     The content loss is the distance to the AdaIN target, `mse(f(result), adain(f(content), f(style)))` at the last layer;

@@ -73,7 +73,9 @@ def _plain_copy(network: Network, device: torch.device) -> nn.Sequential:
     return copied.to(device)
 
 
-def stylizing(encoder: Encoder, decoder: Decoder, dtypes: Sequence[str], size: int, device: torch.device) -> list[Pipeline]:
+def stylizing(
+    encoder: Encoder, decoder: Decoder, dtypes: Sequence[str], size: int, device: torch.device
+) -> list[Pipeline]:
     """All pipelines, on a random picture `(1, 3, size, size)`; the plain one comes first."""
     content, style = torch.rand(2, 1, 3, size, size, generator=torch.Generator().manual_seed(size)).to(device)
     f, g = _plain_copy(encoder, device), _plain_copy(decoder, device)

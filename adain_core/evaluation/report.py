@@ -239,7 +239,9 @@ class _Evaluation:
             tuple(pairs), tuple(boils), tuple(flats), tuple(self.unreadable.values()),
         )  # fmt: skip
 
-    def _stylise(self, pictures: Tensor, style: Style, content_statistics: str = "image", texture: float = 1.0) -> Tensor:
+    def _stylise(
+        self, pictures: Tensor, style: Style, content_statistics: str = "image", texture: float = 1.0
+    ) -> Tensor:
         half_life = self.config.half_life
         return stylize(self.encoder, self.decoder, pictures, style, 1.0, content_statistics, half_life, texture=texture)
 
