@@ -146,16 +146,18 @@ def transfer_part(
             rgb = rgb.expand(count, -1, -1, -1)  # one content has different statistics inside each mask
     strides = tuple(level.stride for level in encoder.levels)
     covered = alpha * coverage(style.components, size)
+    sample = encoder.sample()
+    given = [statistics.map(lambda part: part.to(sample.device)) for statistics in clip_statistics]
 
     def work(attempt: Plan) -> Features:
         windows = attempt.windows(size, strides[-1])
         keep = len(windows) == 1 and _fits(encoder, count, size)
-        pooled = clip_statistics if content_statistics == "batch" else ()
+        pooled = given if content_statistics == "batch" else ()
         if keep or not pooled:
             measured, levels = measure(encoder, rgb, regions, attempt, keep)
         if pooled:
             measured = [[statistics] for statistics in pooled]
-        for parts, past in itertools.zip_longest(measured, clip_statistics):
+        for parts, past in itertools.zip_longest(measured, given):
             if content_statistics == "batch":
                 parts[0] = parts[0].pool()
             elif content_statistics == "running":
@@ -177,7 +179,7 @@ def transfer_part(
         return ComputedFeatures(*common, tuple(mapped), content_levels)
 
     with torch.no_grad(), exact_float32():
-        return run_in_memory(work, plan(tile, len(rgb), size, encoder.halo, encoder.values_per_pixel, encoder.sample()))
+        return run_in_memory(work, plan(tile, len(rgb), size, encoder.halo, encoder.values_per_pixel, sample))
 
 
 def decode(

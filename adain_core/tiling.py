@@ -159,8 +159,8 @@ def measure(
 ) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
     """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of whole pictures, then of each of the `masks`.
 
-    They are on the CPU. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, which needs a plan of one window, also returns
-    the levels.
+    They are on the encoder's device. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, which needs a plan of one window,
+    also returns the levels.
     """
     size = pictures.shape[2:]
     weights = [[None, *(resize_mask(mask, grid(size, level.stride)) for mask in masks)] for level in encoder.levels]
@@ -179,20 +179,26 @@ def measure(
             ]
             merged = [a.merge(b) for a, b in zip(merged, of_window, strict=True)] if merged else of_window
             tell(next(steps), len(parts) * len(windows))
-        measured.append([statistics.map(Tensor.cpu) for statistics in merged])
+        measured.append(merged)
         if keep:
             kept_levels.append(levels)
     flat = iter([ChannelStatistics.concatenate(batch) for batch in zip(*measured, strict=True)])
-    return [[next(flat) for _ in level] for level in weights], [torch.cat(level) for level in zip(*kept_levels, strict=True)]
+    return [[next(flat) for _ in level] for level in weights], list(map(_together, zip(*kept_levels, strict=True)))
 
 
 def measure_in_memory(
     encoder: Encoder, pictures: Tensor, masks: Sequence[Tensor] = (), tile: int | None = None
 ) -> list[list[ChannelStatistics]]:
-    """The statistics of `measure`, computed in parts that fit the memory; `tile` is as in `plan`."""
+    """The statistics of `measure`, on the CPU, computed in parts that fit the memory; `tile` is as in `plan`."""
     attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, encoder.sample())
     with torch.no_grad(), exact_float32():
-        return run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
+        measured = run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
+    return [[statistics.map(Tensor.cpu) for statistics in level] for level in measured]
+
+
+def _together(parts: tuple[Tensor, ...]) -> Tensor:
+    """The parts of a batch in one tensor; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _statistics(x: Tensor, mask: Tensor | None, part: slice, positions: tuple[slice, slice]) -> ChannelStatistics:
