@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import folder_paths
 import torch
+import torch.nn.functional as F
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
@@ -41,7 +43,7 @@ log = logging.getLogger(__name__)
 NETWORKS, STYLES = "adain", "adain_styles"  # names of the model folders
 TRAININGS = "adain_training"
 EXTENSIONS = (".safetensors", ".pth", ".pt")
-PREVIEW_SIDE = 512
+PREVIEW_SIDE, PREVIEW_SECONDS = 512, 1 / 3  # the largest side of a preview, and the time from one to the next
 KEPT = 8  # times what one layer holds is what all layers of a network hold for a gradient
 ENOUGH = 1024  # pixels; for a larger picture the host is asked for memory for tiles of this side, which cost little more
 Interrupted = model_management.InterruptProcessingException
@@ -103,12 +105,22 @@ def say(text: str) -> None:
 
 
 def progress() -> Progress:
-    """Shows on the running node how far it is, and the last of the pictures; raises Interrupted once cancel was pressed."""
-    bar = ProgressBar(1)
+    """Shows on the running node how far it is, and the last of the pictures; raises Interrupted once cancel was pressed.
+
+    Pictures that follow each other quickly are left out, except the last ones.
+    """
+    bar, shown = ProgressBar(1), 0.0
 
     def show(done: int, total: int, pictures: Tensor | None) -> None:
+        nonlocal shown
         model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total, None if pictures is None else ("JPEG", to_pil(pictures[-1]), PREVIEW_SIDE))
+        preview = None
+        if pictures is not None and (done == total or time.monotonic() - shown > PREVIEW_SECONDS):
+            # reduced where it is: what a GPU sends is waited for
+            factor = max(1, max(pictures.shape[2:]) // PREVIEW_SIDE)
+            preview = "JPEG", to_pil(F.avg_pool2d(pictures[-1].float(), factor, ceil_mode=True)), PREVIEW_SIDE
+            shown = time.monotonic()
+        bar.update_absolute(done, total, preview)
 
     return show
 

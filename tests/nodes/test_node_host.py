@@ -70,3 +70,26 @@ def test_the_host_counts_the_memory_of_devices_that_only_it_knows(host, part, mo
     monkeypatch.setattr(host.model_management, "get_free_memory", lambda device: 123)
     host.share_memory_count()
     assert part("adain_core.devices").free_memory(torch.device("privateuseone")) == 123
+
+
+def test_previews_are_few_and_small(host, monkeypatch):
+    shown, now = [], [100.0]
+
+    class Bar:
+        def __init__(self, total):
+            pass
+
+        def update_absolute(self, done, total, preview):
+            shown.append(preview and preview[1].size)
+
+    monkeypatch.setattr(host, "ProgressBar", Bar)
+    monkeypatch.setattr(host.time, "monotonic", lambda: now[0])
+    show = host.progress()
+    for done in range(8):
+        show(done, 8, torch.rand(2, 3, 2000, 1000))
+        now[0] += 0.2
+    show(8, 8, torch.rand(2, 3, 40, 1))
+    assert [index for index, size in enumerate(shown) if size] == [0, 2, 4, 6, 8]
+    assert shown[0] == (334, 667) and shown[8] == (1, 40)
+    show(1, 8, None)
+    assert shown[-1] is None
