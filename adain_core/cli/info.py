@@ -16,15 +16,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    print(f"python     {platform.python_version()} on {platform.platform()}")
-    for package in ("adain", "torch", "torchvision", "pillow", "safetensors", "huggingface-hub"):
-        print(f"{package:10} {_version(package)}")
+    print("\n".join(versions()))
     print(f"devices    {', '.join(available_devices())}")
     print("weights")
     for entry in catalog():
         print(f"  {entry.name} {entry.role}: {entry.about} ({entry.licence})")
         print(f"    {_where(entry)}")
     return 0
+
+
+def versions() -> list[str]:
+    """A line for Python and the system, and one for each package that results depend on."""
+    packages = "adain", "torch", "torchvision", "pillow", "safetensors", "huggingface-hub"
+    system = f"python     {platform.python_version()} on {platform.platform()}"
+    return [system, *(f"{package:10} {_version(package)}" for package in packages)]
 
 
 def _where(entry: Entry) -> str:
