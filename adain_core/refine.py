@@ -138,7 +138,7 @@ class _Losses:
         ]
         self.targets = []  # for each level and place, the content's statistics blended with those of the styles there
         for index, level in enumerate(measured):
-            styles = [component.levels[index] for component in components]
+            styles = [component.levels[index].map(lambda tensor: tensor.to(content.device)) for component in components]
             self.targets.append(
                 [
                     _convex_sum([own, *styles], [1 - alpha, *(alpha * share for share in mix)])
@@ -217,7 +217,7 @@ def _convex_sum(statistics: Sequence[ChannelStatistics], shares: Sequence[float 
     pairs = list(zip(shares, statistics, strict=True))
     mean = reduce(torch.add, (share * each.mean for share, each in pairs))
     std = reduce(torch.add, (share * each.std for share, each in pairs))
-    return ChannelStatistics(torch.ones(1, 1), mean, std**2 - EPS)
+    return ChannelStatistics(torch.ones_like(mean[:, :1]), mean, std**2 - EPS)
 
 
 def _descend(start: Tensor, make_losses: Callable[[Plan], _Losses], steps: int, done: int, total: int, attempt: Plan) -> Tensor:

@@ -187,11 +187,12 @@ def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str
         visible = mask.flatten(1).any(1)
         if not (visible.any() if combine == "pool" else visible.all()):
             raise AdainError("a style picture is transparent or masked everywhere; leave it out, or paint its mask.")
-    pictures = resize(images[:, :3], size)
-    measured = measure_in_memory(encoder, pictures, [] if mask is None else [mask.cpu()])
+    pictures = resize(images, size)
+    measured = measure_in_memory(encoder, pictures[:, :3], [] if mask is None else [mask.cpu()])
     levels = [level[-1].pool() if combine == "pool" else level[-1] for level in measured]
     weight = torch.ones(levels[0].batch, dtype=torch.float32)
-    return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail_jpeg(images[:1]))
+    thumbnail = thumbnail_jpeg(min(images, pictures, key=Tensor.numel)[:1])  # a full picture may take longer than its encoding
+    return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail)
 
 
 def pool_styles(styles: Sequence[Style]) -> Style:

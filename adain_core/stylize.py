@@ -133,7 +133,6 @@ def transfer_part(
         content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         raise AdainError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
-    sample = next(encoder.parameters())
     style = style.to("cpu")  # its masks may be as large as a clip; parts of them go to the device when they are needed
     (height, width), count = content.shape[2:], max(len(content), style.batch)
     size = height, width
@@ -148,16 +147,18 @@ def transfer_part(
             rgb = rgb.expand(count, -1, -1, -1)  # one content has different statistics inside each mask
     strides = tuple(level.stride for level in encoder.levels)
     covered = alpha * coverage(style.components, size)
+    sample = encoder.sample()
+    given = [statistics.map(lambda part: part.to(sample.device)) for statistics in clip_statistics]
 
     def work(attempt: Plan) -> Features:
         windows = attempt.windows(size, strides[-1])
         keep = len(windows) == 1 and _fits(encoder, count, size)
-        pooled = clip_statistics if content_statistics == "batch" else ()
+        pooled = given if content_statistics == "batch" else ()
         if keep or not pooled:
             measured, levels = measure(encoder, rgb, regions, attempt, keep)
         if pooled:
             measured = [[statistics] for statistics in pooled]
-        for parts, past in itertools.zip_longest(measured, clip_statistics):
+        for parts, past in itertools.zip_longest(measured, given):
             if content_statistics == "batch":
                 parts[0] = parts[0].pool()
             elif content_statistics == "running":
@@ -222,7 +223,7 @@ def decode_into(
     check_decoder(decoder, features.encoder_fingerprint, features.encoder_name)
     check_texture(texture)
     check_seed(seed)
-    sample, size = next(decoder.parameters()), features.size
+    sample, size = decoder.sample(), features.size
 
     def work(attempt: Plan) -> None:
         steps = list(itertools.product(attempt.parts(features.count), attempt.windows(size, decoder.stride)))
@@ -243,9 +244,9 @@ def decode_into(
         if not residual or (covered == 1).all():
             return draw(features.window(pictures, outer)[0])
         content = features.content[(features.content_part(pictures), slice(None), *window.positions(1))]
+        if not covered.any():  # asked on the CPU: a GPU would have to be waited for
+            return content.float()
         content, covered = content.to(sample.device).float(), covered.to(sample.device)
-        if not covered.any():
-            return content
         stylized, own = map(draw, features.window(pictures, outer))
         # beside a mask, where nothing is stylised, the decoder still sees the style
         return torch.where(covered > 0, stylized + (1 - covered) * (content - own), content)
@@ -253,6 +254,7 @@ def decode_into(
     halo, values = decoder.halo, decoder.values_per_pixel
     if isinstance(features, DeferredFeatures):
         halo, values = halo + features.encoder.halo, max(values, features.encoder.values_per_pixel)
+        sample = max(sample, features.encoder.sample(), key=Tensor.element_size)
     with torch.no_grad(), exact_float32():
         run_in_memory(work, plan(tile, features.count, size, halo, values, sample))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..adain_core import Style, encode_style, load_style, match_colors, mix_styles
 from ..adain_core.files import read_safetensors, text_of, version
-from ..adain_core.images import thumbnail_jpeg
+from ..adain_core.images import size_for, thumbnail_jpeg
 from ..adain_core.style import thumbnail_of
 from . import host
 from .inputs import names_input
@@ -70,7 +70,8 @@ def encode_pictures(
     patcher: ModelPatcher, pictures: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None
 ) -> Style:
     """adain_core's `encode_style` with a managed encoder."""
-    with host.working([patcher], pictures.shape[2:]):
+    shape = pictures.shape[2:]
+    with host.working([patcher], size_for(shape, size) if size > 0 else shape):
         return encode_style(patcher.model, pictures, size, combine, mask)
 
 

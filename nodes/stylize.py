@@ -78,7 +78,7 @@ class AdaIN(Node):
         tile: int = -1,
     ) -> io.NodeOutput:
         pictures = to_pictures(content, "content")
-        with host.working([encoder], pictures.shape[2:]):
+        with host.working([encoder], pictures.shape[2:], _side(tile)):
             features = transfer(encoder.model, pictures, style, alpha, content_statistics, half_life, _side(tile))
         if isinstance(features, ComputedFeatures):
             kept = [level.to(host.intermediate_device()) for level in (*features.levels, *features.content_levels)]
@@ -127,7 +127,8 @@ class Decode(Node):
         colors = None if keep_colors_of is None else to_pictures(keep_colors_of, "keep_colors_of")
         if colors is not None:
             check_keepable(deferred.count, deferred.size, colors)
-        with host.working([encoder, decoder] if isinstance(deferred, DeferredFeatures) else [decoder], deferred.size):
+        used = [encoder, decoder] if isinstance(deferred, DeferredFeatures) else [decoder]
+        with host.working(used, deferred.size, _side(tile)):
             pictures = decode(decoder.model, deferred, _side(tile), texture, seed)
         return io.NodeOutput(to_image(pictures if colors is None else keep_content_colors(pictures, colors)))
 

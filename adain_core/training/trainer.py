@@ -210,8 +210,9 @@ class Trainer:
             sums.append(torch.stack([total, *losses.values()]).detach() / len(parts))
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or math.inf)
-        total, *values = mean_over_processes(functools.reduce(torch.add, sums)).tolist()
-        return dict(zip(losses, values, strict=True)), math.isfinite(total + norm.item())
+        # read together: a GPU has to be waited for each time
+        norm, total, *values = mean_over_processes(torch.cat([norm[None], functools.reduce(torch.add, sums)])).tolist()
+        return dict(zip(losses, values, strict=True)), math.isfinite(total + norm)
 
     def _update(self, losses: dict[str, float], finite: bool) -> dict[str, float]:
         """Move the weights, or skip the step if it is not finite; its losses, which are empty for a skipped one."""
