@@ -1,4 +1,5 @@
-"""The labels of the values that lists offer: `web/labels.js` in Node, with the texts of `locales/` and a stand-in for ComfyUI."""
+"""The labels of the values that lists offer: `web/labels.js` in Node, with the texts of `locales/` and a stand-in for
+ComfyUI."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ API = """
 import { readdirSync, readFileSync } from "node:fs";
 const FOLDER = process.env.LOCALES;
 const read = (language) => JSON.parse(readFileSync(`${FOLDER}/${language}/main.json`, "utf8"));
-export const api = { getCustomNodesI18n: async () => Object.fromEntries(readdirSync(FOLDER).map((code) => [code, read(code)])) };
+const texts = Object.fromEntries(readdirSync(FOLDER).map((language) => [language, read(language)]));
+export const api = { getCustomNodesI18n: async () => texts };
 """
 APP = """
 export const extensions = [];
