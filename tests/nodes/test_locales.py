@@ -89,8 +89,8 @@ def test_no_translation_is_older_than_its_english(english):
     if lines := stale(now, {language: read(language, "sources") for language in LANGUAGES}):
         pytest.fail(
             "\n".join(["the English of these texts has changed since they were translated:", *lines])
-            + "\ntranslate them anew in locales/ and web/docs/, then run this file with WRITE_LOCALES set to the languages that are"
-            " done.",
+            + "\ntranslate them anew in locales/ and web/docs/, then run this file with WRITE_LOCALES set to the languages"
+            " that are done.",
             pytrace=False,
         )
 
