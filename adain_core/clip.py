@@ -32,6 +32,7 @@ from .files import (
 )
 from .images import check_size, load_image, opened, resize, save_image
 from .networks import Decoder, Encoder
+from .picture_video import PictureVideo
 from .progress import part_of, tell
 from .statistics import ChannelStatistics, level_tensors, levels_of
 from .style import Style, mix_styles
@@ -165,7 +166,7 @@ class ClipStylizer:
         check_options(self.encoder, self.style, self.alpha, self.content_statistics, self.half_life)
         check_decoder(self.decoder, self.encoder.fingerprint, self.encoder.name)
 
-    def video(self, video: Video, path: str | Path) -> None:
+    def video(self, video: Video | PictureVideo, path: str | Path) -> None:
         """Write the stylised video to `path`, with the frame times and the sound of `video`.
 
         Finished parts are kept in a folder beside it until the video is complete. A new run with the same settings goes on
@@ -181,7 +182,7 @@ class ClipStylizer:
             join([(parts.file(n), begin * video.time_base) for n, begin in enumerate(parts.state.parts)], sound, path)
             parts.remove()
 
-    def _write_parts(self, video: Video, ending: str, parts: Parts) -> None:
+    def _write_parts(self, video: Video | PictureVideo, ending: str, parts: Parts) -> None:
         """Write the parts that are missing."""
         state, chunks = parts.state, self._stylized(video, parts.state)
         for first in chunks:
@@ -217,6 +218,8 @@ class ClipStylizer:
 
     def _write_pictures(self, clip: PictureSequence, targets: Sequence[Path], state: ClipState) -> None:
         def write(chunk: Sequence[Frame], state: ClipState) -> None:
+            if not state.path.parent.is_dir():
+                raise FileNotFoundError(f"the folder {state.path.parent} is gone; create it and start again.")
             for frame in chunk:
                 target = targets[frame.time]
                 make_folder(target.parent)
@@ -228,7 +231,7 @@ class ClipStylizer:
             for chunk in self._stylized(clip, state):
                 later(write, chunk, copy.copy(state))
 
-    def digest(self, clip: Video | PictureSequence) -> str:
+    def digest(self, clip: Video | PictureVideo | PictureSequence) -> str:
         """A hash of everything that the result depends on."""
         settings = (
             clip.version, str(self.encoder.dtype), str(self.decoder.dtype), self.alpha, self.content_statistics, self.half_life,
@@ -236,7 +239,7 @@ class ClipStylizer:
         )  # fmt: skip
         return fingerprint(settings, self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors())
 
-    def _stylized(self, clip: Video | PictureSequence, state: ClipState) -> Iterator[list[Frame]]:
+    def _stylized(self, clip: Video | PictureVideo | PictureSequence, state: ClipState) -> Iterator[list[Frame]]:
         """The frames that are not done yet, in chunks; `state` describes the clip after the last chunk that was yielded."""
         statistics = state.statistics
         if self.content_statistics == "batch":
@@ -263,7 +266,7 @@ class ClipStylizer:
             tell(state.done, len(clip), result)
             yield [dataclasses.replace(frame, picture=picture[None]) for frame, picture in zip(chunk, result, strict=True)]
 
-    def _measure(self, clip: Video | PictureSequence, state: ClipState) -> None:
+    def _measure(self, clip: Video | PictureVideo | PictureSequence, state: ClipState) -> None:
         """The first pass: pool the statistics of all frames, in double precision since there may be many."""
         for chunk in self._chunks(clip, state.measured):
             with part_of(state.measured, len(clip)):
@@ -278,7 +281,7 @@ class ClipStylizer:
                 state.save()
         state.save()
 
-    def _chunks(self, clip: Video | PictureSequence, skip: int) -> Iterator[list[Frame]]:
+    def _chunks(self, clip: Video | PictureVideo | PictureSequence, skip: int) -> Iterator[list[Frame]]:
         count = 1 if next(self.encoder.parameters()).device.type == "cpu" else CHUNK
         frames = (dataclasses.replace(f, picture=resize(f.picture, self.size, clip.multiple)) for f in clip.frames(skip))
         # pictures with and without transparency do not fit into one tensor

@@ -47,7 +47,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         try:
             yield temporary
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in FULL and temporary.exists():
                 raise
             raise not_written(path, error) from None
         try:
@@ -266,6 +266,8 @@ def not_written(path: Path, error: OSError) -> OSError:
     """The error of writing `path` as one sentence, with the same error number."""
     if error.errno in FULL:
         why = "the disk is full, or the file is larger than allowed; free some space, or choose another disk"
+    elif not path.parent.is_dir():
+        why = f"the folder {path.parent} is gone; create it and start again"
     else:
         why = f"{error.strerror or error}; free it if it is read-only or in use, or choose another place"
     sentence = OSError(f"{path} cannot be written: {why}.")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .images import on_white
@@ -34,7 +36,7 @@ class FrameReader:
     """
 
     def __init__(self, stream: av.VideoStream, name: str):
-        context, self.name, self.warned = stream.codec_context, name, False
+        context, self.to_white = stream.codec_context, OnWhite(name)
         self.transfer, self.primaries = context.color_trc, context.color_primaries
         self.reformatter = pyav().video.reformatter.VideoReformatter()
 
@@ -51,16 +53,10 @@ class FrameReader:
             picture = to_srgb(pixels[..., :3], transfer, primaries)
         else:
             picture = torch.from_numpy(pixels[..., :3]).permute(2, 0, 1)[None].float().div_(255)
-        return self._on_white(picture, pixels[..., 3]) if alpha else picture
-
-    def _on_white(self, picture: Tensor, alpha: np.ndarray) -> Tensor:
-        opaque = np.iinfo(alpha.dtype).max
-        if (alpha == opaque).all():
-            return picture
-        if not self.warned:
-            log.warning("%s is transparent in places; it is put on white", self.name)
-            self.warned = True
-        return on_white(torch.cat([picture, torch.from_numpy(alpha.astype(np.float32) / opaque)[None, None]], dim=1))
+        if alpha:
+            opacity = torch.from_numpy(pixels[..., 3].astype(np.float32) / np.iinfo(pixels.dtype).max)
+            picture = self.to_white(torch.cat([picture, opacity[None, None]], dim=1))
+        return picture
 
     def _pixels(self, frame: av.VideoFrame, kind: str, matrix: int) -> np.ndarray:
         # RGB is the same for each target; older PyAV ignores matrix and range where source and target have the same
@@ -69,6 +65,34 @@ class FrameReader:
             frame, format=kind, src_colorspace=matrix, dst_colorspace=target,
             src_color_range=frame.color_range, dst_color_range=FULL_RANGE,
         ).to_ndarray()  # fmt: skip
+
+
+class OnWhite:
+    """Puts pictures `(1, 3 or 4, H, W)` on white, as `(1, 3, H, W)`, with a warning for the first that is not opaque."""
+
+    def __init__(self, name: str):
+        self.name, self.warned = name, False
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        if picture.shape[1] == 4 and not self.warned and picture[:, 3].min() < 1:
+            log.warning("%s is transparent in places; it is put on white", self.name)
+            self.warned = True
+        return on_white(picture)
+
+
+class SameSize:
+    """Scales pictures `(1, C, H, W)` to `size`, their H and W, with a warning for the first that has another."""
+
+    def __init__(self, name: str, size: Sequence[int]):
+        self.name, self.size, self.warned = name, tuple(size), False
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        if tuple(picture.shape[2:]) == self.size:
+            return picture
+        if not self.warned:
+            log.warning("%s changes its size; later frames are scaled to %dx%d pixels", self.name, *self.size[::-1])
+            self.warned = True
+        return F.interpolate(picture, self.size, mode="bilinear", antialias=True)
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:

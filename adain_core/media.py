@@ -57,7 +57,7 @@ class MediaFile:
             raise FileNotFoundError(f"there is no file {self.source}; give an existing one.")
         try:
             # titles may be in any encoding
-            source = self.source if isinstance(self.source, io.BytesIO) else str(self.source)
+            source = self.source if isinstance(self.source, io.BytesIO) else url(self.source)
             return pyav().open(source, metadata_errors="replace", options=decoder_limits())
         except pyav().FFmpegError as error:
             raise AdainError(f"{self.name} is not a readable video ({error}); give another file.") from None
@@ -107,6 +107,11 @@ class MediaFile:
             return not self.start
         seconds = time * time_base - self.start
         return not (self.start and seconds < 0) and not (self.duration and seconds >= self.duration)
+
+
+def url(path: str | Path) -> str:
+    """A path as FFmpeg takes it: what stands before a colon in it would be a protocol."""
+    return f"file:{path}"
 
 
 def decoder_limits() -> dict[str, str]:

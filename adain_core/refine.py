@@ -47,7 +47,7 @@ def refine(
     style at the strength `alpha` in [0, 1]. The best picture is returned, whose sum is never above the first one's. It is
     float32, in [0, 1]; pixels outside of all masks, and alpha, stay as they are.
 
-    It tells how many steps are done, with the best picture so far. `tile` is as in `transfer`; beside a tile, about 30 times
+    It tells how many steps are done, with the best picture so far. `tile` is as in `transfer`; beside a tile, about 45 times
     a picture's memory is needed. Raises AdainError for other numbers and shapes, for pixels that are not finite, for a style
     of another encoder and for one without the statistics of the layers that the losses compare.
     """

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Union, cast
 
+from torch import Tensor
+
 from .media import MediaFile, pyav, shift
 
 if TYPE_CHECKING:
@@ -21,36 +23,46 @@ ENCODERS = {"webm": "libopus"}  # by the muxer
 USUAL_ENCODER = "aac"
 _Track = Union["_Copy", "_Encoding"]
 LAYOUTS = {"mono": 1, "stereo": 2, "5.1": 6, "7.1": 8}  # that encoders take, and their numbers of channels
+NAMES = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # FFmpeg's usual ones
+BLOCK = 1 << 16  # samples that are made a frame
 TRIED = 8  # packets or frames that a trial writes
 COPIED = ""  # in the place of a layout
 
 
 class Sound:
-    """The tracks of sound in `file`, for the muxer "mp4", "mov", "ipod", "matroska" or "webm".
+    """The tracks of sound in `file`, None for none, for the muxer "mp4", "mov", "ipod", "matroska" or "webm".
 
     Each is copied if the muxer takes it, else encoded anew, in other channels if the encoder lacks its own. That is tried
     here, with the first packets of each track. Tracks that cannot be read or written are left out, with a warning.
     """
 
-    def __init__(self, file: MediaFile, muxer: str):
+    def __init__(self, file: MediaFile | None, muxer: str):
         self.file, self.muxer, self.encoder = file, muxer, ENCODERS.get(muxer, USUAL_ENCODER)
+        self.layouts = {}
+        if file is None:
+            return
         with file.open() as container:
             count = len(container.streams.audio)
-        layouts = {number: self._layout(number) for number in range(count)}
-        self.layouts = {number: layout for number, layout in layouts.items() if layout is not None}
+        for number in range(count):
+            layout = self._layout(file, number)
+            if layout is not None:
+                self.layouts[number] = layout
 
     def packets(self, output: av.container.OutputContainer) -> Iterator[av.Packet]:
         """Add the tracks to `output`, and yield their packets."""
+        if self.file is None:
+            return iter(())
         original = self.file.open()
         streams = original.streams.audio
         tracks = {streams[number]: self._track(output, streams[number], layout) for number, layout in self.layouts.items()}
-        return self._packets(original, tracks)
+        return self._packets(self.file, original, tracks)
 
-    def _packets(self, original: av.container.InputContainer, tracks: dict[av.AudioStream, _Track]) -> Iterator[av.Packet]:
+    @staticmethod
+    def _packets(file: MediaFile, original: av.container.InputContainer, tracks: dict) -> Iterator[av.Packet]:
         with original:
             last = {}
-            for packet in self.file.packets(original, *tracks) if tracks else ():
-                for written in tracks[packet.stream].packets(packet, self.file):
+            for packet in file.packets(original, *tracks) if tracks else ():
+                for written in tracks[packet.stream].packets(packet, file):
                     if written.stream not in last or written.dts > last[written.stream]:  # muxers refuse others
                         last[written.stream] = written.dts
                         yield written
@@ -58,14 +70,14 @@ class Sound:
     def _track(self, output: av.container.OutputContainer, stream: av.AudioStream, layout: str) -> _Track:
         return _Copy(output, stream) if layout == COPIED else _Encoding(output, self.encoder, layout)
 
-    def _layout(self, number: int) -> str | None:
+    def _layout(self, file: MediaFile, number: int) -> str | None:
         """The channels that a track is encoded in, COPIED, or None if it is left out."""
-        with self.file.open() as container:
+        with file.open() as container:
             stream = container.streams.audio[number]
             if stream.codec_context is None:
-                return self._left_out(number, "this PyAV has no decoder for it")
+                return _left_out(file, number, "this PyAV has no decoder for it")
             packets, frames, kinds = [], [], set()
-            for packet in self.file.packets(container, stream):
+            for packet in file.packets(container, stream):
                 if len(packets) < TRIED:
                     packets.append(packet)
                 try:
@@ -75,7 +87,7 @@ class Sound:
                 frames += found[: TRIED - len(frames)]
                 kinds.update((frame.sample_rate, frame.layout.name) for frame in found)
             if not frames:
-                return self._left_out(number, "it holds no sound that can be decoded")
+                return _left_out(file, number, "it holds no sound that can be decoded")
             # a copied track has one description for all of its packets
             if len(kinds) == 1 and self._writes(stream, COPIED, packets):
                 return COPIED
@@ -84,7 +96,7 @@ class Sound:
             for layout in dict.fromkeys([_name(frames[0].layout), *larger, "5.1", "stereo"]):
                 if self._writes(stream, layout, frames):
                     return layout
-        return self._left_out(number, f"{self.encoder} cannot encode it")
+        return _left_out(file, number, f"{self.encoder} cannot encode it")
 
     def _writes(self, stream: av.AudioStream, layout: str, first: Sequence[Any]) -> bool:
         """Whether the first packets or frames can be written so. FFmpeg's lists of codecs promise more than is true."""
@@ -98,8 +110,24 @@ class Sound:
             return False
         return True
 
-    def _left_out(self, number: int, reason: str) -> None:
-        log.warning("track %d of the sound of %s is left out: %s", number + 1, self.file.name, reason)
+
+def _left_out(file: MediaFile, number: int, reason: str) -> None:
+    log.warning("track %d of the sound of %s is left out: %s", number + 1, file.name, reason)
+
+
+def wave_file(samples: Tensor, rate: int) -> io.BytesIO:
+    """A WAV file of samples `(channels, N)` in [-1, 1], `rate` a second. Channels beyond the eighth are left out."""
+    samples = samples[:8].detach().cpu().float()
+    layout, buffer = NAMES[len(samples)], io.BytesIO()
+    with pyav().open(buffer, "w", format="wav", options={"rf64": "auto"}) as container:
+        stream = container.add_stream("pcm_f32le", rate=rate, layout=layout)
+        for first in range(0, samples.shape[1], BLOCK):
+            block = samples[:, first : first + BLOCK].T.reshape(1, -1).numpy()
+            frame = pyav().AudioFrame.from_ndarray(block, format="flt", layout=layout)
+            frame.sample_rate, frame.pts = rate, first
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer
 
 
 class _Copy:
@@ -165,4 +193,4 @@ def _name(layout: av.AudioLayout) -> str:
     count = layout.nb_channels
     if layout.name != f"{count} channels":
         return layout.name
-    return next((name for name, channels in LAYOUTS.items() if channels == count), f"{count}c")
+    return NAMES.get(count, f"{count}c")

@@ -13,20 +13,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import AdainError
 from .files import replacing
-from .frames import BT709, FrameReader, orientation
+from .frames import BT709, FrameReader, SameSize, orientation
 from .images import pixel_limit, to_pil, too_many_pixels
-from .media import MediaFile, decoder_limits, pyav, shift
+from .media import MediaFile, decoder_limits, pyav, shift, url
 from .sound import Sound
 
 if TYPE_CHECKING:
     import av
     import av.container
     import av.stream
+
+    from .picture_video import PictureVideo
 
 log = logging.getLogger(__name__)
 
@@ -113,16 +114,9 @@ class Video:
 
         All have the first frame's size: where the size changes within the file, later frames are scaled, with a warning.
         """
-        warned = False
+        to_size = SameSize(self.name, self.size)
         for frame, time in itertools.islice(self._decoded(), skip, None):
-            picture = self.reader.picture(frame)
-            if tuple(picture.shape[2:]) != self.size:
-                if not warned:
-                    height, width = self.size
-                    log.warning("%s changes its size; later frames are scaled to %dx%d pixels", self.name, width, height)
-                    warned = True
-                picture = F.interpolate(picture, self.size, mode="bilinear", antialias=True)
-            yield Frame(picture, time)
+            yield Frame(to_size(self.reader.picture(frame)), time)
 
     def sound(self, path: str | Path) -> Sound:
         """The sound, to be written into a video file `path`."""
@@ -164,9 +158,9 @@ class VideoWriter:
     a size that the encoder refuses.
     """
 
-    def __init__(self, path: Path, size: Sequence[int], video: Video, ending: str):
+    def __init__(self, path: Path, size: Sequence[int], video: Video | PictureVideo, ending: str):
         kind = save_format(f"video{ending}")
-        self.container = pyav().open(str(path), "w")
+        self.container = pyav().open(url(path), "w")
         self.stream = self.container.add_stream(kind.encoder, rate=video.rate, options=dict(kind.options))
         context = self.stream.codec_context
         context.height, context.width = size
@@ -207,8 +201,8 @@ class VideoWriter:
 
 def join(parts: Sequence[tuple[Path, Fraction]], sound: Sound, path: Path) -> None:
     """Join `parts`, each a file and its beginning in seconds, with `sound` to a video file; replaces `path`."""
-    with replacing(path) as temporary, pyav().open(str(temporary), "w", format=sound.muxer) as output:
-        with pyav().open(str(parts[0][0])) as first:
+    with replacing(path) as temporary, pyav().open(url(temporary), "w", format=sound.muxer) as output:
+        with pyav().open(url(parts[0][0])) as first:
             stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
         # packets in the order of their times: otherwise the sound would have to wait in memory for all pictures
         packets = heapq.merge(_joined(parts, stream), sound.packets(output), key=_decoded_at)
@@ -218,7 +212,7 @@ def join(parts: Sequence[tuple[Path, Fraction]], sound: Sound, path: Path) -> No
 
 def _joined(parts: Sequence[tuple[Path, Fraction]], target: av.VideoStream) -> Iterator[av.Packet]:
     for part, begin in parts:
-        with pyav().open(str(part)) as container:
+        with pyav().open(url(part)) as container:
             for packet in container.demux(video=0):
                 if packet.dts is not None:
                     shift(packet, begin)

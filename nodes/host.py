@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ..adain_core.catalog import BUNDLED, network_file
 from ..adain_core.devices import is_out_of_memory
 from ..adain_core.files import check_writable, make_folder, new_path
 from ..adain_core.images import limit_pixels, to_pil
+from ..adain_core.picture_video import PictureVideo
 from ..adain_core.progress import Progress, showing
 from ..adain_core.tiling import COPIES, KEPT
 from ..adain_core.video import Video
@@ -218,19 +218,21 @@ def _new_file(folder_name: str, file_name: str, ending: str, what: str) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def opened_video(video: Any) -> Iterator[Video]:
-    """A VIDEO to read as a stream: its file, of which hosts may have cut a part, or one that is written for it."""
+def opened_video(video: Any) -> Video | PictureVideo:
+    """A VIDEO to read frame by frame: its file, of which hosts may have cut a part, or the pictures that it is made of."""
     if isinstance(video, VideoFromFile):
         hidden = vars(video).get  # hosts that cut before they said where
         trim = getattr(video, "get_active_trim_window", None)
         cut = trim() if trim else (hidden("_VideoFromFile__start_time", 0), hidden("_VideoFromFile__duration", 0))
-        yield Video(video.get_stream_source(), *cut)
-        return
-    with tempfile.TemporaryDirectory(dir=temp_folder()) as folder:
-        path = Path(folder) / "video.mp4"
-        video.save_to(str(path))
-        yield Video(path)
+        return Video(video.get_stream_source(), *cut)
+    components = video.get_components()
+    images = [picture for item in components.images for picture in (item if item.ndim == 4 else item[None])]
+    samples, rate = None, 0
+    if components.audio:
+        samples, rate = components.audio["waveform"][0], int(components.audio["sample_rate"])
+    colours = [image[..., :4] if image.shape[-1] >= 3 else image[..., :1].expand(-1, -1, 3) for image in images]
+    pictures = [image.permute(2, 0, 1)[None] for image in colours]
+    return PictureVideo(pictures, components.frame_rate, samples, rate)
 
 
 def to_video(path: Path) -> VideoFromFile:

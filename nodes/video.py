@@ -75,7 +75,8 @@ class StylizeVideo(Node):
             encoder.model, decoder.model, style, alpha, content_statistics, half_life, texture=texture, working_size=side,
             detail=detail,
         )  # fmt: skip
-        with host.opened_video(video) as clip, host.working([encoder, decoder], reduced_size(clip.size, side)):
+        clip = host.opened_video(video)
+        with host.working([encoder, decoder], reduced_size(clip.size, side)):
             path = host.temp_folder() / f"adain-{stylizer.digest(clip)[:16]}.mp4"
             if not path.exists():  # it is the same video
                 stylizer.video(clip, path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import shutil
 import signal
 import subprocess
 import sys
@@ -306,6 +307,42 @@ def test_a_video_on_the_command_line(command, networks, tmp_path):
     assert (result - keep_colors(expected, frames)).abs().mean() < 0.03
     assert clips.times(tmp_path / "out.mp4") == [Fraction(k, 10) for k in range(11)]
     assert clips.packets(tmp_path / "out.mp4", "audio") == clips.packets(tmp_path / "clip.mp4", "audio")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no colon in a name")
+def test_a_name_with_a_colon_is_no_url(command, tmp_path):
+    (tmp_path / "a:b").mkdir()
+    (tmp_path / "clip.mp4").rename(tmp_path / "12:30 clip.mp4")
+    assert command("12:30 clip.mp4", "red.png", "-o", "a:b/pipe:1.mp4") == 0
+    assert clips.packets(tmp_path / "a:b/pipe:1.mp4", "audio") == clips.packets(tmp_path / "12:30 clip.mp4", "audio")
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 9, 11])
+def test_the_removal_of_the_output_folder_is_named(small, clip, style, tmp_path, monkeypatch, at):
+    monkeypatch.setattr(clip_module, "PART_FRAMES", 4)
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def remove(done, *_):
+        if done == at:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    with pytest.raises(OSError, match=r"out/result.mp4.*(is gone; create it|does not exist; create it)"):
+        with showing(remove):
+            ClipStylizer(*small, style).video(clip, folder / "result.mp4")
+
+
+def test_the_removal_of_the_folder_of_a_clip_of_pictures_is_named(networks, command, tmp_path):
+    sources, folder = [tmp_path / "frames" / f"{k}.png" for k in range(5)], tmp_path / "out"
+    folder.mkdir()
+
+    def remove(done, *_):
+        if done == 3:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    with pytest.raises(FileNotFoundError, match="the folder .*out (is gone|does not exist); create it"), showing(remove):
+        stylizer = ClipStylizer(*networks, painted(networks, "red.png"))
+        stylizer.pictures(PictureSequence(sources), [folder / path.name for path in sources], folder / ".clip.safetensors")
 
 
 def test_a_video_resized_into_a_folder_has_even_sides(command, tmp_path):

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import io
+from fractions import Fraction
+from types import SimpleNamespace
+
 import clips
 import numpy as np
 import pytest
@@ -19,15 +23,17 @@ class HostVideo:
         return self.window
 
 
-class VideoInMemory:
-    """A VIDEO that is no file."""
+class VideoOfPictures:
+    """What a host's VIDEO of Create Video has."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, images, rate=10, audio=None):
+        self.components = SimpleNamespace(images=images, frame_rate=Fraction(rate), audio=audio)
 
-    def save_to(self, path):
-        with open(path, "wb") as target:
-            target.write(self.path.read_bytes())
+    def get_components(self):
+        return self.components
+
+    def save_to(self, *_):
+        raise AssertionError("the host's encoder takes neither odd sides nor transparency")
 
 
 @pytest.fixture
@@ -75,11 +81,45 @@ def test_frames_are_worked_on_at_a_smaller_size(stylize, clip, part, encoder, de
 
 def test_a_cut_video_and_one_in_memory(stylize, clip, part):
     assert clips.pixels(stylize(HostVideo(str(clip), 0.5, 1.0))).shape == (10, 32, 48, 3)
-    in_memory = stylize(VideoInMemory(clip))
+    in_memory = stylize(HostVideo(io.BytesIO(clip.read_bytes())))
     one, other = (clips.pixels(video).astype(float) for video in (in_memory, stylize(HostVideo(str(clip)))))
     assert np.abs(one - other).mean() < 1  # a last bit may round to another level, and the codec spreads it
     folder = part("nodes.host").temp_folder()
     assert all(path.suffix == ".mp4" for path in folder.iterdir())  # nothing else is left
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "grey", "list"])
+def test_pictures_of_any_kind_and_their_sound(stylize, part, encoder, decoder, style, kind):
+    images = torch.rand(7, 5, 7, {"RGBA": 4, "grey": 1}.get(kind, 3)).repeat_interleave(9, 1).repeat_interleave(9, 2)
+    tone = torch.sin(torch.arange(80000) * 0.06).expand(1, 2, -1)  # longer than the pictures
+    audio = {"waveform": tone, "sample_rate": 44100}
+    given = [images[:3], images[3], images[4:, ::2, ::3]] if kind == "list" else images
+    result = stylize(VideoOfPictures(given, 10, audio), content_statistics="image")
+    pictures = images.movedim(-1, 1)
+    pictures = pictures.expand(-1, 3, -1, -1) if kind == "grey" else part("adain_core.images").on_white(pictures)
+    shown = 3 if kind == "list" else 7
+    expected = part("adain_core").stylize(encoder.model, decoder.model, pictures[:shown], style)
+    found = torch.from_numpy(clips.pixels(result)).permute(0, 3, 1, 2) / 255
+    assert found.shape == (7, 3, 45, 63) and clips.times(result) == [Fraction(k, 10) for k in range(7)]
+    assert (found[:shown] - expected).abs().mean() < 0.02
+    sound = clips.packets(result, "audio")
+    assert sum(len(data) for _, data in sound) > 1000 and abs(float(sound[-1][0]) - 0.7) < 0.06
+
+
+def test_pictures_without_sound_and_with_a_rate_that_is_not_whole(stylize):
+    images = torch.rand(3, 16, 16, 3)
+    result = stylize(VideoOfPictures(images, 29.97))
+    assert np.allclose([float(time) for time in clips.times(result)], [0, 1 / 29.97, 2 / 29.97], atol=1e-3)
+    with clips.av.open(str(result)) as container:
+        assert not container.streams.audio
+    changed = images.clone()
+    changed[2, 0, 0, 0] += 0.1
+    assert stylize(VideoOfPictures(images, 29.97)) == result != stylize(VideoOfPictures(changed, 29.97))
+
+
+def test_pictures_that_are_not_there_are_refused(stylize):
+    with pytest.raises(ValueError, match="the video has no pictures"):
+        stylize(VideoOfPictures(torch.rand(0, 16, 16, 3)))
 
 
 def test_a_sweep_of_any_length_is_spread_along_the_video(run, stylize, clip, encoder, style, photo):
