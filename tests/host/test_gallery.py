@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -232,6 +233,26 @@ def test_the_selected_node_answers_to_the_keyboard(window):
     canvas.wait()
     canvas.press("Home", "Enter")
     assert canvas.closed() and canvas.values() == ["broken"]
+
+
+def test_the_menu_of_a_node_with_a_style_opens_the_gallery(canvas):
+    canvas.page.evaluate(AT_REST, canvas.kind)
+    canvas.page.mouse.click(*canvas.ask("app.canvasPosToClientPos([node.pos[0] + 100, node.pos[1] - 15])"), button="right")
+    canvas.page.get_by_text("Choose a style by picture", exact=True).click()
+    canvas.wait()
+    canvas.press("Escape")
+    assert canvas.closed()
+
+
+@pytest.mark.parametrize("query", ["adain", "style", "style transfer"])
+def test_style_transfer_is_the_first_hit_of_search(canvas, query):
+    canvas.page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    canvas.page.locator("input:focus").wait_for()
+    canvas.page.keyboard.type(query)
+    first = canvas.page.get_by_role("option").first
+    playwright.expect(first).to_contain_text(re.compile(r"^\s*Style Transfer"))
+    canvas.press("Escape")
+    first.wait_for(state="hidden")
 
 
 @pytest.fixture
