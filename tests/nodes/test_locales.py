@@ -21,7 +21,6 @@ SAME = {  # words that a language has in common with English
     "de": {"alpha", "decoder", "encoder", "latent", "name", "seed", "video"},
     "es": {"video"},
     "fr": {"alpha", "image", "latent", "style", "style 1.", "style 2.", "styles", "texture"},
-    "pt-BR": {"decoder", "encoder", "latent"},
     "zh": {"latent"},
 }
 HELP = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "web" / "docs").glob("*.md")}
