@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,17 +11,23 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from .color import luma
 from .errors import AdainError
 from .files import replacing
-
-log = logging.getLogger(__name__)
+from .kinds import is_read, unread_kind
+from .metadata import Stripped, without_metadata
+from .srgb import srgb
 
 SAVE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 LONGEST_SIDES = {"JPEG": 65500, "WEBP": 16383}  # pixels that Pillow can write
+# What brings a picture upright that has this EXIF orientation
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 PROGRAMS = ("EPS", "WMF")  # formats that Pillow runs by another program or the system: not safe to open
 IMAGE_EXTENSIONS = frozenset({*SAVE_FORMATS, ".bmp", ".gif", ".ppm", ".pgm"})
 
@@ -43,20 +48,38 @@ def limit_pixels(most: float) -> None:
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """Open a picture file and read its header; read its pixels inside `damage_named`.
+    """Open a picture file and read its header; read its pixels inside `damage_named`, and turn them by `upright`.
 
-    Raises FileNotFoundError, TooManyPixels, or AdainError if it is not a picture.
+    Its `info` has the EXIF "orientation" and the "icc_profile"; damage in other metadata is not noticed. Raises
+    FileNotFoundError, TooManyPixels, or AdainError if it is not a picture.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
-    # given a name, Pillow maps uncompressed TIFFs into memory, and scrambles those that are stored rotated
     with open(path, "rb") as stream:
         with damage_named(path):
-            file = Image.open(stream)
-            if file.format in PROGRAMS:
-                raise AdainError(f"{file.format} is not read")
+            stripped = without_metadata(stream)
+            file = open_stripped(stripped, path)
         with file:
             yield file
+
+
+def open_stripped(stripped: Stripped, path: str | Path) -> Image.Image:
+    """Open a picture file without its metadata by Pillow. Raises Pillow's errors, or AdainError for kinds that are not read."""
+    file = None
+    if not stripped.tags or is_read(stripped.tags):
+        with contextlib.suppress(UnidentifiedImageError):
+            file = Image.open(stripped.stream)
+    if file is None:
+        kind = unread_kind(stripped.stream, stripped.tags)
+        advice = "save it with 8 or 16 bits as a PNG, JPEG or TIFF"
+        what = f"is {kind}, which is not read; {advice}" if kind else "is not a readable picture, or is damaged"
+        raise AdainError(f"{path} {what}.")
+    if file.format in PROGRAMS or issubclass(type(file), ImageFile.StubImageFile):
+        raise AdainError(f"{path} is not opened, since {file.format} is not read; save it as a PNG, JPEG or TIFF.")
+    if stripped.profile is not None:
+        file.info["icc_profile"] = stripped.profile
+    file.info |= {"orientation": stripped.orientation or _orientation(file), "black_white": stripped.black_white}
+    return file
 
 
 @contextlib.contextmanager
@@ -64,6 +87,8 @@ def damage_named(path: str | Path) -> Iterator[None]:
     """Turn Pillow's errors for a damaged file into an AdainError of one sentence that names the file."""
     try:
         yield
+    except AdainError:
+        raise
     except Image.DecompressionBombError:
         raise TooManyPixels(
             f"{path} has more than {pixel_limit():,.0f} pixels; if you trust it, raise the limit: --max-pixels,"
@@ -73,19 +98,26 @@ def damage_named(path: str | Path) -> Iterator[None]:
         raise AdainError(f"{path} is not a readable picture, or is damaged ({error or type(error).__name__}).") from None
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """An opened picture with its pixels read and turned upright."""
+    image.load()
+    turn = TURNS.get(image.info["orientation"])
+    return image if turn is None else image.transpose(turn)
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """The width and height of a picture file, upright, by its header. Raises the errors of `opened`."""
+    with opened(path) as file:
+        return (file.height, file.width) if file.info["orientation"] > 4 else file.size
+
+
 def load_image(path: str | Path) -> Tensor:
     """A picture file as float32 `(1, 3, H, W)`, or `(1, 4, H, W)` if it is not opaque, sRGB in [0, 1].
 
     EXIF orientation is applied; greyscale, palette, 16-bit, floating-point in [0, 1], CMYK and ICC-tagged files are
     converted. Raises FileNotFoundError, or AdainError if it is not a picture, damaged, or larger than `pixel_limit()`.
     """
-    image = _read(path)
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float32) / (1 if image.mode == "F" else 65535)
-        if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
-            raise AdainError(f"{path} holds values outside its format's usual range; save it with 8 or 16 bits.")
-        return torch.from_numpy(grey).expand(1, 3, -1, -1).contiguous()
-    return torch.from_numpy(np.array(_to_srgb(image))).permute(2, 0, 1)[None].contiguous().float().div_(255)
+    return srgb(_read(path), str(path))[None]
 
 
 def load_mask(path: str | Path) -> Tensor:
@@ -247,34 +279,12 @@ def to_bytes(image: Tensor) -> np.ndarray:
 def _read(path: str | Path) -> Image.Image:
     """The picture of a file, with all pixels read, upright."""
     with opened(path) as file, damage_named(path):
-        profile = file.info.get("icc_profile")
-        image = ImageOps.exif_transpose(file)
-        image.load()
-    if profile:
-        image.info["icc_profile"] = profile
-    return image
+        return upright(file)
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """RGB in sRGB, converted by the embedded ICC profile if it is usable; RGBA if the picture is not opaque."""
-    # a profile describes neither alpha nor palettes: they are separated first
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    colours = image
-    if image.mode in ("1", "LA"):
-        colours = image.convert("L")
-    elif image.mode not in ("L", "RGB", "CMYK", "LAB"):
-        colours = image.convert("RGB")
-    profile = image.info.get("icc_profile")
-    if profile or colours.mode == "LAB":
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
-            colours = ImageCms.profileToProfile(
-                colours, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                outputMode="RGB", flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-            )  # fmt: skip
-        except (ImageCms.PyCMSError, OSError) as error:
-            log.warning("a colour profile is ignored, since it does not fit its picture (%s)", error)
-    colours = colours.convert("RGB")  # pyright: ignore[reportOptionalMemberAccess]  # None only with `inPlace`
-    if alpha is not None and alpha.getextrema() != (255, 255):
-        colours.putalpha(alpha)
-    return colours
+def _orientation(file: Image.Image) -> int:
+    """The EXIF orientation of a picture of a format whose metadata stays in the file; 1 if it cannot be read."""
+    try:
+        return int(file.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow raises almost anything for damaged EXIF
+        return 1

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import AdainError
-from ..images import damage_named, list_images, load_image, on_white, opened, to_pil
+from ..images import damage_named, list_images, load_image, on_white, opened, to_pil, upright
 from ..networks.base import check_seed
 
 log = logging.getLogger(__name__)
@@ -171,8 +171,7 @@ def decode(path: str | Path, side: int) -> Image.Image:
         plain = file.format == "JPEG" and file.mode == "RGB" and "icc_profile" not in file.info
         if plain:
             file.draft("RGB", (side, side))  # the codec itself halves large pictures, many times faster
-            picture = ImageOps.exif_transpose(file)
-            picture.load()
+            picture = upright(file)
     return shrink(picture if plain else to_pil(on_white(load_image(path))), side)
 
 
