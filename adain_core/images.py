@@ -17,7 +17,7 @@ from torch import Tensor
 from .color import luma
 from .errors import AdainError
 from .files import replacing
-from .kinds import is_read, unread_kind
+from .kinds import is_read, unread
 from .metadata import Stripped, without_metadata
 from .srgb import srgb
 
@@ -70,15 +70,13 @@ def open_stripped(stripped: Stripped, path: str | Path) -> Image.Image:
         with contextlib.suppress(UnidentifiedImageError):
             file = Image.open(stripped.stream)
     if file is None:
-        kind = unread_kind(stripped.stream, stripped.tags)
-        advice = "save it with 8 or 16 bits as a PNG, JPEG or TIFF"
-        what = f"is {kind}, which is not read; {advice}" if kind else "is not a readable picture, or is damaged"
-        raise AdainError(f"{path} {what}.")
+        raise unread(path, stripped.stream, stripped.tags)
     if file.format in PROGRAMS or issubclass(type(file), ImageFile.StubImageFile):
         raise AdainError(f"{path} is not opened, since {file.format} is not read; save it as a PNG, JPEG or TIFF.")
     if stripped.profile is not None:
         file.info["icc_profile"] = stripped.profile
-    file.info |= {"orientation": stripped.orientation or _orientation(file), "black_white": stripped.black_white}
+    file.info |= {"orientation": stripped.orientation or _orientation(file)}
+    file.info |= {"black_white": stripped.black_white, "is_lab": stripped.is_lab}
     return file
 
 

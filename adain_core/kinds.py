@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import BinaryIO
 
+from .errors import AdainError
 from .metadata import BITS, PHOTOMETRIC, SAMPLE_FORMAT
 
 BEGINNINGS = {
@@ -19,20 +21,25 @@ NUMBERS = {1: "whole numbers", 2: "signed whole numbers", 3: "floating-point num
 
 
 def is_read(tags: dict[int, tuple[int, ...]]) -> bool:
-    """Whether the numbers of a TIFF file with these tags have a meaning as pixels: 1 to 16 bits, or floating-point grey."""
-    numbers, bits = tags[SAMPLE_FORMAT] or (1,), tags[BITS] or (1,)
-    grey = tags[PHOTOMETRIC] in ((0,), (1,)) and bits == (32,)
-    return (set(numbers) <= {1, 4} and max(bits) <= 16) or (numbers == (3,) and grey)
+    """Whether the numbers of a TIFF file with these tags are read: 1 to 16 bits, Lab of 8 bits, and floating-point grey."""
+    numbers, bits, colours = tags[SAMPLE_FORMAT] or (1,), max(tags[BITS] or (1,)), (tags[PHOTOMETRIC] or (1,))[0]
+    if numbers == (3,):
+        return bits == 32 and colours in (0, 1)
+    return set(numbers) <= {1, 4} and bits <= (8 if colours == 8 else 16) and colours in (0, 1, 2, 3, 5, 6, 8)
 
 
-def unread_kind(stream: BinaryIO, tags: dict[int, tuple[int, ...]]) -> str:
-    """What a file is, as "a HEIC file", if it is of a known kind that is not read; else nothing. `tags` are a TIFF file's."""
+def unread(path: str | Path, stream: BinaryIO, tags: dict[int, tuple[int, ...]]) -> AdainError:
+    """The error of a picture file that is not read, which names its kind if it is known; `tags` are a TIFF file's."""
     if tags:
         bits, numbers = (tags[BITS] or (1,))[0], NUMBERS.get((tags[SAMPLE_FORMAT] or (1,))[0], "unknown numbers")
         colours = COLOURS.get((tags[PHOTOMETRIC] or (-1,))[0], "unknown")
-        return f"a TIFF file of {colours} pixels as {numbers} of {bits} bits"
-    stream.seek(0)
-    start = stream.read(32)
-    if start[4:8] == b"ftyp":
-        return f"{BRANDS[start[8:12]]} file" if start[8:12] in BRANDS else "a video"
-    return next((name for beginning, name in BEGINNINGS.items() if start.lstrip().startswith(beginning)), "")
+        kind = f"a TIFF file of {colours} pixels as {numbers} of {bits} bits"
+    else:
+        stream.seek(0)
+        start = stream.read(32).lstrip()
+        kind = next((name for beginning, name in BEGINNINGS.items() if start.startswith(beginning)), "")
+        if start[4:8] == b"ftyp":
+            kind = f"{BRANDS[start[8:12]]} file" if start[8:12] in BRANDS else "a video"
+    if not kind:
+        return AdainError(f"{path} is not a readable picture, or is damaged.")
+    return AdainError(f"{path} is {kind}, which is not read; save it with 8 or 16 bits as a PNG, JPEG or TIFF.")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from .devices import free_memory
 from .errors import AdainError
 from .files import FULL, not_written, remove_leftovers, replacing, working_folder
 from .images import TooManyPixels, opened, save_format, to_bytes
-from .kinds import is_read, unread_kind
+from .kinds import is_read, unread
 from .metadata import EXTRA, without_metadata
 from .networks import Decoder, Encoder
 from .srgb import srgb
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 TILE = 1024
 PART_PIXELS = 1 << 22  # converted to sRGB at once
 TYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}  # by libvips's names
+WITH_ALPHA = {"RGB": "RGBA", "L": "LA", "I;16": "LA"}  # Pillow's modes
 # Pillow's modes for libvips's kinds of pixels, without alpha
 MODES = {
     ("b-w", "uchar"): "L", ("grey16", "ushort"): "I;16", ("b-w", "float"): "F", ("srgb", "uchar"): "RGB",
-    ("rgb16", "ushort"): "RGB", ("cmyk", "uchar"): "CMYK", ("cmyk", "ushort"): "CMYK", ("lab", "float"): "LAB",
+    ("rgb16", "ushort"): "RGB", ("cmyk", "uchar"): "CMYK", ("cmyk", "ushort"): "CMYK",
 }  # fmt: skip
 MAX_PIXELS = 1_000_000_000
 # In memory: the content and its result as float32, and the result once more while it is finished and rounded.
@@ -156,7 +157,7 @@ class _Picture:
     stored: pyvips.Image
     orientation: int
     mode: str
-    info: dict[str, object]
+    info: dict[str | tuple[int, int], Any]
 
     @property
     def channels(self) -> int:
@@ -183,9 +184,7 @@ class _Picture:
 
     def _pillow(self, values: np.ndarray) -> Image.Image:
         """Rows `(H, W, bands)` as Pillow decodes them: all but greys without alpha with 8 bits."""
-        if self.mode == "LAB":
-            values = (values * [2.55, 1, 1]).round().astype(np.int16).astype(np.uint8)  # a and b are signed
-        elif values.dtype == np.uint16 and self.mode != "I;16":
+        if values.dtype == np.uint16 and self.mode != "I;16":
             values = (values >> 8).astype(np.uint8)
         height, width, _ = values.shape
         pixels = np.ascontiguousarray(values[..., : len(Image.new(self.mode, (1, 1)).getbands())])
@@ -202,6 +201,8 @@ def _opened(path: str | Path) -> Iterator[_Picture]:
         raise FileNotFoundError(f"there is no file {path}.")
     with open(path, "rb") as stream:
         stripped = without_metadata(stream)
+        if stripped.tags and not is_read(stripped.tags):
+            raise unread(path, stream, stripped.tags)
         source = vips.SourceCustom()
         source.on_read(stripped.stream.read)
         source.on_seek(stripped.stream.seek)
@@ -209,24 +210,30 @@ def _opened(path: str | Path) -> Iterator[_Picture]:
             stored = vips.Image.new_from_source(source, "", access="sequential", fail_on="error")
         except vips.Error as error:
             if "known format" in str(error):
+                advice = "save it as a PNG, JPEG or TIFF"
                 raise AdainError(
-                    f"{path} is too large to be read whole, and its format is not read in parts; save it as a PNG, JPEG or TIFF."
+                    f"{path} is too large to be read whole, and its format is not read in parts; {advice}."
                 ) from None
             raise OSError(f"{path} could not be read in parts ({' '.join(str(error).split())}).") from None
         mode = MODES.get((stored.interpretation, stored.format), "")
-        if mode in ("L", "I;16", "RGB") and stored.bands > len(Image.new(mode, (1, 1)).getbands()):
-            opaque = stripped.tags.get(EXTRA, ())[:1] == (0,)  # a TIFF's further values need not be alpha
-            mode = {"RGB": "RGB", "L": "L", "I;16": "L"}[mode] if opaque else {"RGB": "RGBA", "L": "LA", "I;16": "LA"}[mode]
-        if not mode or (stripped.tags and not is_read(stripped.tags)):
-            kind = unread_kind(stream, stripped.tags) or f"{stored.interpretation} pixels of the type {stored.format}"
-            raise AdainError(f"{path} holds {kind}, which is not read; save it with 8 or 16 bits as a PNG or TIFF.")
+        if mode in WITH_ALPHA and stored.bands > len(Image.new(mode, (1, 1)).getbands()):
+            mode = (
+                mode if stripped.tags.get(EXTRA, ())[:1] == (0,) else WITH_ALPHA[mode]
+            )  # a TIFF's further values may be anything
+        if not mode:
+            kind = f"{stored.interpretation} pixels of the type {stored.format}"
+            raise AdainError(f"{path} holds {kind}, which are not read; save it with 8 or 16 bits as a PNG or TIFF.")
         profile = stripped.profile
         if profile is None and stored.get_typeof("icc-profile-data"):
             profile = stored.get("icc-profile-data")
         orientation = stripped.orientation
         if not orientation and stored.get_typeof("orientation"):
             orientation = stored.get("orientation")
-        info = {"icc_profile": profile, "black_white": stripped.black_white}
+        info: dict[str | tuple[int, int], Any] = {
+            "icc_profile": profile,
+            "black_white": stripped.black_white,
+            "is_lab": stripped.is_lab,
+        }
         yield _Picture(Path(path), stored, orientation or 1, mode, info)
 
 

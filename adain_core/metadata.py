@@ -35,7 +35,7 @@ class Stripped:
 
     `orientation` is 0, and `profile` None, where the decoder itself has to find them. An empty profile is one that was damaged.
     `tags` are the numbers of a TIFF file's tags that say what its pixels are, by tag; `black_white` are the values of black and
-    white in one with greys of more than 8 bits.
+    white in one with greys of more than 8 bits, and in one that `is_lab` what decoders take for RGB is Lab.
     """
 
     stream: BinaryIO
@@ -43,6 +43,7 @@ class Stripped:
     profile: bytes | None = None
     tags: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     black_white: tuple[float, float] | None = None
+    is_lab: bool = False
 
 
 def without_metadata(stream: BinaryIO) -> Stripped:
@@ -257,8 +258,10 @@ def _tiff(stream: BinaryIO) -> Stripped:
         white = 1.0 if tags[SAMPLE_FORMAT] == (3,) else 2.0**bits - 1
         black_white = (0.0, white) if tags[PHOTOMETRIC] == (1,) else (white, 0.0)
         directory.set(PHOTOMETRIC, 1)  # decoders leave the values as they are
+    if is_lab := tags[PHOTOMETRIC] == (8,) and tags[BITS] == (8, 8, 8):
+        directory.set(PHOTOMETRIC, 2)  # libvips 8.18 takes it for another kind of Lab
     pieces.add(bytes(end % 2) + directory.packed(PIXEL_TAGS))
-    return Stripped(pieces.buffered(), _valid(directory.numbers(ORIENTATION)) or 1, profile, tags, black_white)
+    return Stripped(pieces.buffered(), _valid(directory.numbers(ORIENTATION)) or 1, profile, tags, black_white, is_lab)
 
 
 class _Directory:

@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 from torch import Tensor
 
 from .errors import AdainError
@@ -22,8 +22,9 @@ CURVE_STEPS = 1 << 16  # in the table of a grey profile's curve
 def srgb(image: Image.Image, path: str = "the picture", alpha: bool | None = None) -> Tensor:
     """A decoded picture as float32 `(3, H, W)` in [0, 1], or `(4, H, W)` if it is not opaque; `alpha` decides that beforehand.
 
-    Its `info` may have an "icc_profile", which is applied if it fits, and for deep greys "black_white", the values of black and
-    white (else 0, and 65535 or 1.0). Errors and warnings call it `path`; raises AdainError for values beyond black and white.
+    Its `info` may have an "icc_profile", which is applied if it fits; for deep greys "black_white", the values of black and
+    white (else 0, and 65535 or 1.0); and "is_lab", where what it calls RGB is CIE Lab as TIFF stores it. Errors and warnings call it
+    `path`; raises AdainError for values beyond black and white.
     """
     if image.mode in DEEP:
         grey, opacity = _deep_grey(image, path)
@@ -71,11 +72,16 @@ def _colours(image: Image.Image, path: str) -> Image.Image:
     """RGB in sRGB, converted by the profile if it is usable."""
     # a profile describes neither alpha nor palettes: they are separated first
     colours = _straight(image)
-    if image.mode in ("1", "LA", "La"):
-        colours = colours.convert("L")
-    elif image.mode not in ("L", "RGB", "CMYK", "LAB"):
-        colours = colours.convert("RGB")
     profile = image.info.get("icc_profile")
+    if image.info.get("is_lab"):
+        colours = Image.frombytes("LAB", image.size, image.tobytes())
+    elif profile and profile[16:20] == b"GRAY" and image.mode in ("RGB", "RGBA"):  # Pillow's 16-bit greys with alpha
+        red, *others = image.split()[:3]
+        colours = image if any(ImageChops.difference(red, other).getbbox() for other in others) else red
+    elif image.mode in ("1", "LA", "La"):
+        colours = colours.convert("L")
+    if colours.mode not in ("L", "RGB", "CMYK", "LAB"):
+        colours = colours.convert("RGB")
     if profile is not None or colours.mode == "LAB":
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile is not None else ImageCms.createProfile("LAB")

@@ -116,7 +116,7 @@ UPRIGHT = {
     **{f"EXIF of {what} in a WebP": webp((b"EXIF", content)) for what, content in NONE.items()},
     "XMP of noise in a JPEG": jpeg((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"\xff" * 99)),
     "XMP of noise in a WebP": webp((b"XMP ", b"\xff" * 99)),
-    "short segments": jpeg((0xE0, b"JFIF\0"), (0xEE, b"Adobe"), (0xED, b"Photoshop 3.0\x008BIM\4"), (0xE2, b"MPF\0M"), (0xE1, b"")),
+    "short segments": jpeg((0xE0, b"JFIF\0"), (0xEE, b"Adobe"), (0xE1, b""), (0xED, b"Photoshop 3.0\0"), (0xE2, b"MPF\0M")),
     "bytes between segments": saved("JPEG", quality=95)[:20] + b"nonsense" + saved("JPEG", quality=95)[20:],
     "tags of wrong types in a TIFF": tiff(*BROKEN_TAGS),
     "tags of wrong types in a compressed TIFF": tiff(*BROKEN_TAGS, compression="tiff_lzw"),
