@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from torch import Tensor
 
 from .color import luma
 from .errors import AdainError
-from .files import replacing
+from .files import TEMPORARY_PREFIX, replacing
 from .kinds import is_read, unread
 from .metadata import Stripped, without_metadata
 from .srgb import srgb
+
+log = logging.getLogger(__name__)
 
 SAVE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 LONGEST_SIDES = {"JPEG": 65500, "WEBP": 16383}  # pixels that Pillow can write
@@ -29,7 +33,7 @@ TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 PROGRAMS = ("EPS", "WMF")  # formats that Pillow runs by another program or the system: not safe to open
-IMAGE_EXTENSIONS = frozenset({*SAVE_FORMATS, ".bmp", ".gif", ".ppm", ".pgm"})
+NAMED = 3  # of the files that a folder's list leaves out
 
 
 class TooManyPixels(AdainError):
@@ -163,24 +167,70 @@ def check_sides(image: Tensor, path: str | Path) -> None:
         raise AdainError(f"{path} would have a side of {side} pixels, {kind} allows at most {most}; write a PNG or a TIFF.")
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """Picture files in `folder` and below, sorted; hidden ones are skipped.
+def image_extensions() -> frozenset[str]:
+    """The endings of the picture files that Pillow reads here, such as ".jpg"."""
+    readers = {kind: entry[0] for kind, entry in Image.OPEN.items()} if Image.registered_extensions() else {}
+    return frozenset(
+        extension
+        for extension, kind in Image.registered_extensions().items()
+        # Pillow's reader of JPEG reads MPO; of MPEG, which are videos, only the size is read
+        if kind == "MPO" or (kind in readers and kind not in (*PROGRAMS, "MPEG") and not _is_stub(readers[kind]))
+    )
 
-    Raises FileNotFoundError if the folder does not exist, and AdainError if it holds no pictures.
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Picture files in `folder` and below, sorted, by their endings; hidden ones are skipped.
+
+    Links to folders are entered, each folder once. A warning counts the files that are left out. Raises FileNotFoundError if
+    the folder does not exist, and AdainError if it holds no pictures.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give an existing one.")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_EXTENSIONS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not files:
+    extensions, found, left_out = image_extensions(), [], []
+    for path in _files_below(folder, left_out):
+        is_picture = path.suffix.lower() in extensions
+        if path.name.startswith("."):
+            if is_picture and TEMPORARY_PREFIX not in path.name:
+                left_out.append(path)
+        elif is_picture and path.is_file():
+            found.append(path)
+        else:
+            left_out.append(path)
+    if not found:
         raise AdainError(f"the folder {folder} holds no pictures; give one with PNG, JPEG, WebP or TIFF files.")
-    return files
+    if left_out:
+        names = ", ".join(str(path.relative_to(folder)) for path in sorted(left_out)[:NAMED])
+        log.warning(
+            "left out of the folder %s: %d that do not end as pictures do, are hidden or cannot be entered (%s)",
+            folder, len(left_out), names + (", ..." if len(left_out) > NAMED else ""),
+        )  # fmt: skip
+    return sorted(found)
+
+
+def _is_stub(reader: object) -> bool:
+    """Whether a reader of Pillow's only recognises files, and needs another program's reader for their pixels."""
+    return isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile)
+
+
+def _files_below(folder: Path, left_out: list[Path]) -> Iterator[Path]:
+    """All files below a folder, but for those in hidden folders; folders that cannot be entered are added to `left_out`.
+
+    Links to folders come after all other folders, so that what is inside of `folder` keeps its own place, and loops end.
+    """
+    entered: set[str] = set()
+    links = [folder]
+    while links:
+        start = links.pop(0)
+        for place, folders, files in os.walk(start, onerror=lambda error: left_out.append(Path(error.filename))):
+            real = os.path.realpath(place)
+            if real in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            links += [Path(place, name) for name in folders if os.path.islink(os.path.join(place, name))]
+            yield from (Path(place, name) for name in files)
 
 
 def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:

@@ -23,8 +23,8 @@ def srgb(image: Image.Image, path: str = "the picture", alpha: bool | None = Non
     """A decoded picture as float32 `(3, H, W)` in [0, 1], or `(4, H, W)` if it is not opaque; `alpha` decides that beforehand.
 
     Its `info` may have an "icc_profile", which is applied if it fits; for deep greys "black_white", the values of black and
-    white (else 0, and 65535 or 1.0); and "is_lab", where what it calls RGB is CIE Lab as TIFF stores it. Errors and warnings call it
-    `path`; raises AdainError for values beyond black and white.
+    white (else 0, and 65535 or 1.0); and "is_lab", where what it calls RGB is CIE Lab as TIFF stores it. Errors and warnings
+    call it `path`; raises AdainError for values beyond black and white.
     """
     if image.mode in DEEP:
         grey, opacity = _deep_grey(image, path)

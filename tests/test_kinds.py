@@ -164,7 +164,7 @@ RIGHT = {
     "CMYK with 16 bits": (tiff(deep(INK), 5), COLOURS),
     "CMYK in a JPEG": (saved(RED_INK, "JPEG", quality=100), RED),
     "CMYK with a profile that does not fit": (tiff(cut(INK, 8), 5, t34675=swapped_profile()), RGB / 255),
-    "Lab": (tiff(np.array([[[255, 0, 0], [138, 81, 70], [0, 0, 0]]], np.uint8), 8), np.array([[[1, 1, 1], [1, 0, 0], [0.0] * 3]])),
+    "Lab": (tiff(np.array([[[255, 0, 0], [138, 81, 70]]], np.uint8), 8), np.array([[[1, 1, 1], [1.0, 0, 0]]])),
 }  # fmt: skip
 
 
