@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import math
@@ -201,11 +202,16 @@ def list_images(folder: str | Path) -> list[Path]:
         raise AdainError(f"the folder {folder} holds no pictures; give one with PNG, JPEG, WebP or TIFF files.")
     if left_out:
         names = ", ".join(str(path.relative_to(folder)) for path in sorted(left_out)[:NAMED])
-        log.warning(
-            "left out of the folder %s: %d that do not end as pictures do, are hidden or cannot be entered (%s)",
-            folder, len(left_out), names + (", ..." if len(left_out) > NAMED else ""),
-        )  # fmt: skip
+        _warn_once(
+            f"left out of the folder {folder}: {len(left_out)} that do not end as pictures do, are hidden or cannot be entered"
+            f" ({names}{', ...' if len(left_out) > NAMED else ''})"
+        )
     return sorted(found)
+
+
+@functools.lru_cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def _is_stub(reader: object) -> bool:

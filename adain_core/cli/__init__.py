@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     keep_freed_memory()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # as on stderr: escape letters of names that the terminal cannot show
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # escape letters of names that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     limit, max_pixels = pixel_limit(), getattr(arguments, "max_pixels", None)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow warns of pictures below the limit too
     try:

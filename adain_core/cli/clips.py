@@ -6,12 +6,12 @@ import torch
 
 from ..clip import ClipStylizer, PictureSequence
 from ..errors import AdainError
-from ..files import make_folder
+from ..files import make_folder, natural_order
 from ..statistics import check_half_life
 from ..style import mix_styles
 from ..video import SAVE_FORMATS, VIDEO_EXTENSIONS, Video, save_format
 from .options import StylizeOptions, progress_bar
-from .results import check_target, result_pairs
+from .results import Failures, check_target, result_pairs
 from .style_sources import StyleSources, encode_source, read_source
 
 CLIP_STATISTICS = ("batch", "running")  # with these a folder of pictures is a clip
@@ -29,7 +29,8 @@ def stylize_clip(options: StylizeOptions) -> int:
     check_half_life(options.half_life)
     content, output = options.content, options.output
     if content.is_dir():
-        paths, targets = zip(*result_pairs(content, output), strict=True)
+        pairs = sorted(result_pairs(content, output), key=lambda pair: natural_order(pair[0].relative_to(content)))
+        paths, targets = zip(*pairs, strict=True)
         clip = PictureSequence(paths)
     elif content.suffix.lower() in VIDEO_EXTENSIONS:
         name = content.with_suffix(content.suffix if content.suffix.lower() in SAVE_FORMATS else ".mp4").name
@@ -56,4 +57,8 @@ def stylize_clip(options: StylizeOptions) -> int:
             stylizer.pictures(clip, targets, output / ".clip.safetensors")
         else:
             stylizer.video(clip, target)
-    return 0
+    failures = Failures(len(clip))
+    for path, error in clip.failures.items() if isinstance(clip, PictureSequence) else ():
+        with failures.noted(path):
+            raise error
+    return failures.printed()

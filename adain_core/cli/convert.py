@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -53,8 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _load(paths: Sequence[Path]) -> Iterator[Tensor]:
-    """The pictures one by one; reports how many have been used."""
+    """The pictures one by one, but for those that cannot be read; reports how many have been used."""
     for done, path in enumerate(paths):
         tell(done, len(paths))
-        yield resize(on_white(load_image(path)), NORMALISE_SIZE)
+        try:
+            picture = load_image(path)
+        except (AdainError, OSError) as error:
+            print(f"adain: left out: {error}", file=sys.stderr)
+            continue
+        yield resize(on_white(picture), NORMALISE_SIZE)
     tell(len(paths), len(paths))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import functools
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..progress import Counter
 from ..style import Style, encode_style
 from ..stylize import stylize
 from . import options
-from .results import print_failures, result_pairs
+from .results import Failures, result_pairs
 
 
 @dataclass(frozen=True)
@@ -69,41 +70,36 @@ def run(arguments: argparse.Namespace) -> int:
     encoder, decoder = given.load_networks()
 
     @functools.lru_cache(maxsize=1024)
-    def style_of(path: Path) -> Style | str:
-        """The style of a picture, or the message of the error if it cannot be read."""
+    def style_of(path: Path) -> Style | Exception:
+        """The style of a picture, or the error if it cannot be read."""
         try:
-            picture = load_image(path)
+            return encode_style(encoder, load_image(path), given.style_size)
         except (AdainError, OSError) as error:
-            return str(error)
-        return encode_style(encoder, picture, given.style_size)
+            return error
 
-    failures = []
+    failures = Failures(len(pairs))
     with options.progress_bar("picture", shown=rank == 0):
         counter = Counter(len(pairs))
         for source, place in pairs:
-            with counter.part():
+            with counter.part(), failures.noted(source):
                 drawn = draw_styles(source.relative_to(given.contents), list(names), given.per_picture, given.seed)
                 targets = {path: place.with_name(f"{place.stem}-stylized-{names[path]}{place.suffix}") for path in drawn}
-                missing = {path: target for path, target in targets.items() if not target.exists()}
+                missing = {path: target for path, target in targets.items() if not os.path.exists(target)}
                 if not missing:
                     continue
-                try:
-                    content = resize(load_image(source), given.size)
-                    check_sides(content, place)
-                except (AdainError, OSError) as error:
-                    failures.append(str(error))
-                    continue
+                content = resize(load_image(source), given.size)
+                check_sides(content, place)
                 for path, target in missing.items():
-                    style = style_of(path)
-                    if isinstance(style, str):
-                        failures.append(style)
-                        continue
-                    texture = given.texture_or(1.0)
-                    result = stylize(encoder, decoder, content, style, given.alpha, tile=given.tile, texture=texture)
-                    make_folder(target.parent)
-                    remove_leftovers(target)
-                    save_image(keep_colors(result, content) if given.keep_colors else result, target)
-    return print_failures(failures, len(pairs))
+                    with failures.noted(path):
+                        style = style_of(path)
+                        if isinstance(style, Exception):
+                            raise style
+                        texture = given.texture_or(1.0)
+                        result = stylize(encoder, decoder, content, style, given.alpha, tile=given.tile, texture=texture)
+                        make_folder(target.parent)
+                        remove_leftovers(target)
+                        save_image(keep_colors(result, content) if given.keep_colors else result, target)
+    return failures.printed()
 
 
 def draw_styles(name: Path, styles: Sequence[Path], count: int, seed: int) -> list[Path]:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..background import read_ahead, write_behind
 from ..color import keep_colors
-from ..errors import AdainError
 from ..files import make_folder
 from ..images import check_sides, load_image, resize, save_image
 from ..large import needs_streaming
@@ -17,7 +16,7 @@ from ..progress import Counter
 from ..stylize import stylize
 from .large import check_large_picture, stylize_large_picture
 from .options import StylizeOptions, progress_bar
-from .results import print_failures, result_pairs
+from .results import Failures, result_pairs
 from .style_sources import StyleSources
 
 
@@ -30,32 +29,31 @@ def stylize_pictures(options: StylizeOptions) -> int:
     encoder, decoder = options.load_networks()
     style_of = sources.mixer(encoder)
 
-    failures = []
+    failures = Failures(len(pairs), alone=not is_folder)
+
+    def write(result: Tensor, source: Path, target: Path) -> None:
+        with failures.noted(source):
+            make_folder(target.parent)
+            save_image(result, target)
+
     contents = _load([source for source, _ in pairs], options.size)
     with write_behind() as later, progress_bar("picture", shown=len(pairs) > 1):
         counter = Counter(len(pairs))
         for (source, target), content in zip(pairs, contents, strict=True):
-            with counter.part():
-                try:
-                    if isinstance(content, Exception):
-                        raise content
-                    if content is None:
-                        stylize_large_picture(options, encoder, decoder, style_of, source, target)
-                        continue
-                    check_sides(content, target)
-                except (AdainError, OSError) as error:
-                    if not is_folder:
-                        raise
-                    failures.append(str(error))
+            with counter.part(), failures.noted(source):
+                if isinstance(content, Exception):
+                    raise content
+                if content is None:
+                    stylize_large_picture(options, encoder, decoder, style_of, source, target)
                     continue
+                check_sides(content, target)
                 with progress_bar("tile", delay=1):
                     result = stylize(
                         encoder, decoder, content, style_of(content), options.alpha, options.content_statistics or "image",
                         tile=options.tile, texture=options.texture_or(1.0),
                     )  # fmt: skip
-                make_folder(target.parent)
-                later(save_image, keep_colors(result, content) if options.keep_colors else result, target)
-    return print_failures(failures, len(pairs))
+                later(write, keep_colors(result, content) if options.keep_colors else result, source, target)
+    return failures.printed()
 
 
 def _load(paths: Sequence[Path], size: int) -> Iterator[Tensor | Exception | None]:
@@ -64,7 +62,7 @@ def _load(paths: Sequence[Path], size: int) -> Iterator[Tensor | Exception | Non
     def load(path: Path) -> Tensor | Exception | None:
         try:
             return None if needs_streaming(path) else resize(load_image(path), size)
-        except (AdainError, OSError) as error:
+        except Exception as error:  # raised where the others are
             return error
 
     return read_ahead(map(load, paths))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
+from ..devices import is_out_of_memory
 from ..errors import AdainError
-from ..files import check_folder, check_writable, remove_leftovers
+from ..files import FULL, check_folder, check_writable, remove_leftovers
 from ..images import SAVE_FORMATS, list_images, save_format
 
 
@@ -41,12 +43,32 @@ def check_target(content: Path, target: Path) -> None:
         raise AdainError(f"{target} is the content itself; name another file for the result.")
 
 
-def print_failures(failures: Sequence[str], total: int) -> int:
-    """Print the failures of `total` pictures, each once. Returns the exit status, which is 1 if something failed."""
-    failures = list(dict.fromkeys(failures))  # an unreadable style fails once for each content
-    if failures:
-        print(f"adain: {len(failures)} of {total} pictures could not be stylised:", *failures, sep="\n  ", file=sys.stderr)
-    return 1 if failures else 0
+class Failures:
+    """The errors of single items, so that one that fails does not end a run of many."""
+
+    def __init__(self, total: int, alone: bool = False):
+        """Of `total` pictures; one that stands `alone` is not noted, its errors are raised."""
+        self.total, self.alone, self.messages = total, alone, []
+
+    @contextlib.contextmanager
+    def noted(self, item: Path) -> Iterator[None]:
+        """Note an error of the work inside, which is on `item`, and go on; raise it for a full disk, which fails all items."""
+        try:
+            yield
+        except Exception as error:
+            expected = isinstance(error, (AdainError, OSError)) or is_out_of_memory(error)
+            if not expected or self.alone or getattr(error, "errno", None) in FULL:
+                raise
+            message = "the memory is too small for it" if is_out_of_memory(error) else str(error)
+            self.messages.append(message if str(item) in message else f"{item}: {message}")
+
+    def printed(self) -> int:
+        """Print the failures, each once. Returns the exit status, which is 1 if something failed."""
+        messages = list(dict.fromkeys(self.messages))  # an unreadable style fails once for each content
+        if messages:
+            start = f"adain: {len(messages)} of {self.total} pictures could not be stylised:"
+            print(start, *messages, sep="\n  ", file=sys.stderr)
+        return 1 if messages else 0
 
 
 def _writable(path: Path) -> Path:
