@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import shutil
@@ -20,7 +21,7 @@ from torch import Tensor
 from .background import read_ahead, write_behind
 from .color import keep_colors
 from .errors import AdainError
-from .files import make_folder, read_safetensors, remove_leftovers, replacing, version
+from .files import check_not_sources, make_folder, read_safetensors, remove_leftovers, replacing, version
 from .images import load_image, resize, save_image, upright_size
 from .networks import Decoder, Encoder
 from .progress import part_of, tell
@@ -142,6 +143,7 @@ class ClipStylizer:
         """
         save_format(path)
         path = Path(path)
+        check_not_sources([path], [] if isinstance(video.source, io.BytesIO) else [video.source])
         folder = path.with_name(f"{path.name}.parts")
         state = ClipState(folder / "state.safetensors", self.digest(video))
         if not (state.measured or state.done):
@@ -172,6 +174,7 @@ class ClipStylizer:
 
     def pictures(self, clip: PictureSequence, targets: Sequence[Path], state_path: Path) -> None:
         """Write each stylised frame to its target. The file `state_path` says where to go on, until all are written."""
+        check_not_sources(targets, clip.paths)
         state = ClipState(state_path, self.digest(clip))
         remove_leftovers(state_path)
 

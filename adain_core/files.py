@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -77,6 +78,20 @@ def make_folder(path: str | Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_written(Path(path), error) from None
+
+
+def check_not_sources(targets: Iterable[str | Path], sources: Iterable[str | Path]) -> None:
+    """Raise AdainError if one of `targets`, files to write, is one of `sources`, files to read, by this name or another.
+
+    Links are followed, and a file is the same under all its names, those that differ in upper and lower case included where the
+    disk does not tell them apart. Sources that are not files, such as names of the catalog, are passed over.
+    """
+    read = {identity: source for source in sources for identity in _identities(source)}
+    for target in targets:
+        if same := next((read[identity] for identity in _identities(target) if identity in read), None):
+            name = f"{target} is" if str(target) == str(same) else f"{target} is {same},"
+            advice = "name another place for the result"
+            raise AdainError(f"{name} one of the files that are read, and would be replaced; {advice}.")
 
 
 def remove_leftovers(path: str | Path) -> None:
@@ -195,6 +210,16 @@ def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tu
             return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except SafetensorError as error:
         raise AdainError(f"{path} is not a complete safetensors file ({error}); download or make it again.") from None
+
+
+def _identities(path: str | Path) -> list[object]:
+    """What a file is the same by: its path behind all links, and its number on its disk."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return []
+    number = [(status.st_dev, status.st_ino)] if status.st_ino else []  # some disks have no numbers
+    return [os.path.realpath(path), *number] if stat.S_ISREG(status.st_mode) else []
 
 
 def _utf8(path: str | Path, stream: IO[bytes]) -> str | Path:

@@ -19,7 +19,7 @@ from torch import Tensor
 from .color import keep_colors
 from .devices import free_memory
 from .errors import AdainError
-from .files import FULL, not_written, remove_leftovers, replacing, working_folder
+from .files import FULL, check_not_sources, not_written, remove_leftovers, replacing, working_folder
 from .images import TooManyPixels, opened, save_format, to_bytes
 from .kinds import is_read, unread
 from .metadata import EXTRA, without_metadata
@@ -136,6 +136,7 @@ def check_large(source: str | Path, target: str | Path, styles: Sequence[Style] 
         raise AdainError(f"{source} is too large for the format of {target}; write a PNG or a TIFF.")
     if any(component.mask is not None for style in styles for component in style.components):
         raise AdainError(f"{source} is too large for styles with masks; give styles without masks, or make it smaller.")
+    check_not_sources([target], [source])
     with _opened(source) as picture:
         _check_room(source, target, picture, max_pixels)
 

@@ -29,7 +29,8 @@ def stylize_clip(options: StylizeOptions) -> int:
     check_half_life(options.half_life)
     content, output = options.content, options.output
     if content.is_dir():
-        pairs = sorted(result_pairs(content, output), key=lambda pair: natural_order(pair[0].relative_to(content)))
+        pairs = result_pairs(content, output, options.sources)
+        pairs.sort(key=lambda pair: natural_order(pair[0].relative_to(content)))
         paths, targets = zip(*pairs, strict=True)
         clip = PictureSequence(paths)
     elif content.suffix.lower() in VIDEO_EXTENSIONS:
@@ -37,7 +38,7 @@ def stylize_clip(options: StylizeOptions) -> int:
         target = output / name if output.is_dir() else output
         clip = Video(content)
         save_format(target)
-        check_target(content, target)
+        check_target(content, target, options.sources)
     else:
         raise AdainError(f"{content} is one picture; --content-statistics batch and running are for a folder or a video.")
     sources = StyleSources.read(options)

@@ -62,11 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     given = options.given(DatasetOptions, arguments)
     if not given.contents.is_dir():
         raise AdainError(f"{given.contents} is not a folder; give a folder of content pictures.")
-    names = style_names(list_images(given.styles), given.styles)
+    styles = list_images(given.styles)
+    names = style_names(styles, given.styles)
     if not 1 <= given.per_picture <= len(names):
         raise AdainError(f"--per-picture is {given.per_picture}; there are {len(names)} styles to draw from.")
     rank, processes = rank_and_size()
-    pairs = result_pairs(given.contents, given.output)[rank::processes]
+    pairs = result_pairs(given.contents, given.output, styles)[rank::processes]
     encoder, decoder = given.load_networks()
 
     @functools.lru_cache(maxsize=1024)

@@ -11,7 +11,6 @@ from ..errors import AdainError
 from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
 from ..evaluation.report import MODES
-from ..files import check_writable
 from . import measurements, options
 
 
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, option) is None:
             raise AdainError(f"--{option.replace('_', '-')} is missing; see adain evaluate --help.")
     if arguments.output:
-        check_writable(arguments.output)
+        options.check_output(arguments, arguments.output)
     settings = [field.name for field in dataclasses.fields(EvaluationConfig)]
     config = EvaluationConfig(**{name: getattr(arguments, name) for name in settings})
     with options.progress_bar("pair"):

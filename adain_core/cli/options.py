@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..devices import DTYPES, resolve_device
-from ..images import check_size, pixel_limit
+from ..errors import AdainError
+from ..files import check_not_sources, check_writable
+from ..images import check_size, list_images, pixel_limit
 from ..networks import Decoder, Encoder
 from ..progress import showing
 from ..statistics import check_alpha
@@ -78,6 +81,26 @@ def network(name: str, role: str) -> str:
     """The file of a network; it is pulled first, with a progress bar, if necessary."""
     with pull_bar(name):
         return str(network_path(name, role))
+
+
+def check_output(arguments: argparse.Namespace, *targets: Path) -> None:
+    """Raise AdainError or OSError if one of `targets` cannot be written, or is a file or picture that is read."""
+    sources = [value for name, value in vars(arguments).items() if name != "output"]
+    check_not_sources(targets, _files(sources))
+    for target in targets:
+        check_writable(target)
+
+
+def _files(values: Iterable[object]) -> Iterator[str | Path]:
+    """The names among the values of options, and the pictures in the folders among them."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _files(value)
+        elif isinstance(value, (str, Path)) and os.path.isdir(value):
+            with contextlib.suppress(AdainError):  # no pictures
+                yield from list_images(value)
+        elif isinstance(value, (str, Path)):
+            yield value
 
 
 def given(kind: type[Options], arguments: argparse.Namespace) -> Options:
@@ -149,6 +172,11 @@ class StylizeOptions(ResultOptions):
     half_life: float
     style_to: Path | None
     max_pixels: int | None
+
+    @property
+    def sources(self) -> list[str | Path]:
+        """What is read beside the content; some of it may be names instead of files."""
+        return [*self.styles, *(self.mask or ()), *([self.style_to] if self.style_to else []), self.encoder, self.decoder]
 
 
 def add_network(parser: argparse.ArgumentParser, role: str) -> None:

@@ -22,7 +22,7 @@ from .style_sources import StyleSources
 
 def stylize_pictures(options: StylizeOptions) -> int:
     """Write the results. Returns the exit status, which is 1 if some pictures of a folder failed."""
-    is_folder, pairs = options.content.is_dir(), result_pairs(options.content, options.output)
+    is_folder, pairs = options.content.is_dir(), result_pairs(options.content, options.output, options.sources)
     sources = StyleSources.read(options)
     if not is_folder and needs_streaming(options.content):
         check_large_picture(options, *pairs[0], sources.style_files)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..devices import is_out_of_memory
 from ..errors import AdainError
-from ..files import FULL, check_folder, check_writable, remove_leftovers
+from ..files import FULL, check_folder, check_not_sources, check_writable, remove_leftovers
 from ..images import SAVE_FORMATS, list_images, save_format
 
 
-def result_pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
+def result_pairs(content: Path, output: Path, others: Iterable[str | Path] = ()) -> list[tuple[Path, Path]]:
     """The picture `content`, or each picture of that folder, with the file for its result.
 
-    Raises AdainError or OSError, before any work, if a result cannot be written.
+    Raises AdainError or OSError, before any work, if a result cannot be written or would replace a content or one of
+    the `others` that are read.
     """
     if content.is_dir():
         if (output.exists() and not output.is_dir()) or output.resolve().is_relative_to(content.resolve()):
@@ -25,22 +26,24 @@ def result_pairs(content: Path, output: Path) -> list[tuple[Path, Path]]:
         pairs = [(source, output / _writable(source.relative_to(content))) for source in list_images(content)]
         if twice := [target for target, count in Counter(target for _, target in pairs).items() if count > 1]:
             raise AdainError(f"two pictures in {content} would both be written to {twice[0]}; rename one of them.")
+        check_not_sources((target for _, target in pairs), (*(source for source, _ in pairs), *others))
         check_folder(output)
         return pairs
     if not content.is_file():
         raise FileNotFoundError(f"there is no picture or folder {content}.")
     target = output / _writable(Path(content.name)) if output.is_dir() else output
     save_format(target)
-    check_target(content, target)
+    check_target(content, target, others)
     return [(content, target)]
 
 
-def check_target(content: Path, target: Path) -> None:
-    """Raise AdainError or OSError if the result of the file `content` cannot be written to `target`."""
-    check_writable(target)
-    remove_leftovers(target)
+def check_target(content: Path, target: Path, others: Iterable[str | Path] = ()) -> None:
+    """Raise AdainError or OSError if the result of `content` cannot be written to `target`, or would replace a source."""
     if target.exists() and target.samefile(content):
         raise AdainError(f"{target} is the content itself; name another file for the result.")
+    check_not_sources([target], others)
+    check_writable(target)
+    remove_leftovers(target)
 
 
 class Failures:

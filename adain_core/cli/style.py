@@ -10,7 +10,7 @@ import torch
 
 from ..devices import resolve_device
 from ..errors import AdainError
-from ..files import check_writable, remove_leftovers
+from ..files import check_not_sources, check_writable, remove_leftovers
 from ..images import load_image, load_mask
 from ..style import encode_style, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
@@ -76,7 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run_make(arguments: argparse.Namespace) -> int:
     if arguments.mask and len(arguments.pictures) > 1:
         raise AdainError("--mask works for one picture only; make a style file of each picture and mix them.")
-    _check_output(arguments.output)
+    _check_output(arguments, *arguments.pictures, *([arguments.mask] if arguments.mask else []), arguments.encoder)
     mask = load_mask(arguments.mask) if arguments.mask else None
     pictures = [load_image(path) for path in arguments.pictures]
     device = resolve_device(arguments.device)
@@ -87,7 +87,8 @@ def run_make(arguments: argparse.Namespace) -> int:
 
 
 def run_learn(arguments: argparse.Namespace) -> int:
-    _check_output(arguments.output)
+    networks = arguments.encoder, arguments.decoder, arguments.loss_encoder
+    _check_output(arguments, arguments.picture, *networks)
     picture = load_image(arguments.picture)
     crops = PictureFolder(arguments.contents, CONTENT_SIDE, CONTENT_SIDE, flip=False, seed=arguments.seed)
     contents = torch.stack([crops[index] for index in range(min(CONTENTS, crops.count))]).float() / 255
@@ -104,7 +105,7 @@ def run_learn(arguments: argparse.Namespace) -> int:
 
 
 def run_mix(arguments: argparse.Namespace) -> int:
-    _check_output(arguments.output)
+    _check_output(arguments, *arguments.styles)
     style = mix_styles([load_style(path) for path in arguments.styles], arguments.weights)
     dataclasses.replace(style, name=arguments.name or style.name).save(arguments.output)
     return 0
@@ -140,8 +141,10 @@ def _origin(arguments: argparse.Namespace) -> dict[str, str]:
     return {"name": arguments.name, "source": arguments.source, "licence": arguments.licence}
 
 
-def _check_output(path: Path) -> None:
+def _check_output(arguments: argparse.Namespace, *sources: str | Path) -> None:
+    path = arguments.output
     if path.suffix.lower() != ".safetensors":
         raise AdainError(f"{path} does not end in .safetensors; give such a name for a style file.")
+    check_not_sources([path], sources)
     check_writable(path)
     remove_leftovers(path)
