@@ -34,6 +34,7 @@ TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 PROGRAMS = ("EPS", "WMF")  # formats that Pillow runs by another program or the system: not safe to open
+LARGEST_PIXEL = 1e6  # far outside of [0, 1], and far below where the sums of float32 overflow
 NAMED = 3  # of the files that a folder's list leaves out
 
 
@@ -266,13 +267,19 @@ def check_size(smallest_side: int) -> None:
 
 
 def check_pictures(images: Tensor, what: str) -> Tensor:
-    """`images`; raises AdainError unless they are finite floats `(B, 3 or 4, H, W)`. The error calls them `what` pictures."""
+    """`images`, floats `(B, 3 or 4, H, W)`; the errors call them `what` pictures.
+
+    Raises AdainError for another type or shape, and for pixels that are not finite or beyond `LARGEST_PIXEL`.
+    """
     if images.ndim != 4 or images.shape[1] not in (3, 4) or not images.is_floating_point() or 0 in images.shape:
         raise AdainError(
             f"{what} pictures must be floats of shape (B, 3 or 4, H, W), not {images.dtype} of {tuple(images.shape)}."
         )
-    if not torch.isfinite(images).all():
+    least, most = (float(value) for value in torch.aminmax(images))
+    if not (math.isfinite(least) and math.isfinite(most)):
         raise AdainError(f"the {what} picture holds NaN or infinite pixels; find the earlier step that makes them.")
+    if max(-least, most) > LARGEST_PIXEL:
+        raise AdainError(f"the {what} picture holds pixels from {least:.3g} to {most:.3g}; they are to be from 0 to 1.")
     return images
 
 
