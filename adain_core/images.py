@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from .color import luma
+from .devices import is_out_of_memory
 from .errors import AdainError
 from .files import TEMPORARY_PREFIX, replacing
 from .kinds import is_read, unread
@@ -88,7 +89,10 @@ def open_stripped(stripped: Stripped, path: str | Path) -> Image.Image:
 
 @contextlib.contextmanager
 def damage_named(path: str | Path) -> Iterator[None]:
-    """Turn Pillow's errors for a damaged file into an AdainError of one sentence that names the file."""
+    """Turn Pillow's errors for a damaged file into an AdainError of one sentence that names the file.
+
+    Raises MemoryError if the memory ran out, which says nothing of the file, and OSError for a disk that cannot be read.
+    """
     try:
         yield
     except AdainError:
@@ -99,6 +103,10 @@ def damage_named(path: str | Path) -> Iterator[None]:
             " ADAIN_MAX_PIXELS for ComfyUI, or PIL.Image.MAX_IMAGE_PIXELS in Python."
         ) from None
     except Exception as error:  # for damaged files Pillow's decoders raise struct.error, RuntimeError and more
+        if is_out_of_memory(error):
+            raise MemoryError(f"the memory is too small for {path}.") from None
+        if isinstance(error, OSError) and error.errno:  # of the disk, not of the file
+            raise
         raise AdainError(f"{path} is not a readable picture, or is damaged ({error or type(error).__name__}).") from None
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from .color import keep_colors
-from .devices import free_memory
+from .devices import free_memory, is_out_of_memory
 from .errors import AdainError
 from .files import FULL, check_not_sources, not_written, remove_leftovers, replacing, working_folder
 from .images import TooManyPixels, opened, save_format, to_bytes
@@ -120,6 +120,8 @@ def stylize_file(
             decode_into(result, decoder, transfer(encoder, content, style, alpha, tile=tile), tile, texture)
             _write(result, content, target)
     except _vips().Error as error:
+        if is_out_of_memory(error):
+            raise MemoryError(f"the memory is too small for {source}.") from None
         if full := next((number for number in FULL if os.strerror(number) in str(error)), 0):
             raise not_written(target, OSError(full, "")) from None
         raise OSError(f"{source} could not be read, or {target} not be written ({' '.join(str(error).split())}).") from None

@@ -40,15 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise AdainError(f"--max-pixels is {max_pixels}; give the most pixels that a picture may have.")
         limit_pixels(max_pixels or limit)
         return arguments.run(arguments)
-    except (AdainError, OSError) as error:
-        print(f"adain: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("adain: stopped.", file=sys.stderr)
         return 130
     except Exception as error:
         if is_out_of_memory(error):
             print("adain: the memory is too small for this; give smaller pictures, or tiles with --tile.", file=sys.stderr)
+            return 2
+        if isinstance(error, (AdainError, OSError)):
+            print(f"adain: {error}", file=sys.stderr)
             return 2
         text = "this is a fault of the program; please report it with the output of `adain info` and the lines below."
         print(f"adain: {text}", file=sys.stderr)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ..devices import is_out_of_memory
 from ..errors import AdainError
 from ..images import damage_named, list_images, load_image, on_white, opened, to_pil, upright
 from ..networks.base import check_seed
@@ -140,7 +141,9 @@ class PictureFolder(RandomCrops):
             return self._cache.get(index)
         try:
             picture = decode(self.files[index], self.sizes[1])
-        except Exception:  # decoders raise almost anything for a damaged file, which must not end a run of hours
+        except Exception as error:  # decoders raise almost anything for a damaged file, which must not end a run of hours
+            if is_out_of_memory(error):  # the file may be whole
+                raise
             self._broken[index] = True
             return None
         worker = get_worker_info()
