@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +17,14 @@ import torch
 
 from .errors import AdainError
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # GPUs, the CPU, the CPU on Windows
+# What errors say when memory runs out: GPUs and libraries, the CPU, the CPU on Windows, C++, cuDNN and cuBLAS, oneDNN (whose
+# primitive descriptors fail for other reasons), and the system, whose threads need memory too
+OUT_OF_MEMORY = re.compile(
+    r"out[ _]of[ _](device[ _]|host[ _])?memory|can(no|')t allocate memory|not enough memory|insufficient memory|"
+    r"bad[_ ]alloc|status_alloc_failed|could not create a (primitive(?! desc)|memory)|can't start new thread|"
+    r"(unable|failed) to allocate",
+    re.IGNORECASE,
+)
 FAST_FLOAT16 = (7, 0)  # the first CUDA capability with units for float16
 # Cards of that capability without those units; ComfyUI found that convolutions in float16 give NaN on them
 BROKEN_FLOAT16 = ("1630", "1650", "1660", "T500", "T550", "T600", "T1000", "T1200", "T2000", "MX450", "MX550", "CMP 30HX")
@@ -110,11 +119,10 @@ def _container_room() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device's memory ran out."""
-    message = str(error).lower()
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(phrase in message for phrase in OUT_OF_MEMORY)
-    )
+    """Whether an error of a library or of the system says that a device's memory, or the system's, ran out."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return not isinstance(error, AdainError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def release_memory() -> None:

@@ -64,7 +64,7 @@ def training(patchers: list[ModelPatcher], pixels: int) -> Iterator[None]:
     model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
     try:
         yield
-    except RuntimeError as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise RuntimeError("there is too little memory for this training; give smaller pictures or batches.") from None
         raise

@@ -7,7 +7,6 @@ import itertools
 
 from ..devices import DTYPES
 from ..evaluation.bench import BenchConfig, BenchResult, Row, bench
-from ..files import check_writable
 from . import options
 
 
@@ -34,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
-        check_writable(arguments.output)
+        options.check_output(arguments, arguments.output)
     config = options.given(BenchConfig, arguments)
     with options.progress_bar("round"):
         result = bench(config)
