@@ -21,10 +21,13 @@ NUMBERS = {1: "whole numbers", 2: "signed whole numbers", 3: "floating-point num
 
 
 def is_read(tags: dict[int, tuple[int, ...]]) -> bool:
-    """Whether the numbers of a TIFF file with these tags are read: 1 to 16 bits, Lab of 8 bits, and floating-point grey."""
+    """Whether the numbers of a TIFF file with these tags are read: 1 to 16 bits, Lab of 8 bits, and floating-point grey.
+
+    Greys of 32 bits, and signed ones, are read too, if they stay within 16 bits, as `srgb` sees.
+    """
     numbers, bits, colours = tags[SAMPLE_FORMAT] or (1,), max(tags[BITS] or (1,)), (tags[PHOTOMETRIC] or (1,))[0]
-    if numbers == (3,):
-        return bits == 32 and colours in (0, 1)
+    if len(numbers) == 1 and colours in (0, 1) and bits in (16, 32) and (bits, numbers) != (16, (3,)):
+        return True
     return set(numbers) <= {1, 4} and bits <= (8 if colours == 8 else 16) and colours in (0, 1, 2, 3, 5, 6, 8)
 
 

@@ -37,11 +37,15 @@ if TYPE_CHECKING:
 
 TILE = 1024
 BAND = 1 << 21  # pixels of a band of rows, when a picture is brought to sRGB, reduced or enlarged
-TYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}  # by libvips's names
+# By libvips's names
+TYPES = {
+    "uchar": np.uint8, "ushort": np.uint16, "short": np.int16, "uint": np.uint32, "int": np.int32, "float": np.float32,
+}  # fmt: skip
 WITH_ALPHA = {"RGB": "RGBA", "L": "LA", "I;16": "LA"}  # Pillow's modes
 # Pillow's modes for libvips's kinds of pixels, without alpha
 MODES = {
-    ("b-w", "uchar"): "L", ("grey16", "ushort"): "I;16", ("b-w", "float"): "F", ("srgb", "uchar"): "RGB",
+    ("b-w", "uchar"): "L", ("grey16", "ushort"): "I;16", ("b-w", "float"): "F", ("grey16", "short"): "I",
+    ("b-w", "uint"): "I", ("b-w", "int"): "I", ("srgb", "uchar"): "RGB",
     ("rgb16", "ushort"): "RGB", ("cmyk", "uchar"): "CMYK", ("cmyk", "ushort"): "CMYK",
 }  # fmt: skip
 MAX_PIXELS = 1_000_000_000
@@ -238,6 +242,8 @@ class _Picture:
         """Rows `(H, W, bands)` as Pillow decodes them: all but greys without alpha with 8 bits."""
         if values.dtype == np.uint16 and self.mode != "I;16":
             values = (values >> 8).astype(np.uint8)
+        elif self.mode == "I":
+            values = values.astype(np.int32)
         height, width, _ = values.shape
         pixels = np.ascontiguousarray(values[..., : len(Image.new(self.mode, (1, 1)).getbands())])
         image = Image.frombytes(self.mode, (width, height), pixels.tobytes())

@@ -8,6 +8,7 @@ leaves only what its pixels need for the decoder.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import io
 import re
@@ -58,13 +59,13 @@ def without_metadata(stream: BinaryIO) -> Stripped:
         strip = _webp
     elif start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         strip = _tiff
-    stream.seek(0)
-    try:
-        return strip(stream) if strip else Stripped(stream)
-    except (ValueError, IndexError, struct.error):
-        return Stripped(stream)
-    finally:
-        stream.seek(0)
+    with contextlib.suppress(ValueError, IndexError, struct.error):
+        if strip:
+            stream.seek(0)
+            return strip(stream)
+    whole = _Pieces(stream)
+    whole.add((0, stream.seek(0, io.SEEK_END)))
+    return Stripped(whole.buffered())
 
 
 class _Pieces(io.RawIOBase):
@@ -108,7 +109,17 @@ class _Pieces(io.RawIOBase):
         return len(part)
 
     def buffered(self) -> BinaryIO:
-        return io.BufferedReader(self, 1 << 16)
+        return _Reader(self, 1 << 16)
+
+
+class _Reader(io.BufferedReader):
+    """Reads `_Pieces`; reserves no more memory than there is left to read, whatever a damaged length asks for."""
+
+    raw: _Pieces
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self.raw.starts[-1] - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _png(stream: BinaryIO) -> Stripped:
@@ -126,7 +137,10 @@ def _png(stream: BinaryIO) -> Stripped:
         if kind == b"IEND":
             break
         if kind in (b"IHDR", b"PLTE", b"IDAT") or (kind == b"tRNS" and _fits(length, colours, palette)):
-            pieces.add((place, min(12 + length, end - place)))
+            left = min(length, end - place - 8)  # of a file that is cut off
+            pieces.add(struct.pack(">I4s", left, kind))
+            pieces.add((place + 8, min(left + 4, end - place - 8)))
+            pieces.add(bytes(0 if whole else 4))
         elif kind == b"iCCP" and whole and profile is None:
             _, _, packed = stream.read(length).partition(b"\0")
             profile = _unpacked(packed[1:]) if packed[:1] == b"\0" else b""
@@ -188,7 +202,7 @@ def _jpeg(stream: BinaryIO) -> Stripped:
             total = start[13]
             parts[start[12]] = stream.read(length - 2)[14:]
     else:
-        return Stripped(stream)
+        raise ValueError("it has no pixels")
     profile = None
     if parts:  # numbered from 1 on
         profile = b"".join(parts[k] for k in sorted(parts)) if sorted(parts) == list(range(1, total + 1)) else b""
@@ -255,7 +269,7 @@ def _tiff(stream: BinaryIO) -> Stripped:
     tags = {tag: directory.numbers(tag) for tag in (BITS, PHOTOMETRIC, SAMPLES, EXTRA, SAMPLE_FORMAT)}
     black_white, bits = None, (tags[BITS] or (1,))[0]
     if bits > 8 and tags[PHOTOMETRIC] in ((0,), (1,)):
-        white = 1.0 if tags[SAMPLE_FORMAT] == (3,) else 2.0**bits - 1
+        white = 1.0 if tags[SAMPLE_FORMAT] == (3,) else 2.0 ** min(bits, 16) - 1
         black_white = (0.0, white) if tags[PHOTOMETRIC] == (1,) else (white, 0.0)
         directory.set(PHOTOMETRIC, 1)  # decoders leave the values as they are
     if is_lab := tags[PHOTOMETRIC] == (8,) and tags[BITS] == (8, 8, 8):

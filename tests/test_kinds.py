@@ -126,6 +126,9 @@ RIGHT = {
         for bits in (1, 4, 8, 16) for order in "<>" for black in (0, 1)
     },
     "12 bits": (tiff(cut(GREY, 12), 1, bits=12), GREY),
+    "32 bits of which 16 are used": (tiff(deep(GREY).astype(np.uint32), 1), GREY),
+    "signed 32 bits of which 16 are used": (tiff(deep(GREY).astype(np.int32), 1), GREY),
+    "signed 16 bits": (tiff(deep(GREY / 2.1).astype(np.int16), 1), GREY / 2.1),
     "floats": (tiff(GREY.astype(np.float32), 1), GREY),
     "floats of the other byte order": (tiff(GREY.astype(np.float32), 1, ">"), GREY),
     "floats, white is 0": (tiff((1 - GREY).astype(np.float32), 0), GREY),
@@ -202,13 +205,30 @@ def test_deep_greys_with_a_profile_keep_their_depth(tmp_path):
     assert (load_image(tmp_path / "picture.png")[0, 0].numpy() - bright(GREY / 64)).max() < 0.1 / 255
 
 
+BEYOND = {
+    "negative": np.full((4, 6), -1, np.int16),
+    "of more than 16 bits": np.full((4, 6), 1 << 20, np.uint32),
+    "of 32 bits": np.full((4, 6), (1 << 32) - 1, np.uint32),
+    "above 1": np.full((4, 6), 7, np.float32),
+    "not finite": np.full((4, 6), np.nan, np.float32),
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_deep_greys_beyond_black_and_white_are_refused(tmp_path, what):
+    (tmp_path / "picture.tif").write_bytes(tiff(BEYOND[what], 1))
+    with pytest.raises(ValueError, match="picture.tif holds values outside its format's usual range; save it with 8 or 16"):
+        load_image(tmp_path / "picture.tif")
+    pytest.importorskip("pyvips")
+    with pytest.raises(ValueError, match="outside"), large._opened(tmp_path / "picture.tif") as picture:
+        picture.unpack(tmp_path)
+
+
 UNREAD = {
     "a TIFF file of RGB pixels as floating-point numbers of 32 bits": tiff(COLOURS.astype(np.float32), 2),
     "a TIFF file of RGB pixels as floating-point numbers of 16 bits": tiff(COLOURS.astype(np.float16), 2, ">"),
     "a TIFF file of grey pixels as floating-point numbers of 64 bits": tiff(GREY, 1),
-    "a TIFF file of grey pixels as signed whole numbers of 16 bits": tiff((GREY * 32767).astype(np.int16), 1),
     "a TIFF file of grey pixels as signed whole numbers of 8 bits": tiff((GREY * 127).astype(np.int8), 1),
-    "a TIFF file of grey pixels as whole numbers of 32 bits": tiff((GREY * 65535).astype(np.uint32), 1),
     "a TIFF file of RGB pixels as whole numbers of 32 bits": tiff((COLOURS * 65535).astype(np.uint32), 2),
     "a TIFF file of Lab pixels as whole numbers of 16 bits": tiff(deep(COLOURS), 8),
     "a TIFF file of raw pixels as whole numbers of 16 bits": tiff(deep(GREY), 32803),

@@ -193,6 +193,13 @@ def test_profiles_of_several_million_bytes_are_taken(tmp_path, kind):
     assert (load_image(tmp_path / "picture")[0, :, 4, 4] * 255).tolist() == pytest.approx([20, 250, 30], abs=3)
 
 
+def test_a_length_beyond_the_file_reserves_no_memory_for_it(tmp_path):
+    whole = saved("PNG")
+    place = whole.index(b"IDAT") - 4
+    (tmp_path / "long.png").write_bytes(whole[:place] + struct.pack(">I", 0x7FFFFFFF) + whole[place + 4 :])
+    assert torch.equal(load_image(tmp_path / "long.png"), expected(whole))
+
+
 def test_pixels_that_are_damaged_are_an_error(tmp_path):
     for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
         (tmp_path / "cut.png").write_bytes(saved(kind)[: 300 if kind != "TIFF" else 1500])
