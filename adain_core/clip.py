@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import io
 import itertools
 import json
 import logging
@@ -21,6 +22,7 @@ from .background import read_ahead, write_behind
 from .color import keep_colors
 from .errors import AdainError
 from .files import (
+    check_not_sources,
     fingerprint,
     make_folder,
     read_safetensors,
@@ -30,7 +32,7 @@ from .files import (
     writing,
     writing_folder,
 )
-from .images import check_size, load_image, opened, resize, save_image
+from .images import check_size, load_image, resize, save_image, upright_size
 from .networks import Decoder, Encoder
 from .picture_video import PictureVideo
 from .progress import part_of, tell
@@ -50,25 +52,47 @@ PART_FRAMES = 64  # in each part of a video; finished parts are kept when the re
 class PictureSequence:
     """Picture files of one size as the frames of a clip, in the order given.
 
-    Raises AdainError if sizes differ or a file is not a picture.
+    In the place of a frame that cannot be read comes the one before it, and `failures` gets its path and error. Raises
+    AdainError if sizes differ or none of the files is a picture.
     """
 
     multiple = 1  # the sides of resized frames are multiples of this
 
     def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
-        first = _stored_size(paths[0])
-        if different := next((path for path in paths if _stored_size(path) != first), None):
-            raise AdainError(f"{different} and {paths[0]} differ in size; give frames of one size.")
-        self.version = [(path.name, version(path)) for path in paths]
+        self.paths, self.failures = paths, dict[Path, Exception]()
+        sizes: dict[Path, tuple[int, int]] = {}
+        for path in paths:
+            try:
+                sizes[path] = upright_size(path)
+            except (AdainError, OSError) as error:
+                self.failures[path] = error
+        if not sizes:
+            raise next(iter(self.failures.values()))
+        first = next(iter(sizes))
+        if different := next((path for path, size in sizes.items() if size != sizes[first]), None):
+            raise AdainError(f"{different} and {first} differ in size; give frames of one size.")
+        self.version = [(path.name, version(path) if path.exists() else None) for path in paths]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def frames(self, skip: int = 0) -> Iterator[Frame]:
         """The frames after the first `skip`; their time is their number."""
+        picture = None
         for number, path in enumerate(self.paths[skip:], skip):
-            yield Frame(load_image(path), number)
+            try:
+                picture = load_image(path)
+            except (AdainError, OSError) as error:
+                self.failures[path] = error
+                picture = self._other(number) if picture is None else picture
+            yield Frame(picture, number)
+
+    def _other(self, number: int) -> Tensor:
+        """The last readable frame before this one, or else the first after it."""
+        for path in (*reversed(self.paths[:number]), *self.paths[number + 1 :]):
+            with contextlib.suppress(AdainError, OSError):
+                return load_image(path)
+        raise self.failures[self.paths[number]]
 
 
 class ClipState:
@@ -174,7 +198,10 @@ class ClipStylizer:
         before the first frame. Raises BlockingIOError if another process writes `path`, and AdainError for the ending of a
         format that is not written.
         """
-        path, sound, digest = Path(path), video.sound(path), self.digest(video)
+        path, sound = Path(path), video.sound(path)
+        if isinstance(video, Video) and not isinstance(video.file.source, io.BytesIO):
+            check_not_sources([path], [video.file.source])
+        digest = self.digest(video)
         with writing(path):
             remove_leftovers(path)
             parts = Parts(path, digest)
@@ -205,6 +232,7 @@ class ClipStylizer:
 
         Raises AdainError if that file belongs to a clip of other frames or settings, whose targets would be replaced.
         """
+        check_not_sources(targets, clip.paths)
         with writing_folder(state_path.parent):
             state = ClipState(state_path, self.digest(clip))
             if state.others:
@@ -304,8 +332,3 @@ class ClipStylizer:
         if not share.any():
             return self.style.select(lower)
         return mix_styles([self.style.select(lower), self.style.select(upper)], [1 - share, share])
-
-
-def _stored_size(path: Path) -> tuple[int, int]:
-    with opened(path) as picture:
-        return picture.size

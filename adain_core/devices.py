@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,15 +17,14 @@ import torch
 
 from .errors import AdainError
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # GPUs, the CPU, the CPU on Windows
-# Further messages of GPUs: cuDNN without room for its work space, cuDNN and cuBLAS, Apple's, Intel's, DirectML
-GPU_OUT_OF_MEMORY = (
-    "unable to find an engine",
-    "status_alloc_failed",
-    "invalid buffer size",
-    "out_of_device_memory",
-    "out_of_host_memory",
-    "not enough gpu video memory",
+# What errors say when memory runs out: GPUs and libraries, the CPU, the CPU on Windows, C++, cuDNN and cuBLAS, oneDNN (whose
+# primitive descriptors fail for other reasons), the system, whose threads need memory too, cuDNN without room for its work
+# space, Apple's GPUs, and DirectML
+OUT_OF_MEMORY = re.compile(
+    r"out[ _]of[ _](device[ _]|host[ _])?memory|can(no|')t allocate memory|not enough memory|insufficient memory|"
+    r"bad[_ ]alloc|status_alloc_failed|could not create a (primitive(?! desc)|memory)|can't start new thread|"
+    r"(unable|failed) to allocate|unable to find an engine|invalid buffer size|not enough gpu video memory",
+    re.IGNORECASE,
 )
 FAST_FLOAT16 = (7, 0)  # the first CUDA capability with units for float16
 FAST_BFLOAT16 = (8, 0)  # and for bfloat16
@@ -139,11 +140,10 @@ def _container_room() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device's memory ran out."""
-    message = str(error).lower()
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(phrase in message for phrase in (*OUT_OF_MEMORY, *GPU_OUT_OF_MEMORY))
-    )
+    """Whether an error of a library or of the system says that a device's memory, or the system's, ran out."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return not isinstance(error, ValueError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def release_memory() -> None:

@@ -8,14 +8,16 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -28,7 +30,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LARGEST_HEADER = 1 << 22  # bytes of what a safetensors file says of its tensors; those of networks have some kilobytes
 LONGEST_TEXT = 2000  # characters of a name, source or licence in a file
 TEMPORARY_PREFIX = "adain-"  # in the names of temporary files and folders; eight random characters follow it
-LONGEST_NAME = 200  # bytes; systems allow 255, and endings and temporary names need some of them
+MOST_BYTES = 255  # of a name on most systems
+LONGEST_NAME = 200  # of them in names that are chosen here, since endings are added
 # Names that Windows takes for devices, with any ending, and characters that it does not allow in a name.
 DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{p}{n}" for p in ("com", "lpt") for n in "0123456789¹²³")}
 FORBIDDEN = frozenset('<>:"|?*/\\')
@@ -83,10 +86,25 @@ def make_folder(path: str | Path) -> None:
         raise not_written(Path(path), error) from None
 
 
+def check_not_sources(targets: Iterable[str | Path], sources: Iterable[str | Path]) -> None:
+    """Raise AdainError if one of `targets`, files to write, is one of `sources`, files to read, by this name or another.
+
+    Links are followed, and a file is the same under all its names, those that differ in upper and lower case included where the
+    disk does not tell them apart. Sources that are not files, such as names of the catalog, are passed over.
+    """
+    read = {identity: source for source in sources for identity in _identities(source)}
+    for target in targets:
+        if same := next((read[identity] for identity in _identities(target) if identity in read), None):
+            name = f"{target} is" if str(target) == str(same) else f"{target} is {same},"
+            advice = "name another place for the result"
+            raise AdainError(f"{name} one of the files that are read, and would be replaced; {advice}.")
+
+
 def remove_leftovers(path: str | Path) -> None:
     """Remove temporary files that killed runs left beside `path`; no other process may be writing to `path` now."""
     path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.{TEMPORARY_PREFIX}????????{glob.escape(path.suffix)}"):
+    start, ending = map(glob.escape, _hidden(path))
+    for leftover in path.parent.glob(f"{start}????????{ending}"):
         leftover.unlink(missing_ok=True)
 
 
@@ -160,7 +178,7 @@ def working_folder(path: str | Path) -> Iterator[Path]:
             continue
         shutil.rmtree(lock.parent, ignore_errors=True)
     try:
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.stem}.{TEMPORARY_PREFIX}", dir=path.parent)
+        folder = tempfile.TemporaryDirectory(prefix=_hidden(path)[0], dir=path.parent)
     except OSError as error:
         raise not_written(path, error) from None
     with folder as name:
@@ -211,6 +229,13 @@ def new_path(folder: str | Path, name: str, ending: str, what: str = "file") -> 
     return path
 
 
+def natural_order(path: Path) -> list[list[int | str]]:
+    """A key that sorts paths by the numbers in their names: frame2 before frame10."""
+    # in each part of a path, texts and numbers alternate; texts that differ in their zeros alone come last in order
+    parts = [[int(piece) if piece.isdecimal() else piece for piece in re.split(r"(\d+)", part)] for part in path.parts]
+    return [*parts, [str(path)]]
+
+
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text from an unknown source. Raises AdainError if it is not JSON."""
     try:
@@ -249,7 +274,7 @@ def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tu
         if int.from_bytes(file.read(8), "little") > LARGEST_HEADER:
             raise AdainError(f"{path} is not a safetensors file of networks or styles; download or make it again.")
     try:
-        with safe_open(path, framework="pt") as file:
+        with open(path, "rb") as stream, safe_open(_utf8(path, stream), framework="pt") as file:
             names = file.keys() if names is None else names
             return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except SafetensorError as error:
@@ -262,10 +287,31 @@ def text_of(metadata: Mapping[str, str], key: str) -> str:
     return printable(metadata.get(key, "")[:LONGEST_TEXT])
 
 
+def _identities(path: str | Path) -> list[object]:
+    """What a file is the same by: its path behind all links, and its number on its disk."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return []
+    number = [(status.st_dev, status.st_ino)] if status.st_ino else []  # some disks have no numbers
+    return [os.path.realpath(path), *number] if stat.S_ISREG(status.st_mode) else []
+
+
+def _utf8(path: str | Path, stream: IO[bytes]) -> str | Path:
+    """A path to the open file `stream` that is Unicode, as safetensors needs it; on Linux that of `path` may be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return f"/dev/fd/{stream.fileno()}"
+    return path
+
+
 def not_written(path: Path, error: OSError) -> OSError:
     """The error of writing `path` as one sentence, with the same error number."""
     if error.errno in FULL:
         why = "the disk is full, or the file is larger than allowed; free some space, or choose another disk"
+    elif error.errno == errno.ENAMETOOLONG:
+        why = "its name is too long; give a shorter one"
     elif not path.parent.is_dir():
         why = f"the folder {path.parent} is gone; create it and start again"
     else:
@@ -275,11 +321,21 @@ def not_written(path: Path, error: OSError) -> OSError:
     return sentence
 
 
+def _hidden(path: Path) -> tuple[str, str]:
+    """The beginning and the end of the names of temporary files beside `path`; eight characters come between them."""
+    start, ending = f".{path.stem}.{TEMPORARY_PREFIX}", path.suffix
+    if len(os.fsencode(start + ending)) + 8 > MOST_BYTES:  # the name itself may be as long as the system allows
+        digest = hashlib.sha256(os.fsencode(path.stem)).hexdigest()[:16]
+        start, ending = f".{digest}.{TEMPORARY_PREFIX}", ending if len(os.fsencode(ending)) < 32 else ""
+    return start, ending
+
+
 def _temporary(path: Path) -> Path:
     """A new empty file beside `path`; `remove_leftovers` finds it by its name."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first.")
-    temporary = path.with_name(f".{path.stem}.{TEMPORARY_PREFIX}{secrets.token_hex(4)}{path.suffix}")
+    start, ending = _hidden(path)
+    temporary = path.with_name(f"{start}{secrets.token_hex(4)}{ending}")
     try:
         temporary.touch(exist_ok=False)  # not by tempfile, which makes private files: a result has the usual mode of a new file
     except OSError as error:

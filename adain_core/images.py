@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import math
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from .color import luma
+from .devices import is_out_of_memory
 from .errors import AdainError
-from .files import replacing
+from .files import TEMPORARY_PREFIX, replacing
+from .kinds import is_read, unread
+from .metadata import Stripped, without_metadata
+from .srgb import srgb
 
 log = logging.getLogger(__name__)
 
 SAVE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 LONGEST_SIDES = {"JPEG": 65500, "WEBP": 16383}  # pixels that Pillow can write
+# What brings a picture upright that has this EXIF orientation
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 PROGRAMS = ("EPS", "WMF")  # formats that Pillow runs by another program or the system: not safe to open
-IMAGE_EXTENSIONS = frozenset({*SAVE_FORMATS, ".bmp", ".gif", ".ppm", ".pgm"})
-
-
+LARGEST_PIXEL = 1e6  # far outside of [0, 1], and far below where the sums of float32 overflow
+NAMED = 3  # of the files that a folder's list leaves out
 ANIMATIONS = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # not JPEG, whose further pictures are previews
 
 
@@ -54,40 +65,80 @@ def limit_pixels(most: float) -> None:
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """Open a picture file and read its header; read its pixels inside `damage_named`.
+    """Open a picture file and read its header; read its pixels inside `damage_named`, and turn them by `upright`.
 
-    Raises FileNotFoundError, TooManyPixels, or AdainError if it is not a picture.
+    Its `info` has the EXIF "orientation" and the "icc_profile"; damage in other metadata is not noticed. Raises
+    FileNotFoundError, TooManyPixels, or AdainError if it is not a picture.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
-    # given a name, Pillow maps uncompressed TIFFs into memory, and scrambles those that are stored rotated
     with open(path, "rb") as stream:
         with damage_named(path):
-            file = Image.open(stream)
-            if file.format in PROGRAMS:
-                raise AdainError(f"{file.format} is not read")
+            stripped = without_metadata(stream)
+            file = open_stripped(stripped, path)
         with file:
             yield file
 
 
+def open_stripped(stripped: Stripped, path: str | Path) -> Image.Image:
+    """Open a picture file without its metadata by Pillow. Raises Pillow's errors, or AdainError for kinds that are not read."""
+    file = None
+    if not stripped.tags or is_read(stripped.tags):
+        with contextlib.suppress(UnidentifiedImageError):
+            file = Image.open(stripped.stream)
+    if file is None:
+        raise unread(path, stripped.stream, stripped.tags)
+    if file.format in PROGRAMS or issubclass(type(file), ImageFile.StubImageFile):
+        raise AdainError(f"{path} is not opened, since {file.format} is not read; save it as a PNG, JPEG or TIFF.")
+    if stripped.profile is not None:
+        file.info["icc_profile"] = stripped.profile
+    file.info |= {"orientation": stripped.orientation or _orientation(file)}
+    file.info |= {"black_white": stripped.black_white, "is_lab": stripped.is_lab}
+    return file
+
+
 @contextlib.contextmanager
 def damage_named(path: str | Path) -> Iterator[None]:
-    """Turn Pillow's errors for a damaged file into an AdainError of one sentence that names the file."""
+    """Turn Pillow's errors for a damaged file into an AdainError of one sentence that names the file.
+
+    Raises MemoryError if the memory ran out, which says nothing of the file, and OSError for a disk that cannot be read.
+    """
     try:
         yield
+    except AdainError:
+        raise
     except Image.DecompressionBombError:
         raise too_many_pixels(f"{path} has") from None
     except Exception as error:  # for damaged files Pillow's decoders raise struct.error, RuntimeError and more
+        if is_out_of_memory(error):
+            raise MemoryError(f"the memory is too small for {path}.") from None
+        if isinstance(error, OSError) and error.errno:  # of the disk, not of the file
+            raise
         raise AdainError(f"{path} is not a readable picture, or is damaged ({error or type(error).__name__}).") from None
 
 
 def count_frames(path: str | Path) -> int:
     """The number of frames of an animation, or of pages of a TIFF; 1 for other files, unreadable ones too."""
     try:
-        with opened(path) as file, damage_named(path):
-            return getattr(file, "n_frames", 1) if file.format in ANIMATIONS else 1
-    except (AdainError, OSError):  # reading it says what is wrong
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata
+            with Image.open(path, formats=ANIMATIONS) as file:
+                return getattr(file, "n_frames", 1)
+    except Exception:  # reading it says what is wrong
         return 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An opened picture with its pixels read and turned upright."""
+    image.load()
+    turn = TURNS.get(image.info["orientation"])
+    return image if turn is None else image.transpose(turn)
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """The width and height of a picture file, upright, by its header. Raises the errors of `opened`."""
+    with opened(path) as file:
+        return (file.height, file.width) if file.info["orientation"] > 4 else file.size
 
 
 def load_image(path: str | Path) -> Tensor:
@@ -97,13 +148,7 @@ def load_image(path: str | Path) -> Tensor:
     CMYK and ICC-tagged files are converted. Raises FileNotFoundError, or AdainError if it is not a picture, damaged, or
     larger than `pixel_limit()`.
     """
-    image = _read(path)
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float32) / (1 if image.mode == "F" else 65535)
-        if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
-            raise AdainError(f"{path} holds values outside its format's usual range; save it with 8 or 16 bits.")
-        return torch.from_numpy(grey).expand(1, 3, -1, -1).contiguous()
-    return torch.from_numpy(np.array(_to_srgb(image))).permute(2, 0, 1)[None].contiguous().float().div_(255)
+    return srgb(_read(path), str(path))[None]
 
 
 def load_mask(path: str | Path) -> Tensor:
@@ -151,24 +196,75 @@ def check_sides(image: Tensor, path: str | Path) -> None:
         raise AdainError(f"{path} would have a side of {side} pixels, {kind} allows at most {most}; write a PNG or a TIFF.")
 
 
+def image_extensions() -> frozenset[str]:
+    """The endings of the picture files that Pillow reads here, such as ".jpg"."""
+    readers = {kind: entry[0] for kind, entry in Image.OPEN.items()} if Image.registered_extensions() else {}
+    return frozenset(
+        extension
+        for extension, kind in Image.registered_extensions().items()
+        # Pillow's reader of JPEG reads MPO; of MPEG, which are videos, only the size is read
+        if kind == "MPO" or (kind in readers and kind not in (*PROGRAMS, "MPEG") and not _is_stub(readers[kind]))
+    )
+
+
 def list_images(folder: str | Path, others: frozenset[str] = frozenset()) -> list[Path]:
     """Picture files, and those with the extensions `others`, in `folder` and below, sorted; hidden ones are skipped.
 
-    Raises FileNotFoundError if the folder does not exist, and AdainError if it holds no pictures.
+    Links to folders are entered, each folder once. A warning counts the files that are left out. Raises FileNotFoundError if
+    the folder does not exist, and AdainError if it holds no pictures.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give an existing one.")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_EXTENSIONS | others
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not files:
+    extensions, found, left_out = image_extensions() | others, [], []
+    for path in _files_below(folder, left_out):
+        is_taken = path.suffix.lower() in extensions
+        if path.name.startswith("."):
+            if is_taken and TEMPORARY_PREFIX not in path.name:
+                left_out.append(path)
+        elif is_taken and path.is_file():
+            found.append(path)
+        else:
+            left_out.append(path)
+    if not found:
         raise AdainError(f"the folder {folder} holds no pictures; give one with PNG, JPEG, WebP or TIFF files.")
-    return files
+    if left_out:
+        names = ", ".join(str(path.relative_to(folder)) for path in sorted(left_out)[:NAMED])
+        _warn_once(
+            f"left out of the folder {folder}: {len(left_out)} that do not end as pictures do, are hidden or cannot be entered"
+            f" ({names}{', ...' if len(left_out) > NAMED else ''})"
+        )
+    return sorted(found)
+
+
+@functools.lru_cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
+
+
+def _is_stub(reader: object) -> bool:
+    """Whether a reader of Pillow's only recognises files, and needs another program's reader for their pixels."""
+    return isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile)
+
+
+def _files_below(folder: Path, left_out: list[Path]) -> Iterator[Path]:
+    """All files below a folder, but for those in hidden folders; folders that cannot be entered are added to `left_out`.
+
+    Links to folders come after all other folders, so that what is inside of `folder` keeps its own place, and loops end.
+    """
+    entered: set[str] = set()
+    links = [folder]
+    while links:
+        start = links.pop(0)
+        for place, folders, files in os.walk(start, onerror=lambda error: left_out.append(Path(error.filename))):
+            real = os.path.realpath(place)
+            if real in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            links += [Path(place, name) for name in folders if os.path.islink(os.path.join(place, name))]
+            yield from (Path(place, name) for name in files)
 
 
 def resize(images: Tensor, smallest_side: int, multiple: int = 1) -> Tensor:
@@ -224,13 +320,19 @@ def check_size(smallest_side: int) -> None:
 
 
 def check_pictures(images: Tensor, what: str) -> Tensor:
-    """`images`; raises AdainError unless they are finite floats `(B, 3 or 4, H, W)`. The error calls them `what` pictures."""
+    """`images`, floats `(B, 3 or 4, H, W)`; the errors call them `what` pictures.
+
+    Raises AdainError for another type or shape, and for pixels that are not finite or beyond `LARGEST_PIXEL`.
+    """
     if images.ndim != 4 or images.shape[1] not in (3, 4) or not images.is_floating_point() or 0 in images.shape:
         raise AdainError(
             f"{what} pictures must be floats of shape (B, 3 or 4, H, W), not {images.dtype} of {tuple(images.shape)}."
         )
-    if not torch.isfinite(images).all():
+    least, most = (float(value) for value in torch.aminmax(images))
+    if not (math.isfinite(least) and math.isfinite(most)):
         raise AdainError(f"the {what} picture holds NaN or infinite pixels; find the earlier step that makes them.")
+    if max(-least, most) > LARGEST_PIXEL:
+        raise AdainError(f"the {what} picture holds pixels from {least:.3g} to {most:.3g}; they are to be from 0 to 1.")
     return images
 
 
@@ -296,34 +398,12 @@ def to_bytes(image: Tensor) -> np.ndarray:
 def _read(path: str | Path) -> Image.Image:
     """The picture of a file, with all pixels read, upright."""
     with opened(path) as file, damage_named(path):
-        profile = file.info.get("icc_profile")
-        image = ImageOps.exif_transpose(file)
-        image.load()
-    if profile:
-        image.info["icc_profile"] = profile
-    return image
+        return upright(file)
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """RGB in sRGB, converted by the embedded ICC profile if it is usable; RGBA if the picture is not opaque."""
-    # a profile describes neither alpha nor palettes: they are separated first
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    colours = image
-    if image.mode in ("1", "LA"):
-        colours = image.convert("L")
-    elif image.mode not in ("L", "RGB", "CMYK", "LAB"):
-        colours = image.convert("RGB")
-    profile = image.info.get("icc_profile")
-    if profile or colours.mode == "LAB":
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
-            colours = ImageCms.profileToProfile(
-                colours, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                outputMode="RGB", flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-            )  # fmt: skip
-        except (ImageCms.PyCMSError, OSError) as error:
-            log.warning("a colour profile is ignored, since it does not fit its picture (%s)", error)
-    colours = colours.convert("RGB")  # pyright: ignore[reportOptionalMemberAccess]  # None only with `inPlace`
-    if alpha is not None and alpha.getextrema() != (255, 255):
-        colours.putalpha(alpha)
-    return colours
+def _orientation(file: Image.Image) -> int:
+    """The EXIF orientation of a picture of a format whose metadata stays in the file; 1 if it cannot be read."""
+    try:
+        return int(file.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow raises almost anything for damaged EXIF
+        return 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,12 +18,15 @@ from torch import Tensor
 
 from .affine import coverage
 from .color import keep_colors
-from .devices import free_memory
+from .devices import free_memory, is_out_of_memory
 from .errors import AdainError
-from .files import FULL, not_written, remove_leftovers, replacing, working_folder
+from .files import FULL, check_not_sources, not_written, remove_leftovers, replacing, working_folder
 from .images import TooManyPixels, check_size, opened, save_format, to_bytes
+from .kinds import is_read, unread
+from .metadata import EXTRA, without_metadata
 from .networks import Decoder, Encoder
 from .progress import tell
+from .srgb import srgb
 from .style import Style
 from .stylize import decode_into, stylize, transfer
 from .tiling import Pictures
@@ -31,10 +35,19 @@ from .working import add_detail, check_detail, reduced_size
 if TYPE_CHECKING:
     import pyvips
 
-log = logging.getLogger(__name__)
-
 TILE = 1024
-BAND = 1 << 21  # pixels of a band of rows, when a picture is reduced or enlarged
+BAND = 1 << 21  # pixels of a band of rows, when a picture is brought to sRGB, reduced or enlarged
+# By libvips's names
+TYPES = {
+    "uchar": np.uint8, "ushort": np.uint16, "short": np.int16, "uint": np.uint32, "int": np.int32, "float": np.float32,
+}  # fmt: skip
+WITH_ALPHA = {"RGB": "RGBA", "L": "LA", "I;16": "LA"}  # Pillow's modes
+# Pillow's modes for libvips's kinds of pixels, without alpha
+MODES = {
+    ("b-w", "uchar"): "L", ("grey16", "ushort"): "I;16", ("b-w", "float"): "F", ("grey16", "short"): "I",
+    ("b-w", "uint"): "I", ("b-w", "int"): "I", ("srgb", "uchar"): "RGB",
+    ("rgb16", "ushort"): "RGB", ("cmyk", "uchar"): "CMYK", ("cmyk", "ushort"): "CMYK",
+}  # fmt: skip
 MAX_PIXELS = 1_000_000_000
 # In memory: the content and its result as float32, and the result once more while it is finished and rounded.
 BYTES_PER_PIXEL = 48
@@ -100,25 +113,24 @@ def stylize_file(
 ) -> None:
     """`stylize` from a picture file to a PNG or TIFF file; the memory it needs depends on the tile and the width only.
 
-    Colours, depths, orientation and alpha are as in `load_image`, except that CMYK without a profile is read with libvips'
-    own CMYK profile. Meanwhile the picture and the result lie uncompressed beside `target`, and libvips maps the result
-    to write it. A picture that is worked on at a smaller `working_size` is reduced and enlarged in bands of rows, which
-    takes little longer than reading and writing it. `tile`: the side of the tiles in pixels; None or 0 means 1024. Raises
-    AdainError, before any work, if pyvips is missing, for more than `max_pixels` pixels, too small a disk, a masked style or
-    another format than PNG and TIFF; OSError if the picture cannot be read.
+    Colours, depths, orientation and alpha are as in `load_image`. Meanwhile the picture and the result lie uncompressed beside
+    `target`, and libvips maps the result to write it. A picture that is worked on at a smaller `working_size` is reduced and
+    enlarged in bands of rows, which takes little longer than reading and writing it. `tile`: the side of the tiles in pixels;
+    None or 0 means 1024. Raises AdainError, before any work, if pyvips is missing, for more than `max_pixels` pixels, too small
+    a disk, a masked style or another format than PNG and TIFF; OSError if the picture cannot be read.
     """
     target = Path(target)
     check_size(working_size)
     check_detail(detail)
-    picture = check_large(source, target, [style], max_pixels)
-    vips, height, width, channels = _vips(), picture.height, picture.width, picture.bands
+    check_large(source, target, [style], max_pixels)
     remove_leftovers(target)
     try:
         with working_folder(target) as folder:
-            picture.rawsave(str(folder / "content"))
-            content = RawPicture(folder / "content", height, width, channels)
-            result = RawPicture(folder / "result", height, width, 3, content if keep_content_colors else None)
+            with _opened(source) as picture:
+                content = picture.unpack(folder)
+            result = RawPicture(folder / "result", *content.pixels[:2], 3, content if keep_content_colors else None)
             tile = tile or TILE
+            height, width = content.shape[2:]
             size = reduced_size((height, width), working_size)
             if tuple(size) != (height, width):
                 small = torch.cat([resized_rows(content, size, rows) for rows in bands(size[0], height * width)], dim=2)
@@ -126,8 +138,10 @@ def stylize_file(
                 _enlarge_into(result, stylized, content, small, alpha * coverage(style.components, (1, 1)), detail)
             else:
                 decode_into(result, decoder, transfer(encoder, content, style, alpha, tile=tile), tile, texture)
-            _write(vips, result, content, target)
-    except vips.Error as error:
+            _write(result, content, target)
+    except _vips().Error as error:
+        if is_out_of_memory(error):
+            raise MemoryError(f"the memory is too small for {source}.") from None
         if full := next((number for number in FULL if os.strerror(number) in str(error)), 0):
             raise not_written(target, OSError(full, "")) from None
         raise OSError(f"{source} could not be read, or {target} not be written ({' '.join(str(error).split())}).") from None
@@ -137,21 +151,16 @@ def stylize_file(
         raise not_written(target, error) from None
 
 
-def check_large(
-    source: str | Path, target: str | Path, styles: Sequence[Style] = (), max_pixels: int = MAX_PIXELS
-) -> pyvips.Image:
+def check_large(source: str | Path, target: str | Path, styles: Sequence[Style] = (), max_pixels: int = MAX_PIXELS) -> None:
     """Open the picture `source` by its header only. Raises the errors of `stylize_file`."""
-    vips, target = _vips(), Path(target)
+    target = Path(target)
     if save_format(target) not in ("PNG", "TIFF"):
         raise AdainError(f"{source} is too large for the format of {target}; write a PNG or a TIFF.")
     if any(component.mask is not None for style in styles for component in style.components):
         raise AdainError(f"{source} is too large for styles with masks; give styles without masks, or make it smaller.")
-    try:
-        picture = _srgb(vips, Path(source))
-    except vips.Error as error:
-        raise OSError(f"{source} could not be read ({' '.join(str(error).split())}).") from None
-    _check_room(source, target, picture.height * picture.width, picture.bands, max_pixels)
-    return picture
+    check_not_sources([target], [source])
+    with _opened(source) as picture:
+        _check_room(source, target, picture, max_pixels)
 
 
 def bands(rows: int, pixels: int) -> Iterator[slice]:
@@ -196,26 +205,99 @@ def _vips() -> ModuleType:
     return pyvips
 
 
-def _srgb(vips: ModuleType, path: Path) -> pyvips.Image:
-    """The upright picture in 8-bit sRGB with three or four channels, not computed yet."""
-    picture = vips.Image.new_from_file(str(path), access="sequential", fail_on="error")
-    if picture.format not in ("uchar", "ushort"):
-        raise AdainError(f"{path} has pixels of the type {picture.format}; save it with 8 or 16 bits.")
-    if picture.get_typeof("orientation") and picture.get("orientation") != 1:
-        # a rotation needs rows in any order: libvips unpacks the picture into its own temporary file
-        picture = vips.Image.new_from_file(str(path), fail_on="error").autorot()
-    if picture.get_typeof("icc-profile-data"):
+@dataclass(frozen=True)
+class _Picture:
+    """A picture file opened by libvips: its pixels as they are stored, Pillow's `mode` for these, and what `srgb` uses."""
+
+    path: Path
+    stored: pyvips.Image
+    orientation: int
+    mode: str
+    info: dict[str | tuple[int, int], Any]
+
+    @property
+    def channels(self) -> int:
+        return 4 if self.mode in ("LA", "RGBA") else 3
+
+    def unpack(self, folder: Path) -> RawPicture:
+        """Write the upright picture in 8-bit sRGB to a file in the folder, in parts."""
+        vips, width, height = _vips(), self.stored.width, self.stored.height
+        unpacked = RawPicture(folder / "stored", height, width, self.channels)
+        region = vips.Region.new(self.stored)
+        for rows in bands(height, height * width):
+            count = rows.stop - rows.start
+            values = np.frombuffer(region.fetch(0, rows.start, width, count), TYPES[str(self.stored.format)])
+            picture = self._pillow(values.reshape(count, width, self.stored.bands))
+            part = srgb(picture, str(self.path), alpha=self.channels == 4)
+            unpacked[:, :, rows, :] = part[None]
+        if self.orientation == 1:
+            return unpacked
+        turned = vips.Image.rawload(str(unpacked.path), width, height, self.channels).copy()
+        turned.set_type(vips.GValue.gint_type, "orientation", self.orientation)
+        turned = turned.autorot()
+        turned.rawsave(str(folder / "content"))
+        return RawPicture(folder / "content", turned.height, turned.width, self.channels)
+
+    def _pillow(self, values: np.ndarray) -> Image.Image:
+        """Rows `(H, W, bands)` as Pillow decodes them: all but greys without alpha with 8 bits."""
+        if values.dtype == np.uint16 and self.mode != "I;16":
+            values = (values >> 8).astype(np.uint8)
+        elif self.mode == "I":
+            values = values.astype(np.int32)
+        height, width, _ = values.shape
+        pixels = np.ascontiguousarray(values[..., : len(Image.new(self.mode, (1, 1)).getbands())])
+        image = Image.frombytes(self.mode, (width, height), pixels.tobytes())
+        image.info = self.info
+        return image
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[_Picture]:
+    """Open a picture file by its header. Raises OSError, or AdainError for kinds that are not read in parts."""
+    vips = _vips()
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    with open(path, "rb") as stream:
+        stripped = without_metadata(stream)
+        if stripped.tags and not is_read(stripped.tags):
+            raise unread(path, stream, stripped.tags)
+        source = vips.SourceCustom()
+        source.on_read(stripped.stream.read)
+        source.on_seek(stripped.stream.seek)
         try:
-            picture = picture.icc_transform("srgb", embedded=True, intent="relative", black_point_compensation=True)
+            stored = vips.Image.new_from_source(source, "", access="sequential", fail_on="error")
         except vips.Error as error:
-            log.warning("a colour profile is ignored, since it does not fit its picture (%s)", error)
-    picture = picture.colourspace("srgb")
-    return picture[: 4 if picture.hasalpha() else 3].cast("uchar")
+            if "known format" in str(error):
+                advice = "save it as a PNG, JPEG or TIFF"
+                raise AdainError(
+                    f"{path} is too large to be read whole, and its format is not read in parts; {advice}."
+                ) from None
+            raise OSError(f"{path} could not be read in parts ({' '.join(str(error).split())}).") from None
+        mode = MODES.get((stored.interpretation, stored.format), "")
+        if mode in WITH_ALPHA and stored.bands > len(Image.new(mode, (1, 1)).getbands()):
+            mode = (
+                mode if stripped.tags.get(EXTRA, ())[:1] == (0,) else WITH_ALPHA[mode]
+            )  # a TIFF's further values may be anything
+        if not mode:
+            kind = f"{stored.interpretation} pixels of the type {stored.format}"
+            raise AdainError(f"{path} holds {kind}, which are not read; save it with 8 or 16 bits as a PNG or TIFF.")
+        profile = stripped.profile
+        if profile is None and stored.get_typeof("icc-profile-data"):
+            profile = stored.get("icc-profile-data")
+        orientation = stripped.orientation
+        if not orientation and stored.get_typeof("orientation"):
+            orientation = stored.get("orientation")
+        info: dict[str | tuple[int, int], Any] = {
+            "icc_profile": profile,
+            "black_white": stripped.black_white,
+            "is_lab": stripped.is_lab,
+        }
+        yield _Picture(Path(path), stored, orientation or 1, mode, info)
 
 
-def _write(vips: ModuleType, result: RawPicture, content: RawPicture, target: Path) -> None:
+def _write(result: RawPicture, content: RawPicture, target: Path) -> None:
     """Write the picture `result` with the transparency of `content`; libvips unmaps both at the end."""
-    height, width, channels = content.pixels
+    vips, (height, width, channels) = _vips(), content.pixels
     finished = vips.Image.rawload(str(result.path), width, height, 3)
     if channels == 4:
         transparency = vips.Image.rawload(str(content.path), width, height, 4)[3]
@@ -229,12 +311,13 @@ def _write(vips: ModuleType, result: RawPicture, content: RawPicture, target: Pa
             finished.tiffsave(str(temporary), compression="deflate", predictor="horizontal", tile=True, bigtiff=large)
 
 
-def _check_room(source: str | Path, target: Path, pixels: int, channels: int, max_pixels: int) -> None:
+def _check_room(source: str | Path, target: Path, picture: _Picture, max_pixels: int) -> None:
+    pixels = picture.stored.width * picture.stored.height
     if pixels > max_pixels:
         raise AdainError(
             f"{source} has {pixels:,} pixels, more than {max_pixels:,}; if you trust it, raise max_pixels (--max-pixels)."
         )
-    need, free = pixels * (2 * channels + 3), shutil.disk_usage(target.parent).free
+    need, free = pixels * (2 * picture.channels + 3), shutil.disk_usage(target.parent).free
     if need > free:
         raise AdainError(
             f"{source} needs {need / 1e9:.1f} GB of disk in {target.parent.resolve()} for temporary files, and only"

@@ -11,6 +11,7 @@ from torch import Tensor
 from .errors import AdainError
 
 EPS = 1e-5  # added to the variance under the root, as in the paper's code
+FLOAT16_MAX = 65504.0
 PARTS = ("count", "mean", "m2")  # the fields of `ChannelStatistics`
 
 
@@ -123,11 +124,15 @@ def adain(x: Tensor, statistics: ChannelStatistics, alpha: float = 1.0, content:
     """Adaptive instance normalization: `alpha * (sigma(y) (x - mu(x)) / sigma(x) + mu(y)) + (1 - alpha) * x`.
 
     `x` is `(B, C, H, W)`, `statistics` are the style's, of batch B or 1; `content` replaces the statistics of `x` itself.
-    Computed in float32 or better, returned in the type of `x`. Source: Huang and Belongie 2017, equations 8 and 14.
+    Computed in float32 or better, returned in the type of `x`, in float16 within its range. Source: Huang and Belongie 2017,
+    equations 8 and 14.
     """
     scale, shift = affine_pair(channel_statistics(x) if content is None else content, statistics)
     scale, shift = 1 + alpha * (scale - 1), alpha * shift
-    return torch.addcmul(shift[:, :, None, None], _at_least_float32(x), scale[:, :, None, None]).to(x.dtype)
+    result = torch.addcmul(shift[:, :, None, None], _at_least_float32(x), scale[:, :, None, None])
+    if x.dtype == torch.float16:  # infinities would become NaN in what comes next
+        result = result.clamp(-FLOAT16_MAX, FLOAT16_MAX)
+    return result.to(x.dtype)
 
 
 def check_alpha(alpha: float) -> None:

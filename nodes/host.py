@@ -69,7 +69,7 @@ def training(patchers: list[ModelPatcher], pixels: int) -> Iterator[None]:
     _load(patchers, pixels * max(p.model.values_per_pixel for p in patchers) * COPIES * KEPT * torch.float32.itemsize)
     try:
         yield
-    except RuntimeError as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # it holds the tensors, and they the memory that is given back below

@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from adain_core import devices
-from adain_core.devices import fast_dtype, free_memory
+from adain_core.cli import main
+from adain_core.devices import fast_dtype, free_memory, is_out_of_memory
+from adain_core.errors import AdainError
+from adain_core.images import load_image, save_image
+from adain_core.training.data import PictureFolder
 
 CPU = torch.device("cpu")
 
@@ -126,3 +130,73 @@ def test_memory_that_cannot_be_given_back_stops_nothing(monkeypatch):
     monkeypatch.setattr(devices, "available_devices", lambda: ["cuda", "cpu"])
     monkeypatch.setattr(torch.cuda, "empty_cache", broken)
     devices.release_memory()
+
+
+MEMORY = [
+    MemoryError(), MemoryError(()), 
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("could not create a memory object"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GB)."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
+    RuntimeError("std::bad_alloc"), RuntimeError("bad allocation"),
+    RuntimeError("can't start new thread"),
+    OSError(12, "Cannot allocate memory"), OSError("out of memory error when reading image file"),
+]  # fmt: skip
+OTHER = [
+    RuntimeError("could not create a primitive descriptor for a convolution forward propagation primitive"),
+    RuntimeError("Given groups=1, weight of size [3, 3, 3, 3]"), OSError(28, "No space left on device"), ValueError("memory"),
+    AdainError("the disk is out of memory, says a file's name"), KeyError("a name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", MEMORY, ids=str)
+def test_memory_that_ran_out_is_known_for_it(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", OTHER, ids=str)
+def test_other_errors_are_not_taken_for_it(error):
+    assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [MemoryError(()), OSError("out of memory error when reading image file")], ids=str)
+def test_a_picture_for_which_the_memory_is_too_small_is_not_called_damaged(tmp_path, monkeypatch, capsys, small_files, error):
+    def fail(self):
+        raise error
+
+    save_image(torch.rand(3, 20, 24), tmp_path / "photo.png")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(MemoryError, match="the memory is too small for .*photo.png"):
+        load_image(tmp_path / "photo.png")
+    with pytest.raises(MemoryError):
+        PictureFolder(tmp_path, 8)
+    networks = ["--encoder", str(small_files[0]), "--decoder", str(small_files[1]), "--device", "cpu"]
+    arguments = ["stylize", str(tmp_path / "photo.png"), str(tmp_path / "photo.png"), "-o", str(tmp_path / "out.png")]
+    assert main([*arguments, *networks]) == 2
+    assert capsys.readouterr().err == "adain: the memory is too small for this; give smaller pictures, or tiles with --tile.\n"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), OSError(12, "Cannot allocate memory"), MemoryError(())], ids=str
+)
+def test_the_command_says_in_one_line_that_the_memory_is_too_small(monkeypatch, capsys, error):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("adain_core.cli.info.catalog", fail)
+    assert main(["info"]) == 2
+    assert capsys.readouterr().err == "adain: the memory is too small for this; give smaller pictures, or tiles with --tile.\n"
+
+
+def test_a_disk_that_cannot_be_read_is_not_called_a_damaged_picture(tmp_path, monkeypatch):
+    def fail(self):
+        raise OSError(5, "Input/output error")
+
+    save_image(torch.rand(3, 20, 24), tmp_path / "photo.png")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        load_image(tmp_path / "photo.png")

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -12,6 +13,7 @@ from adain_core.cli import main
 from adain_core.files import replacing
 from adain_core.images import (
     camera_move,
+    image_extensions,
     limit_pixels,
     list_images,
     load_image,
@@ -313,6 +315,63 @@ def test_listing(tmp_path):
     assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == ["a.jpg", "b.PNG", "sub/c.webp"]
     with pytest.raises(FileNotFoundError, match="folder"):
         list_images(tmp_path / "none")
+
+
+def named(folder) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in list_images(folder)]
+
+
+def test_folders_take_every_ending_that_can_be_read(tmp_path):
+    Image.init()
+    picture, endings = Image.new("RGB", (16, 16), (200, 30, 40)), Image.registered_extensions()
+    for ending in ".jfif .jpe .apng .avif .jp2 .tga .bmp .dib .pcx .ico .JPG .mpo .qoi .sgi".split():
+        if endings.get(ending.lower()) in Image.SAVE:
+            picture.save(tmp_path / f"photo{ending}", endings[ending.lower()])
+    found = list_images(tmp_path)
+    assert len(found) == len(list(tmp_path.iterdir())) >= 10
+    for path in found:
+        assert (load_image(path)[0, :, 8, 8] * 255 - torch.tensor([200.0, 30, 40])).abs().max() < 9
+    # what Pillow only recognises, runs a program for, or writes
+    assert not image_extensions() & {".eps", ".wmf", ".mpg", ".h5", ".grib", ".pdf", ".palm", ".txt", ".safetensors", ".mp4"}
+
+
+def test_what_a_folders_list_leaves_out_is_counted_and_said(tmp_path, caplog):
+    for name in ("a.png", "b.heic", "c.txt", ".d.png", ".notes", "sub/e.mp4", "sub/f.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert named(tmp_path) == ["a.png", "sub/f.jpg"]
+    assert ": 4 that do not end" in caplog.text and "(.d.png, b.heic, c.txt, ...)" in caplog.text
+    caplog.clear()
+    assert named(tmp_path / "sub") == ["f.jpg"] and "(e.mp4)" in caplog.text
+    (tmp_path / "sub" / "e.mp4").unlink()
+    caplog.clear()
+    assert named(tmp_path / "sub") == ["f.jpg"] and not caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_links_to_folders_are_entered_once_and_loops_end(tmp_path, caplog):
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for path in (folder / "a.png", folder / "sub" / "b.png", other / "c.png", other / "deep" / "d.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "link").symlink_to(other)
+    (folder / "again").symlink_to(folder / "sub")  # its pictures are there by their own name
+    (folder / "sub" / "loop").symlink_to(folder)
+    (other / "back").symlink_to(folder)
+    (other / "self").symlink_to(other)
+    (folder / "file.png").symlink_to(other / "c.png")
+    (folder / "lost.png").symlink_to(other / "nothing.png")
+    assert named(folder) == ["a.png", "file.png", "link/c.png", "link/deep/d.png", "sub/b.png"]
+    assert ": 1 that do not end" in caplog.text and "lost.png" in caplog.text
+    (tmp_path / "linked").symlink_to(folder)
+    assert named(tmp_path / "linked") == named(folder)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not hinder root")
+def test_folders_that_cannot_be_entered_are_said(tmp_path, caplog):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "locked").mkdir(mode=0)
+    assert named(tmp_path) == ["a.png"] and "locked" in caplog.text
 
 
 def test_thumbnails_fit():

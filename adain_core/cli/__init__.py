@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns the exit status: 0, 1 if some of many pictures failed, 2 for an error (one line on stderr), 128 and the number of
     the signal that stopped it.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # as on stderr: escape letters of names that the terminal cannot show
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # escape letters of names that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     parser = _Parser(prog="adain", description="Arbitrary style transfer by adaptive instance normalization.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (stylize, dataset, style, train, evaluate, bench, pull, convert, publish, info):
@@ -78,15 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         limit_pixels(max_pixels or limit)
         with quietly(getattr(arguments, "quiet", False)), _ending_in_order():
             return arguments.run(arguments)
-    except (AdainError, OSError) as error:
-        print(f"adain: {printable(str(error))}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as stop:
         print("adain: stopped.", file=sys.stderr)
         return 128 + (stop.args[0] if isinstance(stop, _Ended) else signal.SIGINT)
     except Exception as error:
         if is_out_of_memory(error):
             print("adain: the memory is too small for this; give smaller pictures, or tiles with --tile.", file=sys.stderr)
+            return 2
+        if isinstance(error, (AdainError, OSError)):
+            print(f"adain: {printable(str(error))}", file=sys.stderr)
             return 2
         text = "this is a fault of the program; please report it with the output of `adain info` and the lines below."
         print(f"adain: {text}", file=sys.stderr)

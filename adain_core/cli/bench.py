@@ -8,7 +8,6 @@ import itertools
 from ..devices import DTYPES
 from ..evaluation.bench import BenchConfig, BenchResult, Row, bench
 from ..evaluation.check import Check, check_device
-from ..files import check_writable
 from . import options
 from .info import versions
 
@@ -40,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
-        check_writable(arguments.output)
+        options.check_output(arguments, arguments.output)
     if arguments.check:
         arguments.device = arguments.check
     config, passed = options.given(BenchConfig, arguments), True

@@ -8,13 +8,13 @@ import torch
 
 from ..clip import ClipStylizer, PictureSequence
 from ..errors import AdainError
-from ..files import make_folder
+from ..files import make_folder, natural_order
 from ..images import count_frames
 from ..statistics import check_half_life
 from ..style import Style, mix_styles
 from ..video import SAVE_FORMATS, VIDEO_EXTENSIONS, Video, save_format
 from .options import StylizeOptions, progress_bar
-from .results import check_target, print_animations, print_written, result_pairs
+from .results import Failures, check_target, print_animations, print_written, result_pairs
 from .style_sources import StyleSources, encode_source, read_source
 
 CLIP_STATISTICS = ("batch", "running")  # with these a folder of pictures is a clip
@@ -47,14 +47,16 @@ def stylize_clip(options: StylizeOptions) -> int:
     check_half_life(options.half_life)
     content, output = options.content, options.output
     if content.is_dir():
-        paths, targets = zip(*result_pairs([content], output), strict=True)
+        pairs = result_pairs([content], output, options.sources)
+        pairs.sort(key=lambda pair: natural_order(pair[0].relative_to(content)))
+        paths, targets = zip(*pairs, strict=True)
         clip = PictureSequence(paths)
     elif _is_video(options):
         name = content.with_suffix(content.suffix if content.suffix.lower() in SAVE_FORMATS else ".mp4").name
         target = output / name if output.is_dir() else output
         clip = Video(content)
         save_format(target)
-        check_target(content, target)
+        check_target(content, target, options.sources)
     else:
         raise AdainError(f"{content} is one picture; --content-statistics batch and running are for a folder or a video.")
     sources = StyleSources.read(options)
@@ -76,6 +78,11 @@ def stylize_clip(options: StylizeOptions) -> int:
             stylizer.pictures(clip, targets, output / ".clip.safetensors")
         else:
             stylizer.video(clip, target)
+    failures = Failures(len(clip))
+    for path, error in clip.failures.items() if isinstance(clip, PictureSequence) else ():
+        with failures.noted(path):
+            raise error
+    status = failures.printed()
     what = f"{len(clip)} frames to {output}" if isinstance(clip, PictureSequence) else str(target)
     print_written(what, start)
-    return 0
+    return status

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..devices import DTYPES
 from ..errors import AdainError
-from ..files import check_writable, remove_leftovers
+from ..files import check_not_sources, check_writable, remove_leftovers
 from ..filters import normalise
 from ..images import list_images, load_image, on_white, resize
 from ..progress import tell
@@ -40,6 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.output.suffix.lower() != ".safetensors":
         raise AdainError(f"{arguments.output} does not end in .safetensors; give such a name for the converted weights.")
+    check_not_sources([arguments.output], options.network_files(arguments.file))
     check_writable(arguments.output)
     remove_leftovers(arguments.output)
     pictures = list_images(arguments.normalise) if arguments.normalise else []

@@ -7,6 +7,7 @@ import collections
 import contextlib
 import functools
 import json
+import os
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from ..progress import Counter
 from ..style import Style, encode_style
 from ..stylize import stylize
 from . import options
-from .results import print_failures, print_written, result_pairs
+from .results import Failures, print_written, result_pairs
 
 
 @dataclass(frozen=True)
@@ -70,23 +71,23 @@ def run(arguments: argparse.Namespace) -> int:
     check_seed(given.seed)
     if given.output.resolve().is_relative_to(given.styles.resolve()):
         raise AdainError(f"{given.output} is inside of {given.styles}: its pictures would be styles; name a folder outside.")
-    names = style_names(list_images(given.styles), given.styles)
+    styles = list_images(given.styles)
+    names = style_names(styles, given.styles)
     if not 1 <= given.per_picture <= len(names):
         raise AdainError(f"--per-picture is {given.per_picture}; there are {len(names)} styles to draw from.")
     rank, processes = rank_and_size()
-    pairs = result_pairs([given.contents], given.output)[rank::processes]
+    pairs = result_pairs([given.contents], given.output, styles)[rank::processes]
     encoder, decoder = given.load_networks()
 
     @functools.lru_cache(maxsize=1024)
-    def style_of(path: Path) -> Style | str:
-        """The style of a picture, or the message of the error if it cannot be read."""
+    def style_of(path: Path) -> Style | Exception:
+        """The style of a picture, or the error if it cannot be read."""
         try:
-            picture = load_image(path)
+            return encode_style(encoder, load_image(path), given.style_size)
         except (AdainError, OSError) as error:
-            return str(error)
-        return encode_style(encoder, picture, given.style_size)
+            return error
 
-    failures, written = [], 0
+    failures, written = Failures(len(pairs)), 0
     recipe = (
         given.alpha, given.size, given.style_size, given.working_size, given.detail, given.keep_colors, given.texture,
         encoder.dtype, decoder.dtype,
@@ -98,32 +99,29 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         counter = Counter(len(pairs))
         for source, place in pairs:
-            with counter.part():
+            with counter.part(), failures.noted(source):
                 drawn = draw_styles(source.relative_to(given.contents), list(names), given.per_picture, given.seed)
                 targets = {path: place.with_name(f"{place.stem}-stylized-{names[path]}{place.suffix}") for path in drawn}
-                missing = {path: target for path, target in targets.items() if not target.exists()}
+                missing = {path: target for path, target in targets.items() if not os.path.exists(target)}
                 if not missing:
                     continue
-                try:
-                    content = resize(load_image(source), given.size)
-                    check_sides(content, place)
-                except (AdainError, OSError) as error:
-                    failures.append(str(error))
-                    continue
+                content = resize(load_image(source), given.size)
+                check_sides(content, place)
                 for path, target in missing.items():
-                    style = style_of(path)
-                    if isinstance(style, str):
-                        failures.append(style)
-                        continue
-                    result = stylize(
-                        encoder, decoder, content, style, given.alpha, tile=given.tile, working_size=given.working_size,
-                        detail=given.detail, texture=given.texture_or(1.0),
-                    )  # fmt: skip
-                    make_folder(target.parent)
-                    remove_leftovers(target)
-                    save_image(keep_colors(result, content) if given.keep_colors else result, target)
-                    written += 1
-    status = print_failures(failures, len(pairs))
+                    with failures.noted(path):
+                        style = style_of(path)
+                        if isinstance(style, Exception):
+                            raise style
+                        with failures.noted(source):
+                            result = stylize(
+                                encoder, decoder, content, style, given.alpha, tile=given.tile,
+                                working_size=given.working_size, detail=given.detail, texture=given.texture_or(1.0),
+                            )  # fmt: skip
+                            make_folder(target.parent)
+                            remove_leftovers(target)
+                            save_image(keep_colors(result, content) if given.keep_colors else result, target)
+                            written += 1
+    status = failures.printed()
     print_written(f"{written} pictures to {given.output}", start)
     return status
 

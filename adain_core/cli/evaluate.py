@@ -12,7 +12,7 @@ from ..errors import AdainError
 from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
 from ..evaluation.report import MODES
-from ..files import check_writable, printable
+from ..files import printable
 from . import measurements, options
 from .fitting import check_fit
 
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, option) is None:
             raise AdainError(f"--{option.replace('_', '-')} is missing; see adain evaluate --help.")
     if arguments.output:
-        check_writable(arguments.output)
+        options.check_output(arguments, arguments.output)
     names = options.given(options.NetworkOptions, arguments).names
     settings = [field.name for field in dataclasses.fields(EvaluationConfig)]
     values: dict[str, Any] = {name: getattr(arguments, name) for name in settings}

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..catalog import BUNDLED
 from ..errors import AdainError
 from ..files import read_safetensors
-from ..images import IMAGE_EXTENSIONS, list_images
+from ..images import image_extensions, list_images
 from ..style import FORMAT, Style, load_style
 
 ENDING = ".safetensors"
@@ -44,7 +44,7 @@ def style_files(name: str | Path) -> list[Path]:
     path = Path(name)
     if path.is_dir():
         return list_images(path, frozenset({ENDING}))
-    if path.is_file() or path.suffix.lower() in (*IMAGE_EXTENSIONS, ENDING):
+    if path.is_file() or path.suffix.lower() in image_extensions() | {ENDING}:
         return [path]
     named = f"{name}{ENDING}"
     if found := next((folder / named for folder in (*_folders(), BUNDLED / "styles") if (folder / named).is_file()), None):

@@ -12,7 +12,6 @@ from pathlib import Path
 from ..errors import AdainError
 from ..evaluation.measurement import Measurement, Table
 from ..evaluation.sheet import SheetConfig, compare_pictures
-from ..files import check_writable
 from . import options
 
 SHEET = (SheetConfig, compare_pictures, "models and folders of finished pictures side by side, with their losses")
@@ -66,8 +65,7 @@ def run(kind: type, measure: Callable[..., Measurement], arguments: argparse.Nam
     if arguments.output:
         if arguments.output.suffix.lower() == ".png":
             raise AdainError(f"{arguments.output} is a picture; name a .json file, beside which the figure is written.")
-        check_writable(arguments.output)
-        check_writable(arguments.output.with_suffix(".png"))
+        options.check_output(arguments, arguments.output, arguments.output.with_suffix(".png"))
         if kind.MATPLOTLIB and importlib.util.find_spec("matplotlib") is None:
             raise AdainError("the figure needs matplotlib; pip install '.[evaluate]', or leave out the output.")
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,16 +18,18 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 from tqdm import tqdm
 
+from ..catalog import network_file
 from ..devices import DTYPES, resolve_device
 from ..errors import AdainError
-from ..images import check_size, pixel_limit
+from ..files import check_not_sources, check_writable
+from ..images import check_size, list_images, pixel_limit
 from ..networks import Decoder, Encoder
 from ..progress import showing
 from ..statistics import check_alpha
 from ..style import Style
 from ..stylize import check_texture
 from ..tiling import check_tile
-from ..weights import load_decoder, load_encoder, network_path
+from ..weights import ROLES, load_decoder, load_encoder, network_path
 from ..working import AUTOMATIC, check_detail
 from .fitting import check_fit, check_textured, missing_network, other_name
 from .gallery import is_style_file
@@ -122,6 +125,32 @@ def network(name: str, role: str) -> str:
     """The file of a network; it is pulled first, with a progress bar, if necessary."""
     with pull_bar(name):
         return str(network_path(name, role))
+
+
+def network_files(*names: str | None) -> list[str]:
+    """The files that these names of networks may stand for; None and "" are left out."""
+    given = list(filter(None, names))
+    return [*given, *(network_file(name, role) for name in given for role in ROLES)]
+
+
+def check_output(arguments: argparse.Namespace, *targets: Path) -> None:
+    """Raise AdainError or OSError if one of `targets` cannot be written, or is a file or picture that is read."""
+    sources = [value for name, value in vars(arguments).items() if name != "output"]
+    check_not_sources(targets, _files(sources))
+    for target in targets:
+        check_writable(target)
+
+
+def _files(values: Iterable[object]) -> Iterator[str | Path]:
+    """The names among the values of options, and the pictures in the folders among them."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _files(value)
+        elif isinstance(value, (str, Path)) and os.path.isdir(value):
+            with contextlib.suppress(AdainError):  # no pictures
+                yield from list_images(value)
+        elif isinstance(value, (str, Path)):
+            yield value
 
 
 def given(kind: type[Options], arguments: argparse.Namespace) -> Options:
@@ -243,6 +272,12 @@ class StylizeOptions(ResultOptions):
         """The styles that are pictures, not style files."""
         styles = [*self.styles, *([self.style_to] if self.style_to else [])]
         return [path for path in styles if not is_style_file(path)]
+
+    @property
+    def sources(self) -> list[str | Path]:
+        """What is read beside the content; some of it may be names instead of files."""
+        networks = network_files(self.model, self.encoder, self.decoder)
+        return [*self.styles, *(self.mask or ()), *([self.style_to] if self.style_to else []), *networks]
 
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:

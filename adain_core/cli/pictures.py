@@ -13,7 +13,6 @@ from torch import Tensor
 from ..affine import coverage
 from ..background import read_ahead, write_behind
 from ..color import keep_colors
-from ..errors import AdainError
 from ..evaluation.sheet import draw_contact_sheet
 from ..files import make_folder, remove_leftovers, writing_folder
 from ..images import check_sides, load_image, on_white, resize, save_image, to_pil, write_picture
@@ -26,16 +25,7 @@ from ..stylize import stylize
 from ..working import enlarged, reduced
 from .large import check_large_picture, stylize_large_picture
 from .options import StylizeOptions, progress_bar
-from .results import (
-    SHEET,
-    check_styles_kept,
-    print_animations,
-    print_failures,
-    print_written,
-    result_pairs,
-    style_names,
-    style_pairs,
-)
+from .results import SHEET, Failures, print_animations, print_written, result_pairs, style_names, style_pairs
 from .style_sources import StyleSources
 
 SHEET_SIDE = 256  # pixels of the longest side of a picture on a contact sheet
@@ -46,12 +36,12 @@ def stylize_pictures(options: StylizeOptions) -> int:
     start = time.monotonic()
     if options.each:
         names = style_names(options.styles)
-        results = style_pairs(options.contents, options.output, names)
+        results = style_pairs(options.contents, options.output, names, options.sources)
     else:
         names = []
-        results = [(source, [target]) for source, target in result_pairs(options.contents, options.output)]
+        pairs = result_pairs(options.contents, options.output, options.sources)
+        results = [(source, [target]) for source, target in pairs]
     pairs = [(source, target) for source, targets in results for target in targets]
-    check_styles_kept(options.styles, [target for _, target in pairs])
     is_one = len(options.contents) == 1 and not options.content.is_dir()
     sources = StyleSources.read(options)
     if is_one and needs_streaming(options.content):
@@ -65,37 +55,37 @@ def stylize_pictures(options: StylizeOptions) -> int:
     mixers = [part.mixer(encoder) for part in parts]
     goals = [part.mixer(encoder.for_losses()) for part in parts] if options.refine else []
 
-    failures, written = [], []
+    failures, written = Failures(len(results), alone=is_one), []
+
+    def write(result: Tensor, source: Path, target: Path) -> None:
+        with failures.noted(source):
+            make_folder(target.parent)
+            save_image(result, target)
+            written.append(target)
+
     contents = _load([source for source, _ in results], options.size, len(mixers))
     held = contextlib.nullcontext() if is_one and not options.each else writing_folder(options.output)
     with held, write_behind() as later, progress_bar("picture", shown=len(pairs) > 1):
         counter = Counter(len(pairs))
         for number, ((source, target), content) in enumerate(zip(pairs, contents, strict=True)):
             style_of = mixers[number % len(mixers)]
-            with counter.part():
-                try:
-                    if isinstance(content, Exception):
-                        raise content
-                    if content is None:
-                        stylize_large_picture(options, encoder, decoder, style_of, source, target)
-                        written.append(target)
-                        continue
-                    check_sides(content, target)
-                except (AdainError, OSError) as error:
-                    if is_one:
-                        raise
-                    failures.append(str(error))
+            with counter.part(), failures.noted(source):
+                if isinstance(content, Exception):
+                    raise content
+                if content is None:
+                    stylize_large_picture(options, encoder, decoder, style_of, source, target)
+                    written.append(target)
                     continue
+                check_sides(content, target)
                 goal = goals[number % len(goals)](content) if goals else None
                 result = _stylized(options, encoder, decoder, content, style_of(content), goal)
-                make_folder(target.parent)
-                later(save_image, keep_colors(result, content) if options.keep_colors else result, target)
-                written.append(target)
+                later(write, keep_colors(result, content) if options.keep_colors else result, source, target)
     if options.each:
         done = set(written)
         for source, targets in results:
-            _write_sheet(source, {name: path for name, path in zip(names, targets, strict=True) if path in done})
-    status = print_failures(failures, len(results))
+            with failures.noted(source):
+                _write_sheet(source, {name: path for name, path in zip(names, targets, strict=True) if path in done})
+    status = failures.printed()
     if written:
         print_written(_described(written, options), start)
     return status
@@ -127,7 +117,7 @@ def _load(paths: Sequence[Path], size: int, times: int) -> Iterator[Tensor | Exc
     def load(path: Path) -> Tensor | Exception | None:
         try:
             return None if needs_streaming(path) else resize(load_image(path), size)
-        except (AdainError, OSError) as error:
+        except Exception as error:  # raised where the others are
             return error
 
     for picture in read_ahead(map(load, paths)):

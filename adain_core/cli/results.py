@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..devices import is_out_of_memory
 from ..errors import AdainError
-from ..files import check_folder, check_writable, printable, remove_leftovers
+from ..files import FULL, check_folder, check_not_sources, check_writable, printable, remove_leftovers
 from ..images import SAVE_FORMATS, count_frames, list_images, save_format
 from .options import say
 
 SHEET = "contact-sheet"  # the name of its file, beside the results that it shows
 
 
-def result_pairs(contents: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+def result_pairs(contents: Sequence[Path], output: Path, others: Sequence[str | Path] = ()) -> list[tuple[Path, Path]]:
     """A picture, each picture of a folder, or each of several pictures, with the file for its result.
 
-    Raises AdainError or OSError, before any work, if a result cannot be written.
+    Raises AdainError or OSError, before any work, if a result cannot be written or would replace a content or one of
+    the `others` that are read.
     """
     content = contents[0]
     if len(contents) > 1:
@@ -29,21 +33,23 @@ def result_pairs(contents: Sequence[Path], output: Path) -> list[tuple[Path, Pat
             raise FileNotFoundError(f"there is no picture {missing}.")
         if output.exists() and not output.is_dir() or output.suffix.lower() in SAVE_FORMATS:
             raise AdainError(f"{output} is not a folder; name a folder for the results of {len(contents)} contents.")
-        return _pairs([(source, source.name) for source in contents], output)
+        return _pairs([(source, source.name) for source in contents], output, others)
     if content.is_dir():
         if (output.exists() and not output.is_dir()) or output.resolve().is_relative_to(content.resolve()):
             raise AdainError(f"{output} is not a folder for the results; name a folder outside of {content}.")
-        return _pairs([(source, source.relative_to(content)) for source in list_images(content)], output)
+        return _pairs([(source, source.relative_to(content)) for source in list_images(content)], output, others)
     if not content.is_file():
         raise FileNotFoundError(f"there is no picture or folder {content}.")
     target = output / _writable(Path(content.name)) if output.is_dir() else output
     save_format(target)
-    check_target(content, target)
+    check_target(content, target, others)
     remove_leftovers(target)
     return [(content, target)]
 
 
-def style_pairs(contents: Sequence[Path], output: Path, styles: Sequence[str]) -> list[tuple[Path, list[Path]]]:
+def style_pairs(
+    contents: Sequence[Path], output: Path, styles: Sequence[str], others: Sequence[str | Path] = ()
+) -> list[tuple[Path, list[Path]]]:
     """As `result_pairs`, with a file for each of the styles, by their names.
 
     It is OUT/STYLE for one picture, OUT/CONTENT/STYLE for one of many.
@@ -60,9 +66,10 @@ def style_pairs(contents: Sequence[Path], output: Path, styles: Sequence[str]) -
         check_folder(output)
         found = [(content, output, _writable(Path(content.name)).suffix)]
     pairs = [(source, [folder / f"{name}{ending}" for name in styles]) for source, folder, ending in found]
-    for source, targets in pairs:
-        for target in filter(Path.exists, targets):
-            check_target(source, target)
+    sheets = [(source, folder / f"{SHEET}.png") for source, folder, _ in found]
+    _check_kept([*((source, target) for source, targets in pairs for target in targets), *sheets], others)
+    for target in (target for _, targets in pairs for target in targets if os.path.exists(target)):
+        check_writable(target)
     return pairs
 
 
@@ -80,26 +87,38 @@ def style_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def check_target(content: Path, target: Path) -> None:
-    """Raise AdainError or OSError if the result of the file `content` cannot be written to `target`."""
+def check_target(content: Path, target: Path, others: Sequence[str | Path] = ()) -> None:
+    """Raise AdainError or OSError if the result of `content` cannot be written to `target`, or would replace a source."""
+    _check_kept([(content, target)], others)
     check_writable(target)
-    if target.exists() and target.samefile(content):
-        raise AdainError(f"{target} is the content itself; name another file for the result.")
 
 
-def check_styles_kept(styles: Sequence[Path], targets: Sequence[Path]) -> None:
-    """Raise AdainError if a result would replace one of the styles."""
-    kept = {path.resolve() for path in styles}
-    if replaced := next((target for target in targets if target.resolve() in kept), None):
-        raise AdainError(f"{replaced} is one of the styles; name another place for the result.")
+class Failures:
+    """The errors of single items, so that one that fails does not end a run of many."""
 
+    def __init__(self, total: int, alone: bool = False):
+        """Of `total` pictures; one that stands `alone` is not noted, its errors are raised."""
+        self.total, self.alone = total, alone
+        self.items: dict[str, Path] = {}  # by their messages: an unreadable style fails once for each content
 
-def print_failures(failures: Sequence[str], total: int) -> int:
-    """Print the failures of `total` pictures, each once. Returns the exit status, which is 1 if something failed."""
-    failures = list(dict.fromkeys(map(printable, failures)))  # an unreadable style fails once for each content
-    if failures:
-        print(f"adain: {len(failures)} of {total} pictures could not be stylised:", *failures, sep="\n  ", file=sys.stderr)
-    return 1 if failures else 0
+    @contextlib.contextmanager
+    def noted(self, item: Path) -> Iterator[None]:
+        """Note an error of the work inside, which is on `item`, and go on; raise it for a full disk, which fails all items."""
+        try:
+            yield
+        except Exception as error:
+            expected = isinstance(error, (AdainError, OSError)) or is_out_of_memory(error)
+            if not expected or self.alone or getattr(error, "errno", None) in FULL:
+                raise
+            message = "the memory is too small for it" if is_out_of_memory(error) else str(error)
+            self.items[message if str(item) in message else f"{item}: {message}"] = item
+
+    def printed(self) -> int:
+        """Print the failures, each once. Returns the exit status, which is 1 if something failed."""
+        if self.items:
+            start = f"adain: {len(set(self.items.values()))} of {self.total} pictures could not be stylised:"
+            print(start, *map(printable, self.items), sep="\n  ", file=sys.stderr)
+        return 1 if self.items else 0
 
 
 def print_written(what: str, start: float) -> None:
@@ -118,15 +137,23 @@ def print_animations(pictures: Sequence[Path], advice: str = "") -> None:
         print(f"adain: only the first frame is taken of {', '.join(animated)}{advice}.", file=sys.stderr)
 
 
-def _pairs(places: Sequence[tuple[Path, Path | str]], output: Path) -> list[tuple[Path, Path]]:
+def _pairs(
+    places: Sequence[tuple[Path, Path | str]], output: Path, others: Sequence[str | Path] = ()
+) -> list[tuple[Path, Path]]:
     """The pictures with the files for their results in the folder `output`, which need not exist."""
     pairs = [(source, output / _writable(Path(place))) for source, place in places]
     _check_different([target for _, target in pairs])
+    _check_kept(pairs, others)
     check_folder(output)
-    for source, target in pairs:
-        if target.exists() and target.samefile(source):
-            raise AdainError(f"{target} is the content itself; name another folder for the results.")
     return pairs
+
+
+def _check_kept(pairs: Sequence[tuple[Path, Path]], others: Sequence[str | Path]) -> None:
+    """Raise AdainError if one of the results would replace a content, or one of the `others` that are read."""
+    for content, target in pairs:
+        if os.path.exists(target) and target.samefile(content):
+            raise AdainError(f"{target} is the content itself; name another place for the result.")
+    check_not_sources((target for _, target in pairs), (*(content for content, _ in pairs), *others))
 
 
 def _check_different(targets: Sequence[Path]) -> None:

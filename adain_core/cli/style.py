@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from ..devices import resolve_device
 from ..errors import AdainError
 from ..evaluation.sheet import draw_contact_sheet
-from ..files import check_writable, printable, remove_leftovers
+from ..files import check_not_sources, check_writable, printable, remove_leftovers
 from ..images import load_image, load_mask, save_format, write_picture
 from ..style import Style, encode_style, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
@@ -95,7 +95,8 @@ def run_make(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     if arguments.mask and len(arguments.pictures) > 1:
         raise AdainError("--mask works for one picture only; make a style file of each picture and mix them.")
-    _check_output(arguments.output)
+    masks = [arguments.mask] if arguments.mask else []
+    _check_output(arguments, *arguments.pictures, *masks, *options.network_files(arguments.encoder))
     mask = load_mask(arguments.mask) if arguments.mask else None
     pictures = [load_image(path) for path in arguments.pictures]
     print_animations(arguments.pictures)
@@ -109,7 +110,8 @@ def run_make(arguments: argparse.Namespace) -> int:
 
 def run_learn(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
-    _check_output(arguments.output)
+    networks = arguments.model, arguments.encoder, arguments.decoder, arguments.loss_encoder
+    _check_output(arguments, arguments.picture, *options.network_files(*networks))
     picture = load_image(arguments.picture)
     crops = PictureFolder(arguments.contents, CONTENT_SIDE, CONTENT_SIDE, flip=False, seed=arguments.seed)
     contents = torch.stack([crops[index] for index in range(min(CONTENTS, crops.count))]).float() / 255
@@ -127,10 +129,10 @@ def run_learn(arguments: argparse.Namespace) -> int:
 
 
 def run_mix(arguments: argparse.Namespace) -> int:
-    _check_output(arguments.output)
+    files = [path for name in arguments.styles for path in style_files(name)]
+    _check_output(arguments, *files)
     start = time.monotonic()
-    styles = [style for _, style in _read_styles(arguments.styles)]
-    style = mix_styles(styles, arguments.weights)
+    style = mix_styles([read_style(path) for path in files], arguments.weights)
     dataclasses.replace(style, name=arguments.name or style.name).save(arguments.output)
     print_written(str(arguments.output), start)
     return 0
@@ -204,8 +206,10 @@ def _origin(arguments: argparse.Namespace) -> dict[str, str]:
     return {"name": arguments.name, "source": arguments.source, "licence": arguments.licence}
 
 
-def _check_output(path: Path) -> None:
+def _check_output(arguments: argparse.Namespace, *sources: str | Path) -> None:
+    path = arguments.output
     if path.suffix.lower() != ".safetensors":
         raise AdainError(f"{path} does not end in .safetensors; give such a name for a style file.")
+    check_not_sources([path], sources)
     check_writable(path)
     remove_leftovers(path)

@@ -154,7 +154,7 @@ def _measure(
                 for pipeline, seconds in zip(built, times, strict=True):
                     for name, call in pipeline.calls.items():
                         seconds[name].append(_seconds(call, device))
-    except RuntimeError as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise AdainError(f"the memory is too small for {size} pixels; measure smaller sizes.") from None

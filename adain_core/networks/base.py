@@ -159,19 +159,24 @@ class Encoder(Network):
     def encode(self, images: Tensor) -> list[Tensor]:
         """The levels of RGB pictures `(B, 3, H, W)` in [0, 1], shallow first; float32, or float64 in that `dtype`.
 
-        In 16 bits only the pictures' difference from their mean colour is computed (`half.py`).
+        In 16 bits only the pictures' difference from their mean colour is computed (`half.py`). Where float16 overflows, for
+        pixels far outside [0, 1], float32 takes its place.
         """
-        names = [level.name for level in self.levels]
         with self._computing(images):
-            if self.dtype.itemsize > 2:
-                features = self.activations(images.to(self.dtype), names, Arithmetic(self.convolve))
-                return [features[name] for name in names]
-            color = images.float().mean((0, 2, 3), keepdim=True)
-            flat = FlatColor(self.convolve_flat)
-            flat_features = self.activations(color, names, flat)
-            arithmetic = AroundColor(self.convolve, flat.constants, self.dtype)
-            differences = self.activations((images.float() - color).to(self.dtype), names, arithmetic)
-            return [differences[name].float() + flat_features[name] for name in names]
+            levels = self._encode(images, self.dtype)
+            return self._encode(images, torch.float32) if _overflowed(self.dtype, levels) else levels
+
+    def _encode(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        names = [level.name for level in self.levels]
+        if dtype.itemsize > 2:
+            features = self.activations(images.to(dtype), names, Arithmetic(self.convolve))
+            return [features[name] for name in names]
+        color = images.float().mean((0, 2, 3), keepdim=True)
+        flat = FlatColor(self.convolve_flat)
+        flat_features = self.activations(color, names, flat)
+        arithmetic = AroundColor(self.convolve, flat.constants, dtype)
+        differences = self.activations((images.float() - color).to(dtype), names, arithmetic)
+        return [differences[name].float() + flat_features[name] for name in names]
 
     def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """Features of RGB pictures `(B, 3, H, W)` in [0, 1] at the named layers, in their order, of the type `dtype`.
@@ -228,14 +233,19 @@ class Decoder(Network):
         that are not `textured` ignore the texture.
         """
         with self._computing(*features):
-            if self.dtype.itemsize > 2 or not self.centred:
-                pictures = self.draw([level.to(self.dtype) for level in features], Arithmetic(self.convolve), texture)
-                return pictures if self.dtype == torch.float64 else pictures.float()
-            means = [level.float().mean((0, 2, 3), keepdim=True) for level in features]
-            flat = FlatColor(self.convolve_flat)
-            self.draw(means, flat, NO_TEXTURE)
-            differences = [(level.float() - mean).to(self.dtype) for level, mean in zip(features, means, strict=True)]
-            return self.draw(differences, AroundColor(self.convolve, flat.constants, self.dtype), texture)
+            pictures = self._decode(features, self.dtype, texture)
+            # statistics of a style file may be so large that float16 overflows
+            return self._decode(features, torch.float32, texture) if _overflowed(self.dtype, [pictures]) else pictures
+
+    def _decode(self, features: Sequence[Tensor], dtype: torch.dtype, texture: Texture) -> Tensor:
+        if dtype.itemsize > 2 or not self.centred:
+            pictures = self.draw([level.to(dtype) for level in features], Arithmetic(self.convolve), texture)
+            return pictures if dtype == torch.float64 else pictures.float()
+        means = [level.float().mean((0, 2, 3), keepdim=True) for level in features]
+        flat = FlatColor(self.convolve_flat)
+        self.draw(means, flat, NO_TEXTURE)
+        differences = [(level.float() - mean).to(dtype) for level, mean in zip(features, means, strict=True)]
+        return self.draw(differences, AroundColor(self.convolve, flat.constants, dtype), texture)
 
     def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
         """The pictures of `features`, every convolution computed by `arithmetic`."""
@@ -252,6 +262,11 @@ class Decoder(Network):
     def has_inverse(cls) -> bool:
         """Whether the architecture has a `fit_inverse`."""
         return cls.fit_inverse is not Decoder.fit_inverse
+
+
+def _overflowed(dtype: torch.dtype, results: Sequence[Tensor]) -> bool:
+    """Whether results that were computed in this type hold numbers beyond float16."""
+    return dtype == torch.float16 and not all(bool(result.isfinite().all()) for result in results)
 
 
 @dataclass(frozen=True)

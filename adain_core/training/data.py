@@ -15,9 +15,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ..devices import is_out_of_memory
 from ..errors import AdainError
 from ..files import printable
-from ..images import damage_named, list_images, load_image, on_white, opened, to_pil
+from ..images import damage_named, list_images, load_image, on_white, opened, to_pil, upright
 from ..networks.base import check_seed
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,9 @@ class PictureFolder(RandomCrops):
             return self._cache.get(index)
         try:
             picture = decode(self.files[index], self.sizes[1])
-        except Exception:  # decoders raise almost anything for a damaged file, which must not end a run of hours
+        except Exception as error:  # decoders raise almost anything for a damaged file, which must not end a run of hours
+            if is_out_of_memory(error):  # the file may be whole
+                raise
             self._broken[index] = True
             return None
         worker = get_worker_info()
@@ -172,8 +175,7 @@ def decode(path: str | Path, side: int) -> Image.Image:
         plain = file.format == "JPEG" and file.mode == "RGB" and "icc_profile" not in file.info
         if plain:
             file.draft("RGB", (side, side))  # the codec itself halves large pictures, many times faster
-            picture = ImageOps.exif_transpose(file)
-            picture.load()
+            picture = upright(file)
     return shrink(picture if plain else to_pil(on_white(load_image(path))), side)
 
 

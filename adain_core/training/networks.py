@@ -87,6 +87,14 @@ def trained_file(config: TrainingConfig, role: str) -> Path:
     return Path(config.output) / network_file(config.name, role)
 
 
+def network_sources(config: TrainingConfig) -> list[str]:
+    """The files, or names that are not files, of the networks that a training reads."""
+    read = [(config.encoder, "encoder"), (config.loss_encoder, "encoder")]
+    read += [(config.start_from, role) for role in config.trained_roles]
+    named = [(name, role) for name, role in read if isinstance(name, str) and name]
+    return [file for name, role in named for file in (name, network_file(name, role))]
+
+
 def write_networks(config: TrainingConfig, encoder: Encoder, decoder: Decoder | None, recipe: dict) -> None:
     """Write those of an encoder and a decoder that were trained, with kernels in float16 and the recipe in the metadata."""
     encoder_name, encoder_fingerprint = encoder.name, encoder.fingerprint

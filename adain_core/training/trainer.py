@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -20,20 +20,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..devices import exact_float32, rank_and_size, resolve_device
 from ..errors import AdainError, DivergedError
-from ..files import check_folder, locked, make_folder, remove_leftovers
+from ..files import check_folder, check_not_sources, locked, make_folder, remove_leftovers
 from ..images import save_image, write_picture
 from ..networks import Decoder, Encoder
 from ..networks.base import check_weights
 from ..progress import tell
-from ..weights import ROLES
 from .augmentation import augment_style
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import INVERSE, TrainingConfig
-from .data import RandomCrops, pictures_of, stream
+from .data import PictureFolder, RandomCrops, pictures_of, stream
 from .distributed import mean_over_processes, processes
 from .interrupts import is_dead_worker, uninterrupted
 from .muon import Muon
-from .networks import frozen, new_networks, trained_file, training_dtype, write_networks
+from .networks import frozen, network_sources, new_networks, trained_file, training_dtype, write_networks
 from .objective import Batch, Objective
 from .pictures import loss_curve, sample_sheet
 from .teaching import EncoderObjective, Lesson
@@ -111,6 +110,8 @@ class Trainer:
                     " folder outside of it."
                 )
         check_folder(self.output)
+        self.checkpoint = self.output / "checkpoint.pt"
+        self._check_sources(network_sources(config))
         dtype = training_dtype(config.precision, device)
         loss_network = frozen(config.loss_encoder, Encoder, device, dtype)
         encoder, decoder = new_networks(config, loss_network, device)
@@ -127,7 +128,8 @@ class Trainer:
             "contents": self.folders[0].digest(),
             "styles": self.folders[1].digest(),
         }
-        self.checkpoint = self.output / "checkpoint.pt"
+        if not self.checkpoint.exists():  # else the pictures beside it may be the training's own
+            self._check_sources(path for folder in self.folders if isinstance(folder, PictureFolder) for path in folder.files)
         if decoder and config.start_from == INVERSE and not self.checkpoint.exists():
             count = math.ceil(INVERSE_PIXELS / config.crop_size**2)
             decoder.fit_inverse(encoder, torch.cat([self._first_crops(folder, count) for folder in self.folders]))
@@ -147,6 +149,14 @@ class Trainer:
         self.losses: dict[str, list[float | None]] = {}  # means up to each of them
         self.recent: list[dict[str, float]] = []  # the losses of each step since
 
+    def _check_sources(self, sources: Iterable[str | Path]) -> None:
+        check_not_sources(self._written(), sources)
+
+    def _written(self) -> list[Path]:
+        """The files that the training writes."""
+        networks = [trained_file(self.config, role) for role in self.config.trained_roles]
+        return [self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"]
+
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Reserve the output folder for this training, and go on from the checkpoint in it, if there is one."""
@@ -157,8 +167,7 @@ class Trainer:
                     stack.enter_context(locked(self.output / ".lock"))
                 except BlockingIOError:
                     raise AdainError(f"another training writes to {self.output} now; wait, or give another name.") from None
-                networks = [trained_file(self.config, role) for role in ROLES]
-                for file in (self.checkpoint, *networks, self.output / "samples.png", self.output / "losses.png"):
+                for file in self._written():
                     remove_leftovers(file)
             if self.checkpoint.exists():
                 self._load_checkpoint()
