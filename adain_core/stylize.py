@@ -152,7 +152,7 @@ def transfer_part(
 
     def work(attempt: Plan) -> Features:
         windows = attempt.windows(size, strides[-1])
-        keep = len(windows) == 1 and _fits(encoder, count, size)
+        keep = len(windows) == 1 and count <= kept_at_once(encoder, size)
         pooled = given if content_statistics == "batch" else ()
         if keep or not pooled:
             measured, levels = measure(encoder, rgb, regions, attempt, keep)
@@ -319,8 +319,11 @@ def check_decoder(decoder: Decoder, fingerprint: str, name: str) -> None:
         )
 
 
-def _fits(encoder: Encoder, count: int, size: tuple[int, int]) -> bool:
-    """Whether the features of `count` pictures fit the free memory easily; computing them takes three times their size."""
+def kept_at_once(encoder: Encoder, size: Sequence[int]) -> int:
+    """Of how many pictures of `size` the features fit the free memory easily; computing them takes three times their size.
+
+    The features of more are deferred, and so computed twice.
+    """
+    values = size[0] * size[1] * sum(level.channels / level.stride**2 for level in encoder.levels)
     sample = next(encoder.parameters())
-    values = sum(level.channels / level.stride**2 for level in encoder.levels)
-    return count * size[0] * size[1] * values * sample.element_size() < free_memory(sample.device) / 16
+    return int(free_memory(sample.device) / 16 / (values * sample.element_size()))

@@ -54,6 +54,11 @@ class StandIn(TorchDispatchMode):
         if not any(isinstance(x, FakeTensor) or (isinstance(x, torch.device) and x.type == "cuda") for x in inputs):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
+        if func is not torch.ops.prim.device.default:
+            with self:  # in inference mode, as in the nodes, operations come that are made of others
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         self._count_conversions(func, args)
         result = func(*args, **kwargs)
         outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]

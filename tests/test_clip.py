@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import importlib
 import shutil
 import signal
 import subprocess
@@ -493,8 +494,23 @@ def test_the_next_chunk_is_read_while_a_gpu_works_on_one():
 
     with torch.device("meta"):  # no CPU, which works on single frames
         encoder = PyramidEncoder({"channels": [4]})
-    stylizer = SimpleNamespace(encoder=encoder, size=0, _at_once=lambda: ClipStylizer._at_once(stylizer))
+    stylizer = SimpleNamespace(encoder=encoder, size=0, working_size=0, _at_once=lambda: ClipStylizer._at_once(stylizer))
     chunks = ClipStylizer._chunks(stylizer, Clip(), 0)
     assert len(next(chunks)) == CHUNK
     assert read.wait(30)  # while nobody asks for the next chunk
     chunks.close()
+
+
+def test_a_chunk_is_no_larger_than_what_is_encoded_once(networks, monkeypatch, tmp_path):
+    encoder, decoder = networks
+    sources = [tmp_path / f"{index}.png" for index in range(7)]
+    for path in sources:
+        save_image(torch.rand(3, 40, 48), path)
+    style, encoded, encode = encode_style(encoder, torch.rand(1, 3, 40, 40), size=0), [], encoder.encode
+    monkeypatch.setattr(ClipStylizer, "_at_once", lambda self: CHUNK)  # as on a GPU
+    monkeypatch.setattr(importlib.import_module("adain_core.stylize"), "free_memory", lambda device: 16 * 3.5 * features)
+    features = 4 * 40 * 48 * sum(level.channels / level.stride**2 for level in encoder.levels)
+    monkeypatch.setattr(encoder, "encode", lambda pictures: encoded.append(len(pictures)) or encode(pictures))
+    stylizer = ClipStylizer(encoder, decoder, style)
+    stylizer.pictures(PictureSequence(sources), [tmp_path / f"out{index}.png" for index in range(7)], tmp_path / "state")
+    assert sum(encoded) == 7
