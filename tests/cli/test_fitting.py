@@ -141,3 +141,15 @@ def test_a_style_file_for_several_encoders_goes_with_each(adain, other, folder, 
 def test_an_encoder_that_is_given_twice_is_refused(adain):
     status, err = adain("style", "make", "red.png", "-o", "o.safetensors", "--encoder", "small", "--encoder", "small")
     assert status == 2 and "the same network" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("model", ["lite", "vgg19"])
+def test_every_bundled_style_is_for_the_bundled_models(model):
+    """docs/design.md, section 5."""
+    fingerprint = read_network(catalog.find_entry(model, "decoder").path).encoder_fingerprint
+    files = list((catalog.BUNDLED / "styles").glob("*.safetensors"))
+    assert len(files) >= 24
+    for file in files:
+        style = load_style(file)
+        assert style.encoders[fingerprint] == model and style.source and style.licence and style.example
+        assert model != "vgg19" or "1 %" in style.note
