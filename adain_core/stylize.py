@@ -18,7 +18,7 @@ from .networks.base import check_seed
 from .networks.texture import Texture
 from .progress import tell
 from .statistics import ChannelStatistics, check_alpha, check_half_life
-from .style import Style, check_levels, check_same_encoder
+from .style import Style, check_levels
 from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, run_in_memory
 from .working import check_detail, enlarged, reduced
 
@@ -133,6 +133,7 @@ def transfer_part(
         content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         raise AdainError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
+    style = style.for_encoder(encoder)
     style = style.to("cpu")  # its masks may be as large as a clip; parts of them go to the device when they are needed
     (height, width), count = content.shape[2:], max(len(content), style.batch)
     size = height, width
@@ -294,8 +295,7 @@ def stylize(
 
 def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str, half_life: float) -> None:
     """Raise the errors of `transfer` that do not depend on the content."""
-    check_same_encoder(style, encoder.fingerprint, encoder.name, "the content's features")
-    check_levels(style, encoder)
+    check_levels(style.for_encoder(encoder), encoder)
     check_alpha(alpha)
     check_half_life(half_life)
     if content_statistics not in CONTENT_STATISTICS:

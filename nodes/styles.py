@@ -15,9 +15,10 @@ from torch import Tensor
 from ..adain_core import Style, encode_style, load_style, match_colors, mix_styles
 from ..adain_core.files import read_safetensors, text_of, version
 from ..adain_core.images import size_for, thumbnail_jpeg
-from ..adain_core.style import thumbnail_of
+from ..adain_core.style import encoders_of, jpeg_of
 from . import host
 from .inputs import names_input
+from .networks import known_fingerprint, model_names
 from .sockets import EncoderSocket, Node, StyleSocket, schema, to_mask, to_pictures
 
 STYLE_LIST = (
@@ -52,17 +53,32 @@ def read_style(name: str) -> Style:
     return load_style(path)
 
 
-def gallery() -> list[dict[str, str]]:
-    """Name, thumbnail (JPEG in base64) and source of each style there is, for the front end; what a file lacks, or has too much
-    of, is empty.
+def check_style(name: str, model: str) -> None:
+    """Raise ValueError if a listed style is known not to be for this model, of which nothing is loaded or fetched yet."""
+    encoders, fingerprint = read_style(name).encoders, known_fingerprint(model)
+    if fingerprint and fingerprint not in encoders:
+        made_by = " and ".join(map(repr, encoders.values()))
+        raise ValueError(
+            f"the style {name!r} is for {made_by}, not for the model {model!r}; choose another style or another model, or"
+            " connect a style_image."
+        )
+
+
+def gallery() -> list[dict[str, Any]]:
+    """For the front end, of each style there is: its name, its thumbnail and an example (JPEG in base64), its source, and the
+    models that it is known not to be for. What a file lacks, or has too much of, is empty.
     """
+    models = {model: fingerprint for model in model_names() if (fingerprint := known_fingerprint(model))}
     styles = []
     for name in style_names():
-        metadata = {}
+        metadata, not_for = {}, []
         if path := find_style(name):
             with contextlib.suppress(OSError, ValueError):  # a damaged file says what is wrong when it is loaded
                 metadata = read_safetensors(path, [])[1]
-        styles.append({"name": name, "thumbnail": thumbnail_of(metadata), "source": text_of(metadata, "source")})
+                encoders = encoders_of(metadata)
+                not_for = [model for model, fingerprint in models.items() if fingerprint not in encoders]
+        pictures = {key: jpeg_of(metadata, key) for key in ("thumbnail", "example")}
+        styles.append({"name": name, **pictures, "source": text_of(metadata, "source"), "not_for": not_for})
     return styles
 
 

@@ -39,7 +39,7 @@ from .sockets import (
     to_mask,
     to_pictures,
 )
-from .styles import STYLE_LIST, encode_pictures, read_style, style_names, style_version
+from .styles import STYLE_LIST, check_style, encode_pictures, read_style, style_names, style_version
 
 
 class AdaIN(Node):
@@ -205,8 +205,10 @@ class StyleTransfer(Node):
         texture: float = 1.0,
         seed: int = 0,
     ) -> io.NodeOutput:
-        encoder, decoder = load_network("encoder", model), load_network("decoder", model)
         pictures, side = to_pictures(content, "content"), working_side(working_size)
+        if style_image is None:
+            check_style(style, model)
+        encoder, decoder = load_network("encoder", model), load_network("decoder", model)
         if style_image is None:
             chosen = read_style(style)
         else:
