@@ -45,15 +45,16 @@ Interrupted = model_management.InterruptProcessingException
 
 
 @contextlib.contextmanager
-def working(patchers: list[ModelPatcher], size: Sequence[int]) -> Iterator[None]:
+def working(patchers: list[ModelPatcher], size: Sequence[int], show: Progress | None = None) -> Iterator[None]:
     """The networks on their devices for pictures of `size` (H, W), and the work of adain_core inside shown on the node.
 
-    Progress moves with every part of the work, finished pictures are shown, and between parts cancelling is honoured.
+    Progress moves with every part of the work, finished pictures are shown, and between parts cancelling is honoured. `show`
+    does this instead of `progress()`, which it calls in the end.
     """
     pixels, models = size[0] * size[1], [patcher.model for patcher in patchers]
     needed = max(pixels * model.values_per_pixel * COPIES * model.dtype.itemsize for model in models)
     model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
-    with showing(progress()):
+    with showing(show or progress()):
         yield
 
 
