@@ -41,7 +41,12 @@ class Component:
 
     @property
     def batch(self) -> int:
-        return max(len(self.weight), self.levels[0].batch, 1 if self.mask is None else len(self.mask))
+        return max(self.unmasked_batch, 1 if self.mask is None else len(self.mask))
+
+    @property
+    def unmasked_batch(self) -> int:
+        """The batch but for its masks."""
+        return max(len(self.weight), self.levels[0].batch)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ def transfer_part(
     if isinstance(content, Tensor):
         content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
-        raise AdainError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
+        what = "mask" if all(part.unmasked_batch == 1 for part in style.components) else "style"
+        raise AdainError(f"{style.batch} {what}s do not fit {len(content)} contents; give one {what}, or one for each content.")
     style = style.for_encoder(encoder)
     style = style.to("cpu")  # its masks may be as large as a clip; parts of them go to the device when they are needed
     (height, width), count = content.shape[2:], max(len(content), style.batch)

@@ -21,7 +21,7 @@ from adain_core.catalog import BUNDLED, find_entry  # noqa: E402
 from adain_core.images import load_image, resize, thumbnail_jpeg, to_pil  # noqa: E402
 from adain_core.style import join_encoders  # noqa: E402
 
-# Source of each style, and whether its thumbnail may be the painting's picture: where no free licence is stated for the picture,
+# Source of each style, and whether its thumbnail may be the painting's picture: where no free licence of the picture is stated,
 # the gallery shows the example alone. The sheet has the styles in this order, down its columns.
 STYLES = {
     "great-wave": ("Katsushika Hokusai, The Great Wave off Kanagawa, about 1831", True),

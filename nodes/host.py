@@ -49,17 +49,20 @@ Interrupted = model_management.InterruptProcessingException
 
 
 @contextlib.contextmanager
-def working(patchers: list[ModelPatcher], size: Sequence[int], tile: int | None = None) -> Iterator[None]:
+def working(
+    patchers: list[ModelPatcher], size: Sequence[int], tile: int | None = None, show: Progress | None = None
+) -> Iterator[None]:
     """The networks on their devices for pictures of `size` (H, W), and the work of adain_core inside shown on the node.
 
     With a `tile` of 0 there is memory for the whole picture, which is not worked on in tiles. Progress moves with every part
-    of the work, finished pictures are shown, and between parts cancelling is honoured.
+    of the work, finished pictures are shown, and between parts cancelling is honoured. `show` does this instead of
+    `progress()`, which it calls in the end.
     """
     pixels, models = size[0] * size[1], [patcher.model for patcher in patchers]
     if tile != 0:
         pixels = min(pixels, max(tile or 0, ENOUGH) ** 2)
     _load(patchers, max(pixels * model.values_per_pixel * COPIES * model.dtype.itemsize for model in models))
-    with showing(progress()):
+    with showing(show or progress()):
         yield
 
 

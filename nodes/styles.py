@@ -19,7 +19,7 @@ from ..adain_core.style import encoders_of, jpeg_of
 from . import host
 from .inputs import names_input
 from .networks import known_fingerprint, model_names
-from .sockets import EncoderSocket, Node, StyleSocket, schema, to_mask, to_pictures
+from .sockets import EncoderSocket, Node, StyleSocket, repeat_last, schema, to_mask, to_pictures
 
 STYLE_LIST = (
     "Bundled styles, files in models/adain_styles, and what Save Style wrote (output/adain_styles). Press R to refresh."
@@ -91,6 +91,14 @@ def encode_pictures(
         return encode_style(patcher.model, pictures, size, combine, mask)
 
 
+def with_last_masks(style: Style, count: int) -> Style:
+    """The style for `count` contents, of which those behind the last of its masks get this one."""
+    if any(part.unmasked_batch > 1 for part in style.components):
+        return style
+    parts = (dataclasses.replace(p, mask=None if p.mask is None else repeat_last(p.mask, count)) for p in style.components)
+    return dataclasses.replace(style, components=tuple(parts))
+
+
 class EncodeStyle(Node):
     """Makes a style from pictures."""
 
@@ -148,9 +156,10 @@ class EncodeStyle(Node):
     ) -> io.NodeOutput:
         pictures = to_pictures(image, "style")
         if match_colors_of is not None:
-            matched = match_colors(pictures, to_pictures(match_colors_of, "match_colors_of"))
+            matched = match_colors(pictures, repeat_last(to_pictures(match_colors_of, "match_colors_of"), len(pictures)))
             pictures = torch.cat([matched, pictures[:, 3:].expand(len(matched), -1, -1, -1)], dim=1)
-        return io.NodeOutput(encode_pictures(encoder, pictures, size, combine, None if mask is None else to_mask(mask)))
+        part = None if mask is None else repeat_last(to_mask(mask), len(pictures))
+        return io.NodeOutput(encode_pictures(encoder, pictures, size, combine, part))
 
 
 class StyleMix(Node):

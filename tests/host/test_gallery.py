@@ -236,8 +236,12 @@ def test_the_selected_node_answers_to_the_keyboard(window):
 
 
 def test_the_menu_of_a_node_with_a_style_opens_the_gallery(canvas):
-    canvas.page.evaluate(AT_REST, canvas.kind)
-    canvas.page.mouse.click(*canvas.ask("app.canvasPosToClientPos([node.pos[0] + 100, node.pos[1] - 15])"), button="right")
+    title = canvas.page.get_by_text("2. Style Transfer", exact=True)
+    if title.count():
+        title.click(button="right")
+    else:  # it is drawn on the canvas
+        canvas.page.evaluate(AT_REST, canvas.kind)
+        canvas.page.mouse.click(*canvas.ask("app.canvasPosToClientPos([node.pos[0] + 100, node.pos[1] - 15])"), button="right")
     canvas.page.get_by_text("Choose a style by picture", exact=True).click()
     canvas.wait()
     canvas.press("Escape")
