@@ -16,7 +16,9 @@ from adain_core.catalog import BUNDLED
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-TEMPLATE, OTHER = (json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in ("first-steps", "keep-colors"))
+TEMPLATE, OTHER, MIX = (
+    json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in ("first-steps", "keep-colors", "mix-styles")
+)
 BUNDLED_NAMES = sorted(path.stem for path in (BUNDLED / "styles").glob("*.safetensors"))
 BUTTON = "Choose by picture"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # no network
@@ -257,6 +259,37 @@ def test_style_transfer_is_the_first_hit_of_search(canvas, query):
     playwright.expect(first).to_contain_text(re.compile(r"^\s*Style Transfer"))
     canvas.press("Escape")
     first.wait_for(state="hidden")
+
+
+def test_style_mix_shows_the_sockets_in_use_and_a_free_one(window):
+    canvas = Canvas(window, MIX, "AdaINStyleMix")
+    shown = """(() => ({
+        sockets: node.inputs.map(input => input.name).filter(name => name.startsWith("style")),
+        weights: node.widgets.filter(widget => !widget.hidden).length,
+        saved: node.serialize().widgets_values.length,
+        agree: node.inputs.every((input, slot) => input.link == null || node.graph.getLink(input.link).target_slot === slot),
+    }))()"""
+
+    def expect(sockets: int, weights: int) -> None:
+        canvas.page.evaluate("() => new Promise(requestAnimationFrame)")
+        names = [f"style_{index + 1}" for index in range(sockets)]
+        assert canvas.ask(shown) == {"sockets": names, "weights": weights, "saved": 6, "agree": True}
+
+    source, slot = (
+        "node.graph.findNodesByType('AdaINLoadStyle')[0]",
+        "node.inputs.findIndex(input => input.name === 'style_{}')",
+    )
+    expect(3, 2)
+    for index, state in ((3, (4, 3)), (4, (5, 4)), (5, (6, 5)), (6, (6, 6))):
+        canvas.ask(f"{source}.connect(0, node, {slot.format(index)}) && null")
+        expect(*state)
+    assert {f"style_{index}" for index in range(1, 7)} <= canvas.queued().keys()
+    canvas.ask(f"node.disconnectInput({slot.format(6)})")
+    expect(6, 5)
+    canvas.ask(f"node.disconnectInput({slot.format(4)})")
+    expect(6, 5)  # the fifth is still in use
+    canvas.ask(f"node.disconnectInput({slot.format(5)})")
+    expect(4, 3)
 
 
 @pytest.fixture
