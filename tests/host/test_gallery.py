@@ -39,13 +39,16 @@ pytestmark = [needs_comfyui, pytest.mark.skipif(CHROMIUM is None, reason="there 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A server with styles of a person's own besides the bundled ones: of one folder, without a thumbnail, damaged."""
+    """A server with styles of a person's own besides the bundled ones: of one folder, for `lite` alone without pictures,
+    damaged.
+    """
     base = tmp_path_factory.mktemp("gallery")
     styles = base / "output" / "adain_styles"
     (styles / "sea").mkdir(parents=True)
     wave = load_style(BUNDLED / "styles" / "great-wave.safetensors")
     wave.save(styles / "sea" / "mine.safetensors")
-    dataclasses.replace(wave, thumbnail=b"", source="").save(styles / "plain.safetensors")
+    plain = dataclasses.replace(wave, thumbnail=b"", example=b"", source="", variants=())
+    plain.save(styles / "plain.safetensors")
     (styles / "broken.safetensors").write_bytes(b"no style")
     with Server(base) as server:
         server.post("/settings", {"Comfy.TutorialCompleted": True})  # else the templates come up first
@@ -141,6 +144,30 @@ def test_the_button_shows_every_style_with_its_name_beneath(canvas):
     beneath = "all => all.every(o => o.firstChild.getBoundingClientRect().bottom <= o.getBoundingClientRect().bottom - 12)"
     assert canvas.options.evaluate_all(beneath)
     assert canvas.active.text_content() == canvas.page.locator("[aria-selected=true]").text_content()
+
+
+def test_a_style_is_a_photograph_in_it_with_the_painting_in_the_corner(canvas):
+    canvas.open()
+    corners = canvas.options.locator("img.painting")
+    assert 0 < corners.count() < len(BUNDLED_NAMES)  # the pictures of some paintings are not free
+    assert canvas.options.locator("img:not(.painting)").count() == len(BUNDLED_NAMES) + 1
+    inside = """all => all.every(image => {
+        const [small, large] = [image, image.parentNode].map(shown => shown.getBoundingClientRect());
+        return small.width < large.width / 2 && small.right <= large.right && small.bottom <= large.bottom;
+    })"""
+    assert corners.evaluate_all(inside)
+
+
+def test_styles_that_are_not_for_the_chosen_model_are_marked(canvas):
+    unfit = canvas.page.locator(".adain-gallery .unfit")
+    canvas.open()
+    assert unfit.count() == 0
+    canvas.press("Escape")
+    canvas.ask("node.widgets.find(widget => widget.name === 'model').value = 'vgg19'")
+    canvas.open()
+    assert [name.strip() for name in unfit.locator("span").all_text_contents()] == ["plain"]
+    canvas.page.keyboard.type("plain")
+    assert canvas.page.get_by_text("Not for the chosen model").is_visible()
 
 
 def test_arrows_and_enter_choose_what_is_saved_and_queued(canvas):
