@@ -4,6 +4,7 @@ import { app } from "../../scripts/app.js";
 
 const STYLE_INPUTS = { AdaINLoadStyle: "name", AdaINStyleTransfer: "style" };
 const COMMAND = "AdaIN.ChooseStyle";
+const BUTTON = "choose_style"; // by this name, in every language, app mode finds it
 
 const LOOK = `
 .adain-gallery { --faint: color-mix(in srgb, var(--fg-color) 9%, transparent); --accent: var(--p-primary-color, #3b82f6);
@@ -195,7 +196,8 @@ app.registerExtension({
       node.getExtraMenuOptions = (canvas, options) => options.push(...menuItems(node));
     }
     // Last on the node and not saved: workflows keep widgets' values by position.
-    const button = node.addWidget("button", translate("Choose by picture"), null, () => openGallery(node), { serialize: false });
+    const button = node.addWidget("button", BUTTON, null, () => openGallery(node), { serialize: false });
+    button.label = translate("Choose by picture");
     button.serialize = false;
   },
 });
