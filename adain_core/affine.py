@@ -19,7 +19,11 @@ ROUNDING = 1e-6  # masks that fill a picture together may miss 1 by it
 
 @dataclass(frozen=True)
 class AffineMap:
-    """AdaIN on one level: for each component of a style, `scale` and `shift` `(B, C)` and a `gain` at each position."""
+    """AdaIN on one level: for each component of a style, `scale` and `shift` `(B, C)` and a `gain` at each position.
+
+    Without masks there are no `gains`, and one scale and shift for all components together. Scales and shifts are on the
+    content's device, gains, which may be as large as a clip, on the CPU.
+    """
 
     scales: tuple[Tensor, ...]
     shifts: tuple[Tensor, ...]
@@ -31,10 +35,8 @@ class AffineMap:
         def part(tensor: Tensor) -> Tensor:
             return window_of(tensor, pictures, window, stride).to(x.device)
 
-        scale, shift = x.new_ones(1, dtype=torch.float32), x.new_zeros(1, dtype=torch.float32)
-        for component_scale, component_shift, gain in zip(self.scales, self.shifts, map(part, self.gains), strict=True):
-            scale = scale + gain * (part(component_scale[:, :, None, None]) - 1)
-            shift = shift + gain * part(component_shift[:, :, None, None])
+        scales, shifts = ([part(each[:, :, None, None]) for each in pairs] for pairs in (self.scales, self.shifts))
+        scale, shift = _weighted(scales, shifts, list(map(part, self.gains))) if self.gains else (scales[0], shifts[0])
         return torch.addcmul(shift, x.float(), scale).to(x.dtype)
 
 
@@ -48,7 +50,8 @@ def affine_map(
 ) -> AffineMap:
     """AdaIN on a level whose features have the size `positions` (h, w), given the content's `statistics` on this level.
 
-    The first are the whole picture's. If `regional`, those inside the mask of each component with a mask follow.
+    The first are the whole picture's. If `regional`, those inside the mask of each component with a mask follow. The style is
+    on the CPU.
     """
     of_picture, *others = statistics
     of_regions = iter(others)
@@ -58,7 +61,19 @@ def affine_map(
         content = _region_or_picture(next(of_regions), of_picture) if has_region else of_picture
         pairs.append(affine_pair(content, component.levels[level]))
     scales, shifts = zip(*pairs, strict=True)
-    return AffineMap(scales, shifts, tuple(alpha * gain for gain in gains(components, positions)))
+    strengths = [alpha * gain for gain in gains(components, positions)]
+    if any(component.mask is not None for component in components):
+        return AffineMap(scales, shifts, tuple(strengths))
+    if len(strengths) == 1 and (strengths[0] == 1).all():
+        return AffineMap(scales, shifts, ())
+    scale, shift = _weighted(scales, shifts, [gain[:, :, 0, 0].to(scales[0].device) for gain in strengths])
+    return AffineMap((scale,), (shift,), ())
+
+
+def _weighted(scales: Sequence[Tensor], shifts: Sequence[Tensor], gains: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The scale and the shift of the maps' differences from the identity, weighted by their gains."""
+    scale = 1 + reduce(torch.add, (gain * (scale - 1) for gain, scale in zip(gains, scales, strict=True)))
+    return scale, reduce(torch.add, map(torch.mul, gains, shifts))
 
 
 def coverage(components: Sequence[Component], size: Sequence[int]) -> Tensor:

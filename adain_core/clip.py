@@ -38,10 +38,10 @@ from .picture_video import PictureVideo
 from .progress import part_of, tell
 from .statistics import ChannelStatistics, level_tensors, levels_of
 from .style import Style, mix_styles
-from .stylize import check_decoder, check_options, check_texture, decode, transfer_part
+from .stylize import check_decoder, check_options, check_texture, decode, kept_at_once, transfer_part
 from .tiling import measure_in_memory
 from .video import PART, Frame, Video, VideoWriter, join
-from .working import check_detail, enlarged, reduced
+from .working import check_detail, enlarged, reduced, reduced_size
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ class ClipStylizer:
             with (
                 replacing(parts.file(len(state.parts))) as temporary,
                 VideoWriter(temporary, size, video, ending) as writer,
-                write_behind() as later,
+                write_behind(max(2, self._at_once())) as later,
             ):
                 for chunk in itertools.chain([first], chunks):
                     for frame in chunk:
@@ -310,12 +310,17 @@ class ClipStylizer:
         state.save()
 
     def _chunks(self, clip: Video | PictureVideo | PictureSequence, skip: int) -> Iterator[list[Frame]]:
-        count = 1 if next(self.encoder.parameters()).device.type == "cpu" else CHUNK
+        count = self._at_once()
         frames = (dataclasses.replace(f, picture=resize(f.picture, self.size, clip.multiple)) for f in clip.frames(skip))
         # pictures with and without transparency do not fit into one tensor
-        for _, alike in itertools.groupby(read_ahead(frames), lambda frame: frame.picture.shape):
-            while chunk := list(itertools.islice(alike, count)):
+        for shape, alike in itertools.groupby(read_ahead(frames, max(2, count)), lambda frame: frame.picture.shape):
+            kept = kept_at_once(self.encoder, reduced_size(shape[2:], self.working_size))
+            while chunk := list(itertools.islice(alike, max(1, min(count, kept)))):
                 yield chunk
+
+    def _at_once(self) -> int:
+        """How many frames the networks work on together; as many are read ahead and written behind meanwhile."""
+        return 1 if next(self.encoder.parameters()).device.type == "cpu" else CHUNK
 
     def _styles(self, first: int, count: int, total: int) -> Style:
         """The styles of `count` frames from number `first` on, of `total`."""

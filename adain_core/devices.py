@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -18,14 +18,16 @@ import torch
 from .errors import AdainError
 
 # What errors say when memory runs out: GPUs and libraries, the CPU, the CPU on Windows, C++, cuDNN and cuBLAS, oneDNN (whose
-# primitive descriptors fail for other reasons), and the system, whose threads need memory too
+# primitive descriptors fail for other reasons), the system, whose threads need memory too, cuDNN without room for its work
+# space, Apple's GPUs, and DirectML
 OUT_OF_MEMORY = re.compile(
     r"out[ _]of[ _](device[ _]|host[ _])?memory|can(no|')t allocate memory|not enough memory|insufficient memory|"
     r"bad[_ ]alloc|status_alloc_failed|could not create a (primitive(?! desc)|memory)|can't start new thread|"
-    r"(unable|failed) to allocate",
+    r"(unable|failed) to allocate|unable to find an engine|invalid buffer size|not enough gpu video memory",
     re.IGNORECASE,
 )
 FAST_FLOAT16 = (7, 0)  # the first CUDA capability with units for float16
+FAST_BFLOAT16 = (8, 0)  # and for bfloat16
 # Cards of that capability without those units; ComfyUI found that convolutions in float16 give NaN on them
 BROKEN_FLOAT16 = ("1630", "1650", "1660", "T500", "T550", "T600", "T1000", "T1200", "T2000", "MX450", "MX550", "CMP 30HX")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -34,6 +36,7 @@ CONTAINER_MEMORY = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
 )
+KINDS = ("cuda", "xpu", "mps", "cpu")  # of devices whose memory is counted here
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -46,11 +49,13 @@ def available_devices() -> list[str]:
 def resolve_device(device: str) -> torch.device:
     """A torch.device from "auto" (the fastest kind found) or a name such as "cuda:1". Raises AdainError for other names.
 
-    If torch's launcher started several processes on this machine, "auto" gives each its own GPU.
+    If torch's launcher started several processes on this machine, "auto" and a kind of GPU give each its own.
     """
     found = available_devices()
     if device == "auto":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if found[0] == "cuda" else found[0]
+        device = "cuda:0" if found[0] == "cuda" and "LOCAL_RANK" not in os.environ else found[0]
+    if device in ("cuda", "xpu") and "LOCAL_RANK" in os.environ:
+        device = f"{device}:{os.environ['LOCAL_RANK']}"
     try:
         resolved = torch.device(device)
     except RuntimeError:
@@ -67,8 +72,8 @@ def rank_and_size() -> tuple[int, int]:
 
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions that multiply bfloat16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cuda":  # torch.cuda.is_bf16_supported asks the current device, which may be another one
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= FAST_BFLOAT16
     # PyTorch has no public function for this; a version without these private ones counts as a no.
     functions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in functions)
@@ -101,11 +106,27 @@ def free_memory(device: torch.device) -> int:
     """The number of free bytes for new tensors on `device`."""
     if device.type in ("cuda", "xpu"):
         backend = getattr(torch, device.type)
+        reserved = backend.memory_reserved(device)
+        try:
+            free = backend.mem_get_info(device)[0]
+        except RuntimeError:  # not every GPU of Intel tells it
+            free = backend.get_device_properties(device).total_memory - reserved
         # PyTorch can use again the memory that it has reserved on the device and does not use now
-        return backend.mem_get_info(device)[0] + backend.memory_reserved(device) - backend.memory_allocated(device)
+        return free + reserved - backend.memory_allocated(device)
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    if device.type not in KINDS and _count_of_host is not None:
+        return _count_of_host(device)
     return min(psutil.virtual_memory().available, _container_room())
+
+
+_count_of_host: Callable[[torch.device], int] | None = None
+
+
+def count_memory_by(count: Callable[[torch.device], int]) -> None:
+    """Have a host's function count the free bytes of devices of other kinds than `KINDS`, such as DirectML's."""
+    global _count_of_host
+    _count_of_host = count
 
 
 def _container_room() -> int:
@@ -122,13 +143,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of a library or of the system says that a device's memory, or the system's, ran out."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    return not isinstance(error, AdainError) and OUT_OF_MEMORY.search(str(error)) is not None
+    return not isinstance(error, ValueError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def release_memory() -> None:
     """Give back the GPU memory that PyTorch keeps unused for later."""
     for kind in available_devices()[:-1]:
-        getattr(torch, kind).empty_cache()
+        with contextlib.suppress(RuntimeError):  # after an error that left the device unusable, the next work will say so
+            getattr(torch, kind).empty_cache()
 
 
 def keep_freed_memory(all_of_it: bool = False) -> None:

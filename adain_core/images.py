@@ -345,7 +345,7 @@ def check_mask(mask: Tensor) -> Tensor:
     if not (mask.min() >= 0 and mask.max() <= 1):
         raise AdainError("a mask must hold values from 0 to 1.")
     if not mask.any():
-        raise AdainError("the mask is empty (0 everywhere); paint where the style is to apply.")
+        raise AdainError("the mask is empty (0 everywhere); paint a part of it white.")
     return mask
 
 

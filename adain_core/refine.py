@@ -19,7 +19,7 @@ from .losses import statistics_loss
 from .networks import Encoder
 from .progress import part_of, tell
 from .statistics import EPS, ChannelStatistics, check_alpha
-from .style import Component, Style, check_same_encoder, encode_style
+from .style import Component, Style, encode_style
 from .tiling import KEPT, Plan, Window, encode_window, grid, measure, plan, run_in_memory
 
 HISTORY = 10  # steps that L-BFGS remembers
@@ -67,7 +67,7 @@ def refine(
         check_refinable(style, encoder)
         if style.batch not in (1, len(image)):
             raise AdainError(f"{style.batch} styles do not fit {len(image)} pictures; give one style, or one for each.")
-        style, refined = style.to("cpu"), image.float().clone()
+        style, refined = style.for_encoder(encoder).to("cpu"), image.float().clone()
         size, values = image.shape[2:], KEPT * encoder.values_per_pixel
         attempt = plan(tile, 1, size, encoder.halo, values, next(networks[0].parameters()))
         for index in range(len(image)):
@@ -91,7 +91,7 @@ def check_refinement(steps: int, alpha: float, content_weight: float = 1.0, styl
 
 def check_refinable(style: Style, encoder: Encoder) -> None:
     """Raise AdainError unless `style` is of `encoder` and has the statistics of all layers that the losses compare."""
-    check_same_encoder(style, encoder.fingerprint, encoder.name, "the losses are measured")
+    style = style.for_encoder(encoder, "the losses are measured")
     channels = [level.channels for level in encoder.loss_levels]
     if any([level.mean.shape[1] for level in component.levels] != channels for component in style.components):
         raise AdainError(
@@ -138,7 +138,7 @@ class _Losses:
         ]
         self.targets = []  # for each level and place, the content's statistics blended with those of the styles there
         for index, level in enumerate(measured):
-            styles = [component.levels[index] for component in components]
+            styles = [component.levels[index].map(lambda tensor: tensor.to(content.device)) for component in components]
             self.targets.append(
                 [
                     _convex_sum([own, *styles], [1 - alpha, *(alpha * share for share in mix)])
@@ -217,7 +217,7 @@ def _convex_sum(statistics: Sequence[ChannelStatistics], shares: Sequence[float 
     pairs = list(zip(shares, statistics, strict=True))
     mean = reduce(torch.add, (share * each.mean for share, each in pairs))
     std = reduce(torch.add, (share * each.std for share, each in pairs))
-    return ChannelStatistics(torch.ones(1, 1), mean, std**2 - EPS)
+    return ChannelStatistics(torch.ones_like(mean[:, :1]), mean, std**2 - EPS)
 
 
 def _descend(start: Tensor, make_losses: Callable[[Plan], _Losses], steps: int, done: int, total: int, attempt: Plan) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +14,20 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import AdainError
-from .files import read_safetensors, replacing, text_of
+from .files import parse_json, read_safetensors, replacing, text_of
 from .images import check_mask, check_pictures, resize, resize_mask, thumbnail_jpeg
 from .networks import Encoder
 from .networks.base import DTYPES
 from .statistics import ChannelStatistics, level_tensors, levels_of
 from .tiling import measure_in_memory
 
-FORMAT = "adain-style-1"
+FORMAT = "adain-style-2"
+ONE_ENCODER = "adain-style-1"  # the format before, which is read
 MASK_SIDE = 512  # masks are stored at most this large
-# In a file: styles for as many pictures, such as the frames of a short clip, and parts of a mix. A file of some kilobytes could
-# ask for any number of pictures otherwise.
-MOST_STYLES, MOST_COMPONENTS = 64, 256
-JPEG, LARGEST_THUMBNAIL = "/9j/", 1 << 16  # how one begins in base64; characters of a thumbnail, of which usual ones have 6,000
+# In a file: styles for as many pictures, such as the frames of a short clip, parts of a mix, and encoders. A file of some
+# kilobytes could ask for any number of pictures otherwise.
+MOST_STYLES, MOST_COMPONENTS, MOST_ENCODERS = 64, 256, 8
+JPEG, LARGEST_JPEG = "/9j/", 1 << 16  # how one begins in base64; its characters, of which usual thumbnails have 6,000
 LARGEST = 1e6  # mean, deviation or weight; the activations of working networks are far smaller
 
 
@@ -39,15 +41,30 @@ class Component:
 
     @property
     def batch(self) -> int:
-        return max(len(self.weight), self.levels[0].batch, 1 if self.mask is None else len(self.mask))
+        return max(self.unmasked_batch, 1 if self.mask is None else len(self.mask))
+
+    @property
+    def unmasked_batch(self) -> int:
+        """The batch but for its masks."""
+        return max(len(self.weight), self.levels[0].batch)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What another encoder measured of a style: the statistics of its levels, for each of the style's components."""
+
+    encoder_fingerprint: str
+    encoder_name: str
+    levels: tuple[tuple[ChannelStatistics, ...], ...]
 
 
 @dataclass(frozen=True)
 class Style:
     """One or more style pictures as statistics for AdaIN, made by `encode_style`, `mix_styles` or `load_style`.
 
-    `encoder_fingerprint` and `encoder_name` identify its encoder; `thumbnail` is a small JPEG; `source` and `licence`
-    belong to the picture. A style with a batch above 1 has one style for each content.
+    `encoder_fingerprint` and `encoder_name` identify its encoder, and `variants` are for others: `for_encoder` picks.
+    `thumbnail` is a small JPEG, and so is `example`, a photograph in this style; `source` and `licence` belong to the picture;
+    `note` is what else is to be known of the statistics. A style with a batch above 1 has one style for each content.
     """
 
     components: tuple[Component, ...]
@@ -57,10 +74,35 @@ class Style:
     thumbnail: bytes = b""
     source: str = ""
     licence: str = ""
+    example: bytes = b""
+    note: str = ""
+    variants: tuple[Variant, ...] = ()
 
     @property
     def batch(self) -> int:
         return max(component.batch for component in self.components)
+
+    @property
+    def encoders(self) -> dict[str, str]:
+        """The names of the encoders that the style is for, by their fingerprints."""
+        others = {variant.encoder_fingerprint: variant.encoder_name for variant in self.variants}
+        return {self.encoder_fingerprint: self.encoder_name} | others
+
+    def for_encoder(self, encoder: Encoder, what: str = "the content's features") -> Style:
+        """The style for this encoder alone. Raises AdainError if it has none; the error calls what the encoder makes `what`."""
+        if encoder.fingerprint not in self.encoders:
+            raise _not_by(self, encoder.name, what)
+        return self._by(encoder.fingerprint)
+
+    def _by(self, fingerprint: str) -> Style:
+        """The style for one of its `encoders` alone."""
+        components, name = self.components, self.encoder_name
+        if fingerprint != self.encoder_fingerprint:
+            variant = next(variant for variant in self.variants if variant.encoder_fingerprint == fingerprint)
+            parts = zip(components, variant.levels, strict=True)
+            components = tuple(dataclasses.replace(component, levels=levels) for component, levels in parts)
+            name = variant.encoder_name
+        return dataclasses.replace(self, components=components, encoder_fingerprint=fingerprint, encoder_name=name, variants=())
 
     def masked(self, mask: Tensor) -> Style:
         """The style confined to `mask`, `(H, W)` or `(B, 1, H, W)` in [0, 1], of any size; masks of masks multiply.
@@ -88,18 +130,23 @@ class Style:
         return self._map(lambda tensor: tensor if len(tensor) == 1 else tensor[indices])
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Style:
-        def change(part: Component) -> Component:
-            levels = tuple(level.map(function) for level in part.levels)
-            return Component(function(part.weight), levels, None if part.mask is None else function(part.mask))
+        def measured(levels: tuple[ChannelStatistics, ...]) -> tuple[ChannelStatistics, ...]:
+            return tuple(level.map(function) for level in levels)
 
-        return dataclasses.replace(self, components=tuple(map(change, self.components)))
+        def change(part: Component) -> Component:
+            return Component(function(part.weight), measured(part.levels), None if part.mask is None else function(part.mask))
+
+        variants = tuple(dataclasses.replace(v, levels=tuple(map(measured, v.levels))) for v in self.variants)
+        return dataclasses.replace(self, components=tuple(map(change, self.components)), variants=variants)
 
     def save(self, path: str | Path) -> None:
         """Write a style file (safetensors): a temporary file beside `path`, then renamed.
 
-        Raises AdainError for more than `MOST_STYLES` styles or `MOST_COMPONENTS` components.
+        Raises AdainError for more than `MOST_STYLES` styles, `MOST_COMPONENTS` components or `MOST_ENCODERS` encoders.
         """
         path = Path(path)
+        if len(self.encoders) > MOST_ENCODERS:
+            raise AdainError(f"a style file is for at most {MOST_ENCODERS} encoders, not {len(self.encoders)}; leave some out.")
         if self.batch > MOST_STYLES or len(self.components) > MOST_COMPONENTS:
             raise AdainError(
                 f"a style file holds at most {MOST_STYLES} styles of {MOST_COMPONENTS} parts, not {self.batch} of"
@@ -108,24 +155,27 @@ class Style:
         metadata = {
             "format": FORMAT,
             "role": "style",
-            "encoder_fingerprint": self.encoder_fingerprint,
-            "encoder_name": self.encoder_name,
+            "encoders": json.dumps([{"fingerprint": _unicode(f), "name": _unicode(n)} for f, n in self.encoders.items()]),
             "name": self.name or path.stem,
             "thumbnail": base64.b64encode(self.thumbnail).decode(),
+            "example": base64.b64encode(self.example).decode(),
             "source": self.source,
             "licence": self.licence,
+            "note": self.note,
         }
-        # on Linux a file name, and so the name of a style, may be any bytes
-        metadata = {key: text.encode(errors="replace").decode() for key, text in metadata.items()}
+        metadata = {key: _unicode(text) for key, text in metadata.items()}
         with replacing(path) as temporary:
             temporary.write_bytes(save(self.tensors(), metadata))
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a style file by name; masks have 8 bits."""
         tensors = {}
+        measured = {self.encoder_fingerprint: [component.levels for component in self.components]}
+        measured |= {variant.encoder_fingerprint: variant.levels for variant in self.variants}
         for k, component in enumerate(self.components):
             tensors[f"component.{k}.weight"] = component.weight
-            tensors |= level_tensors(component.levels, f"component.{k}.")
+            for fingerprint, levels in measured.items():
+                tensors |= level_tensors(levels[k], f"component.{k}.{_unicode(fingerprint)}.")
             if component.mask is not None:
                 mask = component.mask
                 size = [min(side, MASK_SIDE) for side in mask.shape[2:]]
@@ -137,32 +187,39 @@ class Style:
 def load_style(path: str | Path) -> Style:
     """Read a style file. Raises FileNotFoundError, or AdainError if it is damaged or not a style file."""
     tensors, metadata = read_safetensors(path)
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (FORMAT, ONE_ENCODER):
         raise AdainError(f"{path} is not a style file of this format ({FORMAT}); make one with `adain style make`.")
-    components = []
     try:
-        while f"component.{len(components)}.weight" in tensors and len(components) <= MOST_COMPONENTS:
-            prefix = f"component.{len(components)}"
-            levels = tuple(level.map(_numbers) for level in levels_of(tensors, f"{prefix}."))
-            mask = tensors.get(f"{prefix}.mask")
-            if mask is not None and (mask.dtype != torch.uint8 or 0 in mask.shape):
-                raise AdainError("its mask does not hold 8-bit numbers")
-            if mask is not None and (mask.ndim != 4 or mask.shape[1] != 1 or max(mask.shape[2:]) > MASK_SIDE):
-                raise AdainError("its mask has the wrong shape")
-            mask = None if mask is None else mask.float() / 255
-            components.append(Component(_numbers(tensors[f"{prefix}.weight"]), levels, mask))
-        _check_components(components)
-        thumbnail = base64.b64decode(thumbnail_of(metadata), validate=True)
+        one = metadata["format"] == ONE_ENCODER
+        parts, encoders = _parts_of(tensors), _encoders_of(metadata)
+        styles = []
+        for fingerprint, made_by in encoders.items():
+            components = []
+            for k, (weight, mask) in enumerate(parts):
+                prefix = f"component.{k}." if one else f"component.{k}.{fingerprint}."
+                components.append(Component(weight, tuple(level.map(_numbers) for level in levels_of(tensors, prefix)), mask))
+            _check_components(components)
+            styles.append(Style(tuple(components), *made_by))
+        style = join_encoders(styles)
+        thumbnail, example = (base64.b64decode(jpeg_of(metadata, key), validate=True) for key in ("thumbnail", "example"))
     except (KeyError, ValueError) as error:
         raise AdainError(f"{path} is damaged ({error}); make the style again.") from None
-    texts = {key: text_of(metadata, key) for key in ("encoder_fingerprint", "encoder_name", "name", "source", "licence")}
-    return Style(tuple(components), thumbnail=thumbnail, **texts)
+    texts = {key: text_of(metadata, key) for key in ("name", "source", "licence", "note")}
+    return dataclasses.replace(style, thumbnail=thumbnail, example=example, **texts)
 
 
-def thumbnail_of(metadata: Mapping[str, str]) -> str:
-    """The thumbnail in a style file's metadata, in base64; "" if it is not a JPEG, or far larger than one of 96 pixels."""
-    thumbnail = metadata.get("thumbnail", "")
-    return thumbnail if thumbnail.startswith(JPEG) and len(thumbnail) <= LARGEST_THUMBNAIL else ""
+def encoders_of(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The names of the encoders that a style file is for, by their fingerprints, from its metadata.
+
+    Raises AdainError if the metadata does not say it.
+    """
+    return dict(_encoders_of(metadata).values())
+
+
+def jpeg_of(metadata: Mapping[str, str], key: str = "thumbnail") -> str:
+    """A JPEG in a style file's metadata, in base64; "" if it is none, or far larger than a thumbnail."""
+    jpeg = metadata.get(key, "")
+    return jpeg if jpeg.startswith(JPEG) and len(jpeg) <= LARGEST_JPEG else ""
 
 
 def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None) -> Style:
@@ -187,11 +244,12 @@ def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str
         visible = mask.flatten(1).any(1)
         if not (visible.any() if combine == "pool" else visible.all()):
             raise AdainError("a style picture is transparent or masked everywhere; leave it out, or paint its mask.")
-    pictures = resize(images[:, :3], size)
-    measured = measure_in_memory(encoder, pictures, [] if mask is None else [mask.cpu()])
+    pictures = resize(images, size)
+    measured = measure_in_memory(encoder, pictures[:, :3], [] if mask is None else [mask.cpu()])
     levels = [level[-1].pool() if combine == "pool" else level[-1] for level in measured]
     weight = torch.ones(levels[0].batch, dtype=torch.float32)
-    return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail_jpeg(images[:1]))
+    thumbnail = thumbnail_jpeg(min(images, pictures, key=Tensor.numel)[:1])  # a full picture may take longer than its encoding
+    return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail)
 
 
 def pool_styles(styles: Sequence[Style]) -> Style:
@@ -205,19 +263,41 @@ def pool_styles(styles: Sequence[Style]) -> Style:
     return dataclasses.replace(styles[0], components=(component,))
 
 
+def join_encoders(styles: Sequence[Style]) -> Style:
+    """One style from the same style by several encoders, with the name, the pictures and the texts of the first.
+
+    Raises AdainError for two styles of one encoder, and for styles that are not made of as many parts.
+    """
+    first, *others = styles
+    if len({style.encoder_fingerprint for style in styles}) < len(styles):
+        raise AdainError(f"two of the encoders are the same network ({first.encoder_name!r} or another); give each once.")
+    if any(len(style.components) != len(first.components) for style in others):
+        raise AdainError("the styles are not made of as many parts; give the same style by several encoders.")
+    variants = (
+        Variant(style.encoder_fingerprint, style.encoder_name, tuple(component.levels for component in style.components))
+        for style in others
+    )
+    return dataclasses.replace(first, variants=tuple(variants))
+
+
 def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None = None) -> Style:
     """The convex sum of styles; weights (default equal) are normalised to a sum of 1.
 
-    A weight may be `(N,)`: then the mix has N styles, one for each content. Raises AdainError for negative or all-zero
-    weights, for a wrong number of them, and for styles of different encoders or batches.
+    A weight may be `(N,)`: then the mix has N styles, one for each content. The mix is for the encoders that all the styles are
+    for. Raises AdainError for negative or all-zero weights, for a wrong number of them, and for styles of different encoders or
+    batches.
     """
     if not styles:
         raise AdainError("there is no style to mix; give at least one.")
     weights = [1.0] * len(styles) if weights is None else weights
     if len(weights) != len(styles):
         raise AdainError(f"{len(weights)} weights do not fit {len(styles)} styles; give one weight for each.")
+    common = styles[0].encoders
     for style in styles[1:]:
-        check_same_encoder(style, styles[0].encoder_fingerprint, styles[0].encoder_name, "the first style")
+        left = {fingerprint: name for fingerprint, name in common.items() if fingerprint in style.encoders}
+        if not left:
+            raise _not_by(style, next(iter(common.values())), "the styles before it")
+        common = left
     device = styles[0].components[0].weight.device
     weights = [torch.as_tensor(weight, dtype=torch.float32, device=device).reshape(-1) for weight in weights]
     batches = sorted({*map(len, weights), *(style.batch for style in styles)} - {1})
@@ -229,15 +309,19 @@ def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None
     total = table.sum(0)
     if (table < 0).any() or not ((total > 0) & torch.isfinite(total)).all():
         raise AdainError("the weights of a mix must be finite, at least 0 and not all 0.")
-    table = table / total
-    components = tuple(
-        dataclasses.replace(component, weight=component.weight.to(device) * share)
-        for style, share in zip(styles, table, strict=True)
-        for component in style.to(device).components
-    )
-    return dataclasses.replace(
-        styles[0], components=components, name=" + ".join(s.name for s in styles if s.name), source="", licence=""
-    )
+    shares = list(table / total)
+
+    def mixed(parts: Sequence[Style]) -> Style:
+        components = tuple(
+            dataclasses.replace(component, weight=component.weight.to(device) * share)
+            for style, share in zip(parts, shares, strict=True)
+            for component in style.to(device).components
+        )
+        return dataclasses.replace(parts[0], components=components)
+
+    mix = join_encoders([mixed([style._by(fingerprint) for style in styles]) for fingerprint in common])
+    name = " + ".join(style.name for style in styles if style.name)
+    return dataclasses.replace(mix, name=name, source="", licence="", example=b"", note="")
 
 
 def check_levels(style: Style, encoder: Encoder) -> None:
@@ -247,13 +331,46 @@ def check_levels(style: Style, encoder: Encoder) -> None:
         raise AdainError(f"the style does not fit the levels of {encoder.name!r}; encode the style again.")
 
 
-def check_same_encoder(style: Style, fingerprint: str, name: str, what: str) -> None:
-    """Raise AdainError unless `style` was made by the encoder with this fingerprint and name; the error calls it `what`."""
-    if style.encoder_fingerprint != fingerprint:
-        raise AdainError(
-            f"the style was made by the encoder {style.encoder_name!r}, {what} by {name!r};"
-            f" encode the style again with {name!r}."
-        )
+def _not_by(style: Style, name: str, what: str) -> AdainError:
+    """The error for a style that was not made by the encoder `name`, which made `what`."""
+    made_by = " and ".join(map(repr, style.encoders.values()))
+    return AdainError(
+        f"the style was made by the encoder{'s' if style.variants else ''} {made_by}, {what} by {name!r};"
+        f" encode the style again with {name!r}."
+    )
+
+
+def _unicode(text: str) -> str:
+    """The text as a file can have it: on Linux a file name, and so the name of a style, may be any bytes."""
+    return text.encode(errors="replace").decode()
+
+
+def _encoders_of(metadata: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Fingerprint and name, to be shown, of each encoder in a style file's metadata, by the fingerprint in the file."""
+    if metadata.get("format") == ONE_ENCODER:
+        described = [{"fingerprint": metadata.get("encoder_fingerprint", ""), "name": metadata.get("encoder_name", "")}]
+    else:
+        described = parse_json(metadata.get("encoders", ""))
+    if not isinstance(described, list) or not 0 < len(described) <= MOST_ENCODERS:
+        raise AdainError(f"it does not say for which encoders it is, of which there are at most {MOST_ENCODERS}")
+    texts = [entry.get(key) if isinstance(entry, dict) else None for entry in described for key in ("fingerprint", "name")]
+    if not all(isinstance(text, str) for text in texts):
+        raise AdainError("its description of an encoder is damaged")
+    return {entry["fingerprint"]: (text_of(entry, "fingerprint"), text_of(entry, "name")) for entry in described}
+
+
+def _parts_of(tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor | None]]:
+    """Weight and mask of each component in a style file's tensors."""
+    parts = []
+    while f"component.{len(parts)}.weight" in tensors and len(parts) <= MOST_COMPONENTS:
+        prefix = f"component.{len(parts)}"
+        mask = tensors.get(f"{prefix}.mask")
+        if mask is not None and (mask.dtype != torch.uint8 or 0 in mask.shape):
+            raise AdainError("its mask does not hold 8-bit numbers")
+        if mask is not None and (mask.ndim != 4 or mask.shape[1] != 1 or max(mask.shape[2:]) > MASK_SIDE):
+            raise AdainError("its mask has the wrong shape")
+        parts.append((_numbers(tensors[f"{prefix}.weight"]), None if mask is None else mask.float() / 255))
+    return parts
 
 
 def _numbers(tensor: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from .networks.base import check_seed
 from .networks.texture import Texture
 from .progress import tell
 from .statistics import ChannelStatistics, check_alpha, check_half_life
-from .style import Style, check_levels, check_same_encoder
+from .style import Style, check_levels
 from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, run_in_memory
 from .working import check_detail, enlarged, reduced
 
@@ -132,8 +132,9 @@ def transfer_part(
     if isinstance(content, Tensor):
         content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
-        raise AdainError(f"{style.batch} styles do not fit {len(content)} contents; give one style, or one for each content.")
-    sample = next(encoder.parameters())
+        what = "mask" if all(part.unmasked_batch == 1 for part in style.components) else "style"
+        raise AdainError(f"{style.batch} {what}s do not fit {len(content)} contents; give one {what}, or one for each content.")
+    style = style.for_encoder(encoder)
     style = style.to("cpu")  # its masks may be as large as a clip; parts of them go to the device when they are needed
     (height, width), count = content.shape[2:], max(len(content), style.batch)
     size = height, width
@@ -148,16 +149,18 @@ def transfer_part(
             rgb = rgb.expand(count, -1, -1, -1)  # one content has different statistics inside each mask
     strides = tuple(level.stride for level in encoder.levels)
     covered = alpha * coverage(style.components, size)
+    sample = encoder.sample()
+    given = [statistics.map(lambda part: part.to(sample.device)) for statistics in clip_statistics]
 
     def work(attempt: Plan) -> Features:
         windows = attempt.windows(size, strides[-1])
-        keep = len(windows) == 1 and _fits(encoder, count, size)
-        pooled = clip_statistics if content_statistics == "batch" else ()
+        keep = len(windows) == 1 and count <= kept_at_once(encoder, size)
+        pooled = given if content_statistics == "batch" else ()
         if keep or not pooled:
             measured, levels = measure(encoder, rgb, regions, attempt, keep)
         if pooled:
             measured = [[statistics] for statistics in pooled]
-        for parts, past in itertools.zip_longest(measured, clip_statistics):
+        for parts, past in itertools.zip_longest(measured, given):
             if content_statistics == "batch":
                 parts[0] = parts[0].pool()
             elif content_statistics == "running":
@@ -222,7 +225,7 @@ def decode_into(
     check_decoder(decoder, features.encoder_fingerprint, features.encoder_name)
     check_texture(texture)
     check_seed(seed)
-    sample, size = next(decoder.parameters()), features.size
+    sample, size = decoder.sample(), features.size
 
     def work(attempt: Plan) -> None:
         steps = list(itertools.product(attempt.parts(features.count), attempt.windows(size, decoder.stride)))
@@ -243,9 +246,9 @@ def decode_into(
         if not residual or (covered == 1).all():
             return draw(features.window(pictures, outer)[0])
         content = features.content[(features.content_part(pictures), slice(None), *window.positions(1))]
+        if not covered.any():  # asked on the CPU: a GPU would have to be waited for
+            return content.float()
         content, covered = content.to(sample.device).float(), covered.to(sample.device)
-        if not covered.any():
-            return content
         stylized, own = map(draw, features.window(pictures, outer))
         # beside a mask, where nothing is stylised, the decoder still sees the style
         return torch.where(covered > 0, stylized + (1 - covered) * (content - own), content)
@@ -253,6 +256,7 @@ def decode_into(
     halo, values = decoder.halo, decoder.values_per_pixel
     if isinstance(features, DeferredFeatures):
         halo, values = halo + features.encoder.halo, max(values, features.encoder.values_per_pixel)
+        sample = max(sample, features.encoder.sample(), key=Tensor.element_size)
     with torch.no_grad(), exact_float32():
         run_in_memory(work, plan(tile, features.count, size, halo, values, sample))
 
@@ -292,8 +296,7 @@ def stylize(
 
 def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str, half_life: float) -> None:
     """Raise the errors of `transfer` that do not depend on the content."""
-    check_same_encoder(style, encoder.fingerprint, encoder.name, "the content's features")
-    check_levels(style, encoder)
+    check_levels(style.for_encoder(encoder), encoder)
     check_alpha(alpha)
     check_half_life(half_life)
     if content_statistics not in CONTENT_STATISTICS:
@@ -317,8 +320,11 @@ def check_decoder(decoder: Decoder, fingerprint: str, name: str) -> None:
         )
 
 
-def _fits(encoder: Encoder, count: int, size: tuple[int, int]) -> bool:
-    """Whether the features of `count` pictures fit the free memory easily; computing them takes three times their size."""
+def kept_at_once(encoder: Encoder, size: Sequence[int]) -> int:
+    """Of how many pictures of `size` the features fit the free memory easily; computing them takes three times their size.
+
+    The features of more are deferred, and so computed twice.
+    """
+    values = size[0] * size[1] * sum(level.channels / level.stride**2 for level in encoder.levels)
     sample = next(encoder.parameters())
-    values = sum(level.channels / level.stride**2 for level in encoder.levels)
-    return count * size[0] * size[1] * values * sample.element_size() < free_memory(sample.device) / 16
+    return int(free_memory(sample.device) / 16 / (values * sample.element_size()))

@@ -26,6 +26,8 @@ SMALLEST_TILE = 64
 # In memory at once: the input, the padded input, the output and the convolution's work space.
 COPIES = 4
 KEPT = 8  # times what one layer holds is what all layers of a network hold for a gradient
+# On GPUs, padding and convolutions count the values of a tensor in 32 bits with a sign, on Apple's its bytes in 32 bits.
+MOST_VALUES, MOST_BYTES = (1 << 31) - (1 << 26), (1 << 32) - (1 << 27)  # less what padding adds
 Result = TypeVar("Result")
 
 
@@ -98,11 +100,15 @@ class Plan:
 def plan(tile: int | None, count: int, size: Sequence[int], halo: int, values_per_pixel: float, sample: Tensor) -> Plan:
     """The plan for a batch of `count` pictures of `size`, on the device and in the number type of `sample`.
 
-    `tile`: a side in pixels; None takes the largest tile that fits half of the free memory, 0 the whole picture.
-    `values_per_pixel`: see `Network`. Raises AdainError for a tile that is too small.
+    `tile`: a side in pixels; None takes the largest tile that fits half of the free memory, and a GPU's largest tensor, 0 the
+    whole picture. `values_per_pixel`: see `Network`. Raises AdainError for a tile that is too small.
     """
     check_tile(tile)
     room = free_memory(sample.device) / 2 / (values_per_pixel * COPIES * sample.element_size())
+    if sample.device.type != "cpu":
+        room = min(room, MOST_VALUES / values_per_pixel)
+    if sample.device.type == "mps":
+        room = min(room, MOST_BYTES / sample.element_size() / values_per_pixel)
     side = tile or max(size)
     if tile is None and size[0] * size[1] > room:
         side = max(SMALLEST_TILE, (int(room**0.5) - 2 * halo) // SMALLEST_TILE * SMALLEST_TILE)
@@ -154,8 +160,8 @@ def measure(
 ) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
     """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of whole pictures, then of each of the `masks`.
 
-    They are on the CPU, and carry no gradients. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, which needs a plan of
-    one window, also returns the levels.
+    They are on the encoder's device, and carry no gradients. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, which
+    needs a plan of one window, also returns the levels.
     """
     size = pictures.shape[2:]
     weights = [[None, *(resize_mask(mask, grid(size, level.stride)) for mask in masks)] for level in encoder.levels]
@@ -174,21 +180,26 @@ def measure(
             ]
             merged = [a.merge(b) for a, b in zip(merged, of_window, strict=True)] if merged else of_window
             tell(next(steps), len(parts) * len(windows))
-        measured.append([statistics.map(Tensor.cpu) for statistics in merged])
+        measured.append(merged)
         if keep:
             kept_levels.append(levels)
     flat = iter([ChannelStatistics.concatenate(batch) for batch in zip(*measured, strict=True)])
-    return [[next(flat) for _ in level] for level in weights], [torch.cat(level) for level in zip(*kept_levels, strict=True)]
+    return [[next(flat) for _ in level] for level in weights], list(map(_together, zip(*kept_levels, strict=True)))
 
 
 def measure_in_memory(
     encoder: Encoder, pictures: Tensor, masks: Sequence[Tensor] = (), tile: int | None = None
 ) -> list[list[ChannelStatistics]]:
-    """The statistics of `measure`, computed in parts that fit the memory; `tile` is as in `plan`."""
-    sample = next(encoder.parameters())
-    attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, sample)
+    """The statistics of `measure`, on the CPU, computed in parts that fit the memory; `tile` is as in `plan`."""
+    attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, encoder.sample())
     with torch.no_grad(), exact_float32():
-        return run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
+        measured = run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
+    return [[statistics.map(Tensor.cpu) for statistics in level] for level in measured]
+
+
+def _together(parts: tuple[Tensor, ...]) -> Tensor:
+    """The parts of a batch in one tensor; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _statistics(x: Tensor, mask: Tensor | None, part: slice, positions: tuple[slice, slice]) -> ChannelStatistics:

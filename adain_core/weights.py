@@ -157,6 +157,18 @@ def read_network(path: str | Path, role: str = "") -> NetworkFile:
     return _read(path, NetworkFile.checked, role)
 
 
+def stated_fingerprint(path: str | Path) -> str:
+    """The fingerprint that the file of an encoder states of it, by its metadata alone; "" if it states none.
+
+    Loading the network tells whether it is true.
+    """
+    try:
+        described = parse_json(read_safetensors(path, [])[1].get("network", ""))
+        return str(described["encoder_fingerprint"])
+    except (AdainError, OSError, KeyError, TypeError):
+        return ""
+
+
 def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dtype | None = "float32") -> None:
     """Write a network as safetensors, kernels in `dtype` (None keeps theirs), biases in float32.
 

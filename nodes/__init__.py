@@ -44,6 +44,7 @@ class AdaINExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> AdaINExtension:
     keep_freed_memory()
+    host.share_memory_count()
     host.register_folders()
     host.raise_pixel_limit()
     host.serve("/adain/styles", gallery)

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 import torch
+import torch.nn.functional as F
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
@@ -20,7 +23,7 @@ from comfy_api.latest import ui
 from torch import Tensor, nn
 
 from ..adain_core.catalog import BUNDLED, network_file
-from ..adain_core.devices import is_out_of_memory
+from ..adain_core.devices import count_memory_by, is_out_of_memory
 from ..adain_core.files import check_writable, make_folder, new_path
 from ..adain_core.images import limit_pixels, to_pil
 from ..adain_core.picture_video import PictureVideo
@@ -40,36 +43,54 @@ log = logging.getLogger(__name__)
 NETWORKS, STYLES = "adain", "adain_styles"  # names of the model folders
 TRAININGS = "adain_training"
 EXTENSIONS = (".safetensors", ".pth", ".pt")
-PREVIEW_SIDE = 512
+PREVIEW_SIDE, PREVIEW_SECONDS = 512, 1 / 3  # the largest side of a preview, and the time from one to the next
+ENOUGH = 1024  # pixels; for a larger picture the host is asked for memory for tiles of this side, which cost little more
 Interrupted = model_management.InterruptProcessingException
 
 
 @contextlib.contextmanager
-def working(patchers: list[ModelPatcher], size: Sequence[int]) -> Iterator[None]:
+def working(
+    patchers: list[ModelPatcher], size: Sequence[int], tile: int | None = None, show: Progress | None = None
+) -> Iterator[None]:
     """The networks on their devices for pictures of `size` (H, W), and the work of adain_core inside shown on the node.
 
-    Progress moves with every part of the work, finished pictures are shown, and between parts cancelling is honoured.
+    With a `tile` of 0 there is memory for the whole picture, which is not worked on in tiles. Progress moves with every part
+    of the work, finished pictures are shown, and between parts cancelling is honoured. `show` does this instead of
+    `progress()`, which it calls in the end.
     """
     pixels, models = size[0] * size[1], [patcher.model for patcher in patchers]
-    needed = max(pixels * model.values_per_pixel * COPIES * model.dtype.itemsize for model in models)
-    model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
-    with showing(progress()):
+    if tile != 0:
+        pixels = min(pixels, max(tile or 0, ENOUGH) ** 2)
+    _load(patchers, max(pixels * model.values_per_pixel * COPIES * model.dtype.itemsize for model in models))
+    with showing(show or progress()):
         yield
 
 
 @contextlib.contextmanager
 def training(patchers: list[ModelPatcher], pixels: int) -> Iterator[None]:
     """The networks on their devices, with memory for gradients through them of `pixels` in all, given back afterwards."""
-    needed = pixels * max(patcher.model.values_per_pixel for patcher in patchers) * COPIES * KEPT * torch.float32.itemsize
-    model_management.load_models_gpu(patchers, memory_required=needed, force_full_load=True)
+    _load(patchers, pixels * max(p.model.values_per_pixel for p in patchers) * COPIES * KEPT * torch.float32.itemsize)
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error):
-            raise RuntimeError("there is too little memory for this training; give smaller pictures or batches.") from None
-        raise
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # it holds the tensors, and they the memory that is given back below
+        # a GPU's error stays of the host's class, after which it gives its own memory back too
+        kind = type(error) if isinstance(error, torch.cuda.OutOfMemoryError) else RuntimeError
+        raise kind("there is too little memory for this training; give smaller pictures or batches.") from None
     finally:
-        model_management.soft_empty_cache()
+        with contextlib.suppress(RuntimeError):  # after some errors of a GPU nothing works there any more
+            model_management.soft_empty_cache()
+
+
+def _load(patchers: list[ModelPatcher], memory: float) -> None:
+    """Have the host bring the networks to their devices, with so many bytes free beside them."""
+    model_management.load_models_gpu(patchers, memory_required=memory, force_full_load=True)
+    for patcher in patchers:  # with --novram the host leaves layers that are not its own where they are
+        device = patcher.load_device
+        if any(parameter.device.type != device.type for parameter in patcher.model.parameters()):
+            patcher.model.to(device)
 
 
 def final_preview(image: Tensor, node: type) -> ui.PreviewImage:
@@ -86,12 +107,22 @@ def say(text: str) -> None:
 
 
 def progress() -> Progress:
-    """Shows on the running node how far it is, and the last of the pictures; raises Interrupted once cancel was pressed."""
-    bar = ProgressBar(1)
+    """Shows on the running node how far it is, and the last of the pictures; raises Interrupted once cancel was pressed.
+
+    Pictures that follow each other quickly are left out, except the last ones.
+    """
+    bar, shown = ProgressBar(1), 0.0
 
     def show(done: int, total: int, pictures: Tensor | None) -> None:
+        nonlocal shown
         model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total, None if pictures is None else ("JPEG", to_pil(pictures[-1]), PREVIEW_SIDE))
+        preview = None
+        if pictures is not None and (done == total or time.monotonic() - shown > PREVIEW_SECONDS):
+            # reduced where it is: what a GPU sends is waited for
+            factor = max(1, max(pictures.shape[2:]) // PREVIEW_SIDE)
+            preview = "JPEG", to_pil(F.avg_pool2d(pictures[-1].float(), factor, ceil_mode=True)), PREVIEW_SIDE
+            shown = time.monotonic()
+        bar.update_absolute(done, total, preview)
 
     return show
 
@@ -140,6 +171,11 @@ def serve(path: str, content: Callable[[], Any]) -> None:
     @server.routes.get(path)
     async def answer(request: web.Request) -> web.Response:
         return web.json_response(await asyncio.to_thread(content))
+
+
+def share_memory_count() -> None:
+    """Let adain_core ask ComfyUI for the free memory of devices that it does not know."""
+    count_memory_by(model_management.get_free_memory)
 
 
 def register_folders() -> None:

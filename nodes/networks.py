@@ -12,7 +12,7 @@ from ..adain_core import load_decoder, load_encoder
 from ..adain_core.catalog import catalog, find_entry, network_file
 from ..adain_core.files import version
 from ..adain_core.progress import showing
-from ..adain_core.weights import pull
+from ..adain_core.weights import pull, stated_fingerprint
 from . import host
 from .inputs import NOTHING_THERE, names_input
 from .sockets import DecoderSocket, EncoderSocket, Node, schema
@@ -57,6 +57,14 @@ def load_network(role: str, name: str, dtype: str = "auto", hub_file: str = "") 
             f" {network_file('NAME', role)} into models/adain and press R."
         )
     return load_file(role, path, dtype)
+
+
+def known_fingerprint(model: str) -> str:
+    """The fingerprint of a model's encoder, as far as it is known before it is loaded or pulled; "" if it is not."""
+    if path := _find("encoder", model):
+        return stated_fingerprint(path)
+    entry = find_entry(str(model), "encoder")
+    return entry.fingerprint if entry else ""
 
 
 def load_file(role: str, path: Path, dtype: str = "auto") -> ModelPatcher:

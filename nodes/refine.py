@@ -13,7 +13,7 @@ from ..adain_core.images import save_image
 from ..adain_core.progress import showing
 from . import host
 from .inputs import alpha_input
-from .sockets import EncoderSocket, Node, schema, to_image, to_pictures
+from .sockets import EncoderSocket, Node, repeat_last, schema, to_image, to_pictures
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class Refine(Node):
         style_weight: float = 10.0,
     ) -> io.NodeOutput:
         pictures = to_pictures(image, "image"), to_pictures(content, "content"), to_pictures(style_image, "style_image")
+        pictures = pictures[0], repeat_last(pictures[1], len(pictures[0])), pictures[2]
         show, best = host.progress(), {}
 
         def progress(done: int, total: int, picture: Tensor | None) -> None:

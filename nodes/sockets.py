@@ -12,9 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..adain_core.errors import AdainError
 from ..adain_core.files import printable
-from ..adain_core.hub import HubError
 from ..adain_core.images import check_pictures
 from ..adain_core.stylize import Features
 from . import host
@@ -46,10 +44,11 @@ class Node(io.ComfyNode):
         def guarded(cls: type, *arguments: Any, **inputs: Any) -> io.NodeOutput:
             try:
                 return execute(cls, *arguments, **inputs)
-            except AdainError as error:
-                raise ValueError(printable(str(error))) from None
-            except HubError as error:
-                raise OSError(printable(str(error))) from None
+            except (OSError, ValueError) as error:  # our own, and those of libraries, such as Pillow's
+                kind = next(base for base in type(error).__mro__ if base.__module__ == "builtins")
+                if kind is type(error):
+                    raise
+                raise kind(printable(str(error))).with_traceback(error.__traceback__) from None
 
         cls.execute = classmethod(guarded)
 
@@ -74,6 +73,12 @@ def to_pictures(image: Tensor, what: str) -> Tensor:
 def to_image(pictures: Tensor) -> Tensor:
     """Pictures `(B, C, H, W)` to IMAGE, where ComfyUI keeps its results."""
     return pictures.movedim(1, -1).to(host.intermediate_device(), host.intermediate_dtype()).contiguous()
+
+
+def repeat_last(batch: Tensor, count: int) -> Tensor:
+    """A batch of several with its last one repeated up to `count`, as ComfyUI does with batches that do not match."""
+    missing = count - len(batch)
+    return batch if len(batch) == 1 or missing <= 0 else torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)])
 
 
 def to_mask(mask: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ..adain_core import Style, encode_style, load_style, match_colors, mix_styles
 from ..adain_core.files import read_safetensors, text_of, version
-from ..adain_core.images import thumbnail_jpeg
-from ..adain_core.style import thumbnail_of
+from ..adain_core.images import size_for, thumbnail_jpeg
+from ..adain_core.style import encoders_of, jpeg_of
 from . import host
 from .inputs import names_input
-from .sockets import EncoderSocket, Node, StyleSocket, schema, to_mask, to_pictures
+from .networks import known_fingerprint, model_names
+from .sockets import EncoderSocket, Node, StyleSocket, repeat_last, schema, to_mask, to_pictures
 
 STYLE_LIST = (
     "Bundled styles, files in models/adain_styles, and what Save Style wrote (output/adain_styles). Press R to refresh."
@@ -52,17 +53,32 @@ def read_style(name: str) -> Style:
     return load_style(path)
 
 
-def gallery() -> list[dict[str, str]]:
-    """Name, thumbnail (JPEG in base64) and source of each style there is, for the front end; what a file lacks, or has too much
-    of, is empty.
+def check_style(name: str, model: str) -> None:
+    """Raise ValueError if a listed style is known not to be for this model, of which nothing is loaded or fetched yet."""
+    encoders, fingerprint = read_style(name).encoders, known_fingerprint(model)
+    if fingerprint and fingerprint not in encoders:
+        made_by = " and ".join(map(repr, encoders.values()))
+        raise ValueError(
+            f"the style {name!r} is for {made_by}, not for the model {model!r}; choose another style or another model, or"
+            " connect a style_image."
+        )
+
+
+def gallery() -> list[dict[str, Any]]:
+    """For the front end, of each style there is: its name, its thumbnail and an example (JPEG in base64), its source, and the
+    models that it is known not to be for. What a file lacks, or has too much of, is empty.
     """
+    models = {model: fingerprint for model in model_names() if (fingerprint := known_fingerprint(model))}
     styles = []
     for name in style_names():
-        metadata = {}
+        metadata, not_for = {}, []
         if path := find_style(name):
             with contextlib.suppress(OSError, ValueError):  # a damaged file says what is wrong when it is loaded
                 metadata = read_safetensors(path, [])[1]
-        styles.append({"name": name, "thumbnail": thumbnail_of(metadata), "source": text_of(metadata, "source")})
+                encoders = encoders_of(metadata)
+                not_for = [model for model, fingerprint in models.items() if fingerprint not in encoders]
+        pictures = {key: jpeg_of(metadata, key) for key in ("thumbnail", "example")}
+        styles.append({"name": name, **pictures, "source": text_of(metadata, "source"), "not_for": not_for})
     return styles
 
 
@@ -70,8 +86,17 @@ def encode_pictures(
     patcher: ModelPatcher, pictures: Tensor, size: int = 512, combine: str = "pool", mask: Tensor | None = None
 ) -> Style:
     """adain_core's `encode_style` with a managed encoder."""
-    with host.working([patcher], pictures.shape[2:]):
+    shape = pictures.shape[2:]
+    with host.working([patcher], size_for(shape, size) if size > 0 else shape):
         return encode_style(patcher.model, pictures, size, combine, mask)
+
+
+def with_last_masks(style: Style, count: int) -> Style:
+    """The style for `count` contents, of which those behind the last of its masks get this one."""
+    if any(part.unmasked_batch > 1 for part in style.components):
+        return style
+    parts = (dataclasses.replace(p, mask=None if p.mask is None else repeat_last(p.mask, count)) for p in style.components)
+    return dataclasses.replace(style, components=tuple(parts))
 
 
 class EncodeStyle(Node):
@@ -131,9 +156,10 @@ class EncodeStyle(Node):
     ) -> io.NodeOutput:
         pictures = to_pictures(image, "style")
         if match_colors_of is not None:
-            matched = match_colors(pictures, to_pictures(match_colors_of, "match_colors_of"))
+            matched = match_colors(pictures, repeat_last(to_pictures(match_colors_of, "match_colors_of"), len(pictures)))
             pictures = torch.cat([matched, pictures[:, 3:].expand(len(matched), -1, -1, -1)], dim=1)
-        return io.NodeOutput(encode_pictures(encoder, pictures, size, combine, None if mask is None else to_mask(mask)))
+        part = None if mask is None else repeat_last(to_mask(mask), len(pictures))
+        return io.NodeOutput(encode_pictures(encoder, pictures, size, combine, part))
 
 
 class StyleMix(Node):

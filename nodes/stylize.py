@@ -11,8 +11,9 @@ from torch import Tensor
 from ..adain_core import Style, decode, stylize, transfer
 from ..adain_core import keep_colors as keep_content_colors
 from ..adain_core.color import check_keepable
+from ..adain_core.progress import Progress
 from ..adain_core.stylize import ComputedFeatures, DeferredFeatures
-from ..adain_core.working import reduced_size
+from ..adain_core.working import reduced, reduced_size
 from . import host
 from .inputs import (
     alpha_input,
@@ -34,12 +35,21 @@ from .sockets import (
     ManagedFeatures,
     Node,
     StyleSocket,
+    repeat_last,
     schema,
     to_image,
     to_mask,
     to_pictures,
 )
-from .styles import STYLE_LIST, encode_pictures, read_style, style_names, style_version
+from .styles import (
+    STYLE_LIST,
+    check_style,
+    encode_pictures,
+    read_style,
+    style_names,
+    style_version,
+    with_last_masks,
+)
 
 
 class AdaIN(Node):
@@ -78,7 +88,8 @@ class AdaIN(Node):
         tile: int = -1,
     ) -> io.NodeOutput:
         pictures = to_pictures(content, "content")
-        with host.working([encoder], pictures.shape[2:]):
+        style = with_last_masks(style, len(pictures))
+        with host.working([encoder], pictures.shape[2:], _side(tile)):
             features = transfer(encoder.model, pictures, style, alpha, content_statistics, half_life, _side(tile))
         if isinstance(features, ComputedFeatures):
             kept = [level.to(host.intermediate_device()) for level in (*features.levels, *features.content_levels)]
@@ -125,9 +136,13 @@ class Decode(Node):
     ) -> io.NodeOutput:
         deferred, encoder = features.features, features.encoder
         colors = None if keep_colors_of is None else to_pictures(keep_colors_of, "keep_colors_of")
+        show = None
         if colors is not None:
+            colors = repeat_last(colors, deferred.count)
             check_keepable(deferred.count, deferred.size, colors)
-        with host.working([encoder, decoder] if isinstance(deferred, DeferredFeatures) else [decoder], deferred.size):
+            show = _in_colors(host.progress(), colors)
+        used = [encoder, decoder] if isinstance(deferred, DeferredFeatures) else [decoder]
+        with host.working(used, deferred.size, _side(tile), show):
             pictures = decode(decoder.model, deferred, _side(tile), texture, seed)
         return io.NodeOutput(to_image(pictures if colors is None else keep_content_colors(pictures, colors)))
 
@@ -204,20 +219,39 @@ class StyleTransfer(Node):
         texture: float = 1.0,
         seed: int = 0,
     ) -> io.NodeOutput:
-        encoder, decoder = load_network("encoder", model), load_network("decoder", model)
         pictures, side = to_pictures(content, "content"), working_side(working_size)
+        if style_image is None:
+            check_style(style, model)
+        encoder, decoder = load_network("encoder", model), load_network("decoder", model)
         if style_image is None:
             chosen = read_style(style)
         else:
             chosen = encode_pictures(encoder, to_pictures(style_image, "style"), style_size)
         if mask is not None:
-            chosen = chosen.masked(to_mask(mask))
-        with host.working([encoder, decoder], reduced_size(pictures.shape[2:], side)):
+            chosen = chosen.masked(repeat_last(to_mask(mask), len(pictures)))
+        show = _in_colors(host.progress(), reduced(pictures, side)) if keep_colors else None
+        with host.working([encoder, decoder], reduced_size(pictures.shape[2:], side), show=show):
             result = stylize(
                 encoder.model, decoder.model, pictures, chosen, alpha, content_statistics, working_size=side, detail=detail,
                 texture=texture, seed=seed,
             )  # fmt: skip
         return io.NodeOutput(to_image(keep_content_colors(result, pictures) if keep_colors else result))
+
+
+def _in_colors(show: Progress, colors: Tensor) -> Progress:
+    """Shows finished pictures in the colours of `colors` `(N or 1, C, H, W)`; tiles, whose place is not told, are left out."""
+    finished = 0
+
+    def progress(done: int, total: int, pictures: Tensor | None) -> None:
+        nonlocal finished
+        finished = finished if done else 0  # it begins anew where memory ran out
+        if pictures is not None:
+            finished += len(pictures)
+            whole = pictures.shape[2:] == colors.shape[2:]
+            pictures = keep_content_colors(pictures[-1:], colors[[min(finished, len(colors)) - 1]]) if whole else None
+        show(done, total, pictures)
+
+    return progress
 
 
 def _side(tile: int) -> int | None:

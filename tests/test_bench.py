@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adain_core.cli import main
-from adain_core.evaluation import pipelines, plain
+from adain_core.evaluation import check, pipelines, plain
 from adain_core.weights import load_encoder
 
 PIPELINES = [("plain vgg19", "float32"), ("vgg19", "float32"), ("lite", "float32"), ("vgg19", "bfloat16"), ("lite", "bfloat16")]
@@ -51,6 +51,28 @@ def test_the_encoders_work_is_that_of_its_convolutions():
     assert pipelines.multiply_adds(plain.encoder(), 64) == work
 
 
+def test_a_check_compares_the_device_with_the_cpu_and_goes_on_after_a_fault(device, monkeypatch, capsys):
+    def broken(device):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(check, "_clip", broken)
+    monkeypatch.setattr(check, "_training", lambda device: 0.5)
+    monkeypatch.setattr(check, "SIZE", (73, 65))
+    assert main(["bench", "--check", device, "--sizes", "32", "--runs", "1", "--dtypes", "float32"]) == 1
+    report = capsys.readouterr().out
+    lines = {line[8:68].rstrip(): line[:8].rstrip() for line in report.splitlines() if line[:8].rstrip() in ("ok", "FAILED")}
+    assert {name for name, found in lines.items() if found == "FAILED"} == {"a clip", "a training"}
+    assert {"texture", "lite: picture in torch.float32", "vgg19: tiles", "lite: masks in tiles"} <= lines.keys()
+    assert "no kernel image is available" in report and torch.__version__ in report and "32x32" in report
+
+
+def test_a_clip_and_a_training_are_checked(device, monkeypatch):
+    monkeypatch.setattr(check, "STEPS", 1)
+    monkeypatch.setattr(check, "FRAMES", 2)
+    assert check._clip(torch.device(device)) <= check.SHADES
+    assert check._training(torch.device(device)) <= check.LOSSES
+
+
 def test_networks_of_a_name_are_measured(reference, device):
     encoder, decoder = (str(reference / f"{name}.safetensors") for name in ("vgg_normalised", "decoder"))
     assert pipelines.vgg_networks(encoder, decoder)[0].fingerprint == load_encoder(encoder).fingerprint
@@ -69,6 +91,7 @@ def test_pipelines_that_differ_are_not_compared(device, monkeypatch, capsys):
         (["--sizes", "8"], "16 pixels"),
         (["--runs", "0"], "1 run"),
         (["--device", "abacus"], "abacus"),
+        (["--check", "abacus"], "abacus"),
         (["--encoder", "lite"], "give a VGG-19"),
         (["--decoder", "none.pth"], "none.pth"),
         (["-o", "none/speed.json"], "the folder none does not exist; create it first"),

@@ -2,12 +2,15 @@
 
 import dataclasses
 import gc
+import importlib
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import weakref
 from fractions import Fraction
+from types import SimpleNamespace
 
 import clips
 import numpy as np
@@ -18,9 +21,10 @@ from safetensors.torch import save
 from adain_core import clip as clip_module
 from adain_core import encode_style, keep_colors, mix_styles, stylize, transfer
 from adain_core.cli import main
-from adain_core.clip import ClipState, ClipStylizer, PictureSequence
+from adain_core.clip import CHUNK, ClipState, ClipStylizer, PictureSequence
 from adain_core.files import writing, writing_folder
 from adain_core.images import load_image, resize, save_image
+from adain_core.networks.pyramid import PyramidEncoder
 from adain_core.progress import showing
 from adain_core.stylize import transfer_part
 from adain_core.video import Frame, Video
@@ -474,3 +478,39 @@ def test_errors_are_one_line_and_status_2(command, tmp_path, capsys, arguments, 
     err = capsys.readouterr().err
     assert reason in err and err.count("\n") == 1
     assert not (tmp_path / "o.mp4").exists()
+
+
+def test_the_next_chunk_is_read_while_a_gpu_works_on_one():
+    read = threading.Event()
+
+    class Clip:
+        multiple = 1
+
+        def frames(self, skip):
+            for number in range(100):
+                if number == 2 * CHUNK - 1:
+                    read.set()
+                yield Frame(torch.zeros(1, 3, 4, 4), number)
+
+    with torch.device("meta"):  # no CPU, which works on single frames
+        encoder = PyramidEncoder({"channels": [4]})
+    stylizer = SimpleNamespace(encoder=encoder, size=0, working_size=0, _at_once=lambda: ClipStylizer._at_once(stylizer))
+    chunks = ClipStylizer._chunks(stylizer, Clip(), 0)
+    assert len(next(chunks)) == CHUNK
+    assert read.wait(30)  # while nobody asks for the next chunk
+    chunks.close()
+
+
+def test_a_chunk_is_no_larger_than_what_is_encoded_once(networks, monkeypatch, tmp_path):
+    encoder, decoder = networks
+    sources = [tmp_path / f"{index}.png" for index in range(7)]
+    for path in sources:
+        save_image(torch.rand(3, 40, 48), path)
+    style, encoded, encode = encode_style(encoder, torch.rand(1, 3, 40, 40), size=0), [], encoder.encode
+    monkeypatch.setattr(ClipStylizer, "_at_once", lambda self: CHUNK)  # as on a GPU
+    monkeypatch.setattr(importlib.import_module("adain_core.stylize"), "free_memory", lambda device: 16 * 3.5 * features)
+    features = 4 * 40 * 48 * sum(level.channels / level.stride**2 for level in encoder.levels)
+    monkeypatch.setattr(encoder, "encode", lambda pictures: encoded.append(len(pictures)) or encode(pictures))
+    stylizer = ClipStylizer(encoder, decoder, style)
+    stylizer.pictures(PictureSequence(sources), [tmp_path / f"out{index}.png" for index in range(7)], tmp_path / "state")
+    assert sum(encoded) == 7

@@ -67,6 +67,71 @@ def test_tf32_is_off_until_the_last_of_several_threads_is_done(monkeypatch):
     assert torch.backends.cudnn.allow_tf32
 
 
+@pytest.mark.parametrize(("capability", "expected"), [((8, 9), True), ((7, 5), False)], ids=["RTX 4090", "RTX 2080"])
+def test_the_given_gpu_is_asked_for_bfloat16_and_not_the_current_one(monkeypatch, capability, expected):
+    gpu = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: {gpu: capability}[device])
+    assert devices.has_fast_bfloat16(gpu) is expected
+
+
+def test_each_process_of_a_training_gets_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(devices, "available_devices", lambda: ["cuda", "cpu"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices.resolve_device("cuda") == torch.device("cuda")
+    assert devices.resolve_device("auto") == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert devices.resolve_device("auto") == devices.resolve_device("cuda") == torch.device("cuda:1")
+    assert devices.resolve_device("cuda:0") == torch.device("cuda:0")  # who names one gets it
+    assert devices.resolve_device("cpu") == torch.device("cpu")
+
+
+def test_a_gpu_that_does_not_tell_its_free_memory_has_what_is_not_reserved(monkeypatch):
+    def silent(device):
+        raise RuntimeError("The device doesn't support querying the available free memory.")
+
+    properties = type("Properties", (), {"total_memory": 1000})
+    monkeypatch.setattr(torch.xpu, "mem_get_info", silent)
+    monkeypatch.setattr(torch.xpu, "memory_reserved", lambda device: 300)
+    monkeypatch.setattr(torch.xpu, "memory_allocated", lambda device: 100)
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: properties)
+    assert free_memory(torch.device("xpu")) == 900
+
+
+def test_a_host_counts_the_memory_of_devices_that_are_unknown_here(monkeypatch):
+    monkeypatch.setattr(devices, "_count_of_host", None)
+    device = torch.device("privateuseone")  # DirectML's
+    assert free_memory(device) == pytest.approx(free_memory(CPU), rel=0.5)
+    devices.count_memory_by(lambda device: 123)
+    assert free_memory(device) == 123
+    assert free_memory(CPU) > 123
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "GET was unable to find an engine to execute this computation",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "Invalid buffer size: 18.00 GiB",
+        "level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)",
+        "Could not allocate tensor with 1073741824 bytes. There is not enough GPU video memory available!",
+    ],
+)
+def test_memory_of_a_gpu_that_runs_out_is_known_for_it(message):
+    assert devices.is_out_of_memory(RuntimeError(message))
+    assert not devices.is_out_of_memory(ValueError(message))
+
+
+def test_memory_that_cannot_be_given_back_stops_nothing(monkeypatch):
+    def broken():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(devices, "available_devices", lambda: ["cuda", "cpu"])
+    monkeypatch.setattr(torch.cuda, "empty_cache", broken)
+    devices.release_memory()
+
+
 MEMORY = [
     MemoryError(), MemoryError(()), 
     torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

@@ -5,7 +5,7 @@ import torch
 
 from adain_core.evaluation.plain import relative_error
 from adain_core.networks import fast
-from adain_core.networks.layers import DownsampleConv2d, ReflectionConv2d, UpsampleConv2d, reflection_pad
+from adain_core.networks.layers import DownsampleConv2d, ReflectionConv2d, UpsampleConv2d, reflection_pad, replication_pad
 
 
 def test_reflection_where_there_is_room_and_replication_where_not(device):
@@ -13,6 +13,17 @@ def test_reflection_where_there_is_room_and_replication_where_not(device):
     assert reflection_pad(row.expand(1, 1, 3, 3), 1, 2, 0, 0)[0, 0, 0].tolist() == [2, 1, 2, 3, 2, 1]
     assert reflection_pad(row.expand(1, 1, 1, 3), 1, 1, 1, 1)[0, 0].tolist() == [[2, 1, 2, 3, 2]] * 3
     assert reflection_pad(torch.full((1, 1, 1, 1), 7.0, device=device), 1, 1, 1, 1).flatten().tolist() == [7.0] * 9
+
+
+@pytest.mark.parametrize("channels, dtype", [(8, torch.float16), (3, torch.float16), (2, torch.float32), (5, torch.float32)])
+@pytest.mark.parametrize("size", [(5, 7), (1, 2), (2, 1)])
+@pytest.mark.parametrize("plain", [reflection_pad, replication_pad])
+def test_padding_by_gathering_is_the_plain_one_and_channels_last(plain, size, channels, dtype):
+    x = torch.randn(2, channels, *size).to(dtype)
+    for layout in (x, x.contiguous(memory_format=torch.channels_last)):
+        padded = fast.gathered_pad(plain, layout, 1, 2, 2, 1)
+        assert torch.equal(padded, plain(x, 1, 2, 2, 1))
+        assert padded.is_contiguous(memory_format=torch.channels_last)
 
 
 def weights_that_change(layer):

@@ -1,15 +1,16 @@
 """Styles: mixing by docs/design.md, section 1, and their files, by section 5."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 from safetensors.torch import save
 
-from adain_core import channel_statistics, encode_style, load_style, mix_styles
+from adain_core import channel_statistics, encode_style, load_style, mix_styles, stylize
 from adain_core.cli import main
 from adain_core.errors import AdainError
-from adain_core.style import pool_styles
+from adain_core.style import join_encoders, pool_styles
 
 
 def picture(*values: float) -> torch.Tensor:
@@ -19,6 +20,12 @@ def picture(*values: float) -> torch.Tensor:
 
 def first(style):
     return style.to("cpu").components[0].levels[0]
+
+
+def described(*fingerprints: str) -> dict[str, str]:
+    """The metadata of a style file."""
+    encoders = [{"fingerprint": fingerprint, "name": fingerprint} for fingerprint in fingerprints]
+    return {"format": "adain-style-2", "encoders": json.dumps(encoders)}
 
 
 def test_pool_and_each(identity):
@@ -136,7 +143,7 @@ def test_damaged_style_files_are_refused(identity, tmp_path, small_files):
     path.write_bytes(whole[:-9])
     with pytest.raises(ValueError, match="safetensors"):
         load_style(path)
-    path.write_bytes(whole.replace(b"component.0.level.0.m2", b"component.0.level.0.mX"))
+    path.write_bytes(whole.replace(b"identity.level.0.m2", b"identity.level.0.mX"))
     with pytest.raises(ValueError, match="damaged"):
         load_style(path)
     with pytest.raises(ValueError, match="not a style file"):
@@ -166,7 +173,7 @@ def test_a_file_holds_no_more_styles_than_it_is_for(identity, tmp_path):
     assert load_style(path).batch == 64
     with pytest.raises(AdainError, match="a style file holds at most 64 styles .* not 65 of 2; save the styles"):
         swept(65).save(path)
-    metadata = {"format": "adain-style-1"}
+    metadata = described("identity")
     for wrong in (swept(1000), mix_styles([style] * 257)):
         (tmp_path / "wrong.safetensors").write_bytes(save(wrong.tensors(), metadata))
         with pytest.raises(AdainError, match="wrong.safetensors is damaged .*(a file holds at most 64|more than 256 parts)"):
@@ -177,7 +184,7 @@ def test_a_file_holds_no_more_styles_than_it_is_for(identity, tmp_path):
         "component.1.mask": torch.ones(1, 1, 1, 1000, dtype=torch.uint8),
         "component.0.weight": torch.ones(2),
         "component.1.weight": torch.full((3,), 3e38),
-        "component.1.level.0.mean": torch.ones(1000, 3),
+        "component.1.identity.level.0.mean": torch.ones(1000, 3),
     }.items():
         (tmp_path / "wrong.safetensors").write_bytes(save(tensors | {name: tensor}, metadata))
         with pytest.raises(AdainError, match="wrong.safetensors is damaged"):
@@ -206,5 +213,96 @@ def test_a_styles_texts_are_shown_and_not_obeyed(identity, tmp_path, capsys):
 def test_a_thumbnail_is_a_small_jpeg(identity, tmp_path, thumbnail):
     path = tmp_path / "style.safetensors"
     style = encode_style(identity, torch.rand(1, 3, 8, 8))
-    path.write_bytes(save(style.tensors(), {"format": "adain-style-1", "thumbnail": thumbnail}))
-    assert load_style(path).thumbnail == b""
+    for key in ("thumbnail", "example"):
+        path.write_bytes(save(style.tensors(), described("identity") | {key: thumbnail}))
+        assert getattr(load_style(path), key) == b""
+
+
+@pytest.fixture
+def two(identity, small):
+    """A picture as a style for two encoders, and what each alone makes of it."""
+    image = torch.rand(1, 3, 20, 20)
+    alone = [encode_style(encoder, image, size=0) for encoder in (identity, small[0])]
+    return join_encoders(alone), *alone
+
+
+def same(one, other):
+    levels = zip(one.components[0].levels, other.components[0].levels, strict=True)
+    return all(torch.allclose(a.std, b.std.to(a.std.device)) for a, b in levels)
+
+
+def test_a_style_for_two_encoders_is_in_one_file(two, identity, small, tmp_path):
+    both, *alone = two
+    path = tmp_path / "style.safetensors"
+    dataclasses.replace(both, example=both.thumbnail, note="a copy").masked(torch.rand(3, 4)).save(path)
+    loaded = load_style(path)
+    assert loaded.encoders == {"identity": identity.name, small[0].fingerprint: "small"}
+    assert loaded.example == both.thumbnail and loaded.note == "a copy"
+    for encoder, one in zip((identity, small[0]), alone, strict=True):
+        picked = loaded.for_encoder(encoder)
+        assert same(picked, one) and picked.encoder_name == encoder.name and picked.components[0].mask.shape == (1, 1, 3, 4)
+    content = torch.rand(1, 3, 24, 30).to(next(small[0].parameters()).device)
+    assert torch.equal(stylize(*small, content, both), stylize(*small, content, alone[1]))
+
+
+def test_a_mix_is_for_the_encoders_of_all_its_styles(two, identity, small):
+    both, for_identity, for_small = two
+    mix = mix_styles([both, both.masked(torch.ones(2, 2))], [1, 3])
+    assert list(mix.encoders) == ["identity", small[0].fingerprint]
+    assert [component.weight.item() for component in mix.for_encoder(small[0]).components] == [0.25, 0.75]
+    alone = mix_styles([both, for_small])
+    assert list(alone.encoders) == [small[0].fingerprint] and same(alone, for_small)
+    with pytest.raises(AdainError, match="'small', the styles before it by 'identity'; encode"):
+        mix_styles([both, for_identity, for_small])
+
+
+def test_a_style_for_other_encoders_is_refused_with_the_names_of_all(two, networks):
+    variants = tuple(dataclasses.replace(variant, encoder_fingerprint="1" * 64) for variant in two[0].variants)
+    other = dataclasses.replace(two[0], encoder_fingerprint="0" * 64, variants=variants)
+    with pytest.raises(AdainError, match="by the encoders 'identity' and 'small', the content's features by 'small'; encode"):
+        stylize(*networks, torch.rand(1, 3, 24, 30), other)
+
+
+def test_two_styles_of_one_encoder_and_different_ones_are_not_joined(two):
+    both, for_identity, for_small = two
+    with pytest.raises(AdainError, match="same network .*give each once"):
+        join_encoders([for_identity, for_identity])
+    with pytest.raises(AdainError, match="as many parts"):
+        join_encoders([for_identity, mix_styles([for_small, for_small])])
+
+
+def test_a_file_of_version_1_and_one_with_unknown_fields_are_read(identity, tmp_path):
+    style = encode_style(identity, picture(0.1, 0.5))
+    tensors = {name.replace(".identity", ""): tensor for name, tensor in style.tensors().items()}
+    of_version_1 = {"format": "adain-style-1", "encoder_fingerprint": "identity", "encoder_name": "me", "name": "waves"}
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(save(tensors, of_version_1))
+    loaded = load_style(path)
+    assert (loaded.encoders, loaded.name) == ({"identity": "me"}, "waves") and same(loaded, style)
+    more = {"other": torch.zeros(2), "component.0.other": torch.zeros(2)}
+    path.write_bytes(save(style.tensors() | more, described("identity") | {"newer": "field"}))
+    assert same(load_style(path), style)
+    path.write_bytes(save(style.tensors(), described("identity") | {"format": "adain-style-3"}))
+    with pytest.raises(AdainError, match="not a style file of this format"):
+        load_style(path)
+
+
+@pytest.mark.parametrize(
+    "encoders",
+    ["", "[]", "{}", "[1]", '[{"fingerprint": "identity"}]', '[{"fingerprint": 1, "name": "a"}]', "[" * 9999,
+     json.dumps([{"fingerprint": str(k), "name": ""} for k in range(9)]), '[{"fingerprint": "gone", "name": "gone"}]',
+     json.dumps([{"fingerprint": f, "name": "a"} for f in ("identity", "gone")])],
+)  # fmt: skip
+def test_encoders_that_a_file_does_not_describe_or_does_not_hold_are_refused(identity, tmp_path, encoders):
+    path = tmp_path / "style.safetensors"
+    tensors = encode_style(identity, picture(0.1, 0.5)).tensors()
+    path.write_bytes(save(tensors, {"format": "adain-style-2", "encoders": encoders}))
+    with pytest.raises(AdainError, match="style.safetensors is damaged"):
+        load_style(path)
+
+
+def test_a_file_is_for_no_more_encoders_than_can_be_read(identity, tmp_path):
+    style = encode_style(identity, picture(0.1, 0.5))
+    nine = join_encoders([dataclasses.replace(style, encoder_fingerprint=str(number)) for number in range(9)])
+    with pytest.raises(AdainError, match="at most 8 encoders, not 9"):
+        nine.save(tmp_path / "style.safetensors")

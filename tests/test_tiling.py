@@ -1,5 +1,7 @@
 """Tiled equals untiled: docs/design.md, section 6."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -108,6 +110,25 @@ def test_the_plan_follows_the_free_memory(monkeypatch):
     assert plan(300, 1, (4000, 3000), 32, 64, sample).side == 300
     with pytest.raises(ValueError, match="tile is 3"):
         plan(3, 1, (4000, 3000), 32, 64, sample)
+
+
+@pytest.mark.parametrize("kind, most", [("cuda", 1 << 31), ("mps", 1 << 30)], ids=["cuda", "mps"])
+def test_a_gpu_with_much_memory_gets_no_tensor_that_is_too_large_for_it(monkeypatch, kind, most):
+    monkeypatch.setattr(tiling, "free_memory", lambda device: 1 << 40)
+    sample = SimpleNamespace(device=torch.device(kind), element_size=lambda: 4)
+    whole = plan(None, 1, (20_000, 20_000), 32, 64, sample)
+    assert 4096 / 2 < whole.side and (whole.side + 2 * 32 + 2) ** 2 * 64 < most
+    many = plan(None, 100, (1024, 1024), 32, 64, sample)
+    assert many.side == 1024 and 1 < many.pictures and many.pictures * 1026**2 * 64 < most
+
+
+def test_16_bits_need_half_the_memory(monkeypatch, networks):
+    monkeypatch.setattr(tiling, "free_memory", lambda device: 1 << 30)
+    encoder = networks[0]
+    sides = []
+    for encoder.dtype in (torch.float32, torch.bfloat16):
+        sides.append(plan(None, 1, (9000, 9000), encoder.halo, encoder.values_per_pixel, encoder.sample()).side)
+    assert sides[1] > 1.3 * sides[0]
 
 
 def test_windows_cover_a_picture_once():

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from adain_core.training.data import PictureFolder
 from adain_core.training.muon import Muon, orthogonalized
 from adain_core.training.networks import trained_file
 from adain_core.training.objective import Objective
+from adain_core.training.pictures import loss_curve
 from adain_core.weights import read_network
 
 SMALL = dict(channels=(4, 6), blocks=(1, 1), crop_size=32, resize_content=(32, 40), resize_style=(32, 40), batch_size=2,
@@ -63,6 +65,23 @@ def test_a_small_model_learns_and_its_files_work(config):
     assert (recipe["steps"], recipe["style_weight"], recipe["channels"]) == (40, 10.0, [4, 6])
     for name in ("samples.png", "losses.png"):
         Image.open(config.output / name).load()
+
+
+def test_a_line_with_losses_comes_every_few_seconds_and_at_the_end(config, caplog, monkeypatch):
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(trainer, "fmean", lambda values: 3.21e-6)
+    with caplog.at_level("INFO"):
+        result = train(dataclasses.replace(config, log_every=1))
+    lines = [record.getMessage() for record in caplog.records if "style 3.21e-06" in record.getMessage()]
+    assert [line.split(":")[0] for line in lines] == ["step 1", "step 6"] and result.steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_line_crosses_the_names_of_the_losses():
+    def above(values):
+        return np.asarray(loss_curve([0, 1, 2], {"content": values, "style": values[::-1]}))[:22, 60:]
+
+    names = above([9.9, 9.9, 9.9])
+    assert (names < 255).any() and np.array_equal(names, above([1.0, 0.1, 5.0]))
 
 
 def test_a_decoder_for_a_fixed_encoder(config):

@@ -1,4 +1,4 @@
-// A gallery of styles: a button on the nodes that have a list of styles, or Shift+S, lets people choose by thumbnail.
+// A gallery of styles: a button on the nodes that have a list of styles, their menu, or Shift+S, lets people choose by thumbnail.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
@@ -152,6 +152,11 @@ async function openGallery(node) {
   activate(options.find((option) => option.ariaSelected === "true") ?? options[0]);
 }
 
+function menuItems(node) {
+  if (!styleWidget(node)) return [];
+  return [{ content: translate("Choose a style by picture"), callback: () => openGallery(node) }];
+}
+
 app.registerExtension({
   name: "AdaIN.Gallery",
   commands: [
@@ -171,8 +176,12 @@ app.registerExtension({
     document.head.append(element("style", { textContent: LOOK }));
     translations = await api.getCustomNodesI18n();
   },
+  getNodeMenuItems: menuItems,
   nodeCreated(node) {
     if (!styleWidget(node)) return;
+    if (!app.collectNodeMenuItems) { // ComfyUI 0.3.64 does not ask extensions for items
+      node.getExtraMenuOptions = (canvas, options) => options.push(...menuItems(node));
+    }
     // Last on the node and not saved: workflows keep widgets' values by position.
     const button = node.addWidget("button", translate("Choose by picture"), null, () => openGallery(node), { serialize: false });
     button.serialize = false;

@@ -1,4 +1,4 @@
-"""`adain bench`: the speed of the networks compared with a plain implementation of them."""
+"""`adain bench`: the speed of the networks compared with a plain implementation of them, and what a device computes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import itertools
 
 from ..devices import DTYPES
 from ..evaluation.bench import BenchConfig, BenchResult, Row, bench
+from ..evaluation.check import Check, check_device
 from . import options
+from .info import versions
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -25,6 +27,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             f"--{role}", default="", metavar="NAME", help="weights of a VGG-19: a name or a file (default: random weights)"
         )
     parser.add_argument("--training", action="store_true", help="also measure a training step by the paper's recipe")
+    parser.add_argument(
+        "--check", default="", metavar="DEVICE",
+        help="first compare what this device, such as cuda, computes with the CPU, and print a report for a bug report",
+    )  # fmt: skip
     options.add_device(parser)
     options.add_json_output(parser, "all measurements")
     options.add_quiet(parser)
@@ -34,13 +40,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         options.check_output(arguments, arguments.output)
-    config = options.given(BenchConfig, arguments)
+    if arguments.check:
+        arguments.device = arguments.check
+    config, passed = options.given(BenchConfig, arguments), True
+    if arguments.check:
+        with options.progress_bar("check"):
+            checks = check_device(arguments.check)
+        passed = all(check.passed for check in checks)
+        print("\n".join([*versions(), "", *map(_checked, checks), *(f"\n{c.name}:\n{c.fault}" for c in checks if c.fault), ""]))
     with options.progress_bar("round"):
         result = bench(config)
     print(_table(result))
     if arguments.output:  # last: if the writing fails, the numbers have been printed
         result.save(arguments.output)
-    return 0
+    return 0 if passed else 1
+
+
+def _checked(check: Check) -> str:
+    found = "broke" if check.fault else f"error {check.error:.1e}, at most {check.limit:.1e}"
+    return f"{'ok' if check.passed else 'FAILED':8}{check.name:60}{found}"
 
 
 def _table(result: BenchResult) -> str:

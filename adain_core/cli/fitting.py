@@ -47,19 +47,21 @@ def check_fit(names: Mapping[str, str], styles: Sequence[Style] = ()) -> None:
             theirs = _catalog_name(decoder.encoder_fingerprint, decoder.encoder_name)
             models = [f"--model {model}" for model in dict.fromkeys([theirs, ours]) if _is_model(model)]
             advice = " or ".join(models) or "--encoder and --decoder that belong together"
-            raise AdainError(f"the decoder {names['decoder']!r} reads {_another(theirs, ours)}; give {advice}.")
+            raise AdainError(f"the decoder {names['decoder']!r} reads {_another([theirs], ours)}; give {advice}.")
     for style in styles:
-        if not _is_encoder(encoder, style.encoder_fingerprint, style.encoder_name):
-            theirs = _catalog_name(style.encoder_fingerprint, style.encoder_name)
-            advice = f"--model {theirs}, or " if _is_model(theirs) and theirs != ours else ""
+        if not any(_is_encoder(encoder, fingerprint, name) for fingerprint, name in style.encoders.items()):
+            theirs = [_catalog_name(fingerprint, name) for fingerprint, name in style.encoders.items()]
+            advice = "".join(f"--model {name}, or " for name in theirs if _is_model(name) and name != ours)
             what = f"the style {style.name!r} was made by {_another(theirs, ours)}"
             raise AdainError(f"{what}; give {advice}a picture in place of the style file.")
 
 
-def _another(theirs: str, ours: str) -> str:
-    if theirs == ours:
-        return f"another encoder that is called {theirs!r} too"
-    return f"the encoder {theirs!r}, which is not {ours!r}"
+def _another(theirs: Sequence[str], ours: str) -> str:
+    if ours in theirs:
+        return f"another encoder that is called {ours!r} too"
+    if len(theirs) > 1:
+        return f"the encoders {' and '.join(map(repr, theirs))}, none of which is {ours!r}"
+    return f"the encoder {theirs[0]!r}, which is not {ours!r}"
 
 
 def check_textured(decoder_name: str) -> None:

@@ -17,9 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    print(f"python     {platform.python_version()} on {platform.platform()}")
-    for package in ("adain", "torch", "torchvision", "pillow", "safetensors", "huggingface-hub"):
-        print(f"{package:10} {_version(package)}")
+    print("\n".join(versions()))
     print(f"devices    {', '.join(available_devices())}")
     print(f"styles     {len(bundled_styles())} bundled, {len(saved_styles())} saved (adain style list)")
     print("weights")
@@ -27,6 +25,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"  {entry.name} {entry.role}: {entry.about} ({entry.licence})")
         print(f"    {_where(entry)}")
     return 0
+
+
+def versions() -> list[str]:
+    """A line for Python and the system, and one for each package that results depend on."""
+    packages = "adain", "torch", "torchvision", "pillow", "safetensors", "huggingface-hub"
+    system = f"python     {platform.python_version()} on {platform.platform()}"
+    return [system, *(f"{package:10} {_version(package)}" for package in packages)]
 
 
 def _where(entry: Entry) -> str:

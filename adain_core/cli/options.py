@@ -280,12 +280,6 @@ class StylizeOptions(ResultOptions):
         return [*self.styles, *(self.mask or ()), *([self.style_to] if self.style_to else []), *networks]
 
 
-def add_encoder(parser: argparse.ArgumentParser) -> None:
-    """The encoder of a command that needs no decoder; --model, as for other commands, is the same."""
-    text = f"a name of the catalog, a file or hf:owner/repo/file (default: {DEFAULT_MODEL})"
-    parser.add_argument("--encoder", "--model", default=DEFAULT_MODEL, metavar="NAME", help=text)
-
-
 def add_networks(parser: argparse.ArgumentParser) -> None:
     text = f"an encoder and its decoder: a name of the catalog, or DIR/NAME of their files (default: {DEFAULT_MODEL})"
     parser.add_argument("--model", metavar="NAME", help=text)

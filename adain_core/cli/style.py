@@ -7,7 +7,7 @@ import dataclasses
 import io
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from ..errors import AdainError
 from ..evaluation.sheet import draw_contact_sheet
 from ..files import check_not_sources, check_writable, printable, remove_leftovers
 from ..images import load_image, load_mask, save_format, write_picture
-from ..style import Style, encode_style, load_style, mix_styles, pool_styles
+from ..style import Style, encode_style, join_encoders, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
 from ..training.learn import CONTENT_SIDE, CONTENTS, learn_style
 from ..weights import load_encoder
@@ -37,7 +37,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     make = commands.add_parser("make", help="a style file from one or more pictures of one style")
     make.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
     _add_output(make)
-    options.add_encoder(make)
+    make.add_argument(
+        "--encoder", "--model", action="append", dest="encoders", metavar="NAME",
+        help="a name of the catalog, a file or hf:owner/repo/file; given several times, as --encoder lite --encoder vgg19, the"
+        f" file is for each of them (default: {options.DEFAULT_MODEL})",
+    )  # fmt: skip
     options.add_style_size(make, "--size")
     options.add_max_pixels(make)
     make.add_argument("--mask", type=Path, metavar="FILE", help="the part of a single picture that counts (white)")
@@ -101,9 +105,12 @@ def run_make(arguments: argparse.Namespace) -> int:
     pictures = [load_image(path) for path in arguments.pictures]
     print_animations(arguments.pictures)
     device = resolve_device(arguments.device)
-    encoder = load_encoder(options.network(arguments.encoder, "encoder"), device, arguments.dtype)
-    styles = [encode_style(encoder, picture, arguments.style_size, mask=mask) for picture in pictures]
-    dataclasses.replace(pool_styles(styles), **_origin(arguments)).save(arguments.output)
+    names = [options.network(name, "encoder") for name in arguments.encoders or [options.DEFAULT_MODEL]]
+    made = []
+    for name in names:
+        encoder = load_encoder(name, device, arguments.dtype)
+        made.append(pool_styles([encode_style(encoder, picture, arguments.style_size, mask=mask) for picture in pictures]))
+    dataclasses.replace(join_encoders(made), **_origin(arguments)).save(arguments.output)
     print_written(str(arguments.output), start)
     return 0
 
@@ -141,13 +148,16 @@ def run_mix(arguments: argparse.Namespace) -> int:
 def run_show(arguments: argparse.Namespace) -> int:
     for path, style in _read_styles(arguments.styles):
         print(f"{printable(str(path))}: {style.name}")
-        print(f"  encoder  {style.encoder_name} ({style.encoder_fingerprint[:12]})")
+        measured = {style.encoder_fingerprint: style.components[0].levels}
+        measured |= {variant.encoder_fingerprint: variant.levels[0] for variant in style.variants}
+        for fingerprint, name in style.encoders.items():
+            channels = " + ".join(str(level.mean.shape[1]) for level in measured[fingerprint])
+            print(f"  encoder  {name} ({fingerprint[:12]}): {channels} channels")
         for component in style.components:
             weight = ", ".join(f"{w:.3g}" for w in component.weight.tolist())
-            channels = " + ".join(str(level.mean.shape[1]) for level in component.levels)
             mask = "" if component.mask is None else f", mask {component.mask.shape[3]}x{component.mask.shape[2]}"
-            print(f"  weight   {weight}: {channels} channels{mask}")
-        for key in ("source", "licence"):
+            print(f"  weight   {weight}{mask}")
+        for key in ("source", "licence", "note"):
             if getattr(style, key):
                 print(f"  {key:8} {getattr(style, key)}")
     return 0
@@ -167,7 +177,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     width = max((len(name) for name, _ in styles), default=0)
     for name, style in styles:
         about = "; ".join(filter(None, (style.source, style.licence)))
-        print(f"{name:{width}}  {style.encoder_name:8}  {about}".rstrip())
+        print(f"{name:{width}}  {', '.join(style.encoders.values()):11}  {about}".rstrip())
     if failures:
         print(f"adain: {len(failures)} styles could not be read:", *failures, sep="\n  ", file=sys.stderr)
     if arguments.output and styles:
@@ -178,15 +188,15 @@ def run_list(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _read_styles(names: Sequence[Path]) -> list[tuple[Path, Style]]:
-    """The styles with these names, with their files. Raises AdainError for pictures."""
-    return [(path, read_style(path)) for name in names for path in style_files(name)]
+def _read_styles(names: Sequence[Path]) -> Iterator[tuple[Path, Style]]:
+    """The styles with these names, with their files, read one by one. Raises AdainError for pictures."""
+    return ((path, read_style(path)) for name in names for path in style_files(name))
 
 
 def _thumbnail(style: Style) -> Image.Image:
-    """The style's thumbnail; a grey picture if it has none."""
+    """The style's thumbnail, or the example of it; a grey picture if it has neither."""
     try:
-        picture = Image.open(io.BytesIO(style.thumbnail)).convert("RGB")
+        picture = Image.open(io.BytesIO(style.thumbnail or style.example)).convert("RGB")
     except OSError:
         return Image.new("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE), "grey")
     return ImageOps.contain(picture, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))

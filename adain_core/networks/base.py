@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import AdainError
@@ -73,6 +74,10 @@ class Network(nn.Module):
         copied.dtype, copied.plain = dtype, plain
         return copied.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
+    def sample(self) -> Tensor:
+        """An empty tensor on the device, and in the number type, that the network computes in."""
+        return torch.empty(0, dtype=self.dtype, device=next(self.parameters()).device)
+
     def layer_names(self) -> list[str]:
         """The convolutions of a network file in their order."""
         return [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
@@ -80,6 +85,15 @@ class Network(nn.Module):
     def convolve(self, layer: Convolution, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute a layer of this network, as `plain` says; every convolution of a network is computed here."""
         return layer(x, bias) if self.plain else fast.convolve(layer, x, self._kernels, bias)
+
+    def convolve_flat(self, layer: Convolution, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`convolve` of flat features, given as one pixel `(1, C, 1, 1)`, whose result is one pixel too."""
+
+        def summed(weight: Tensor) -> Tensor:
+            return weight.sum((2, 3), keepdim=True)
+
+        kernel = summed(layer.weight) if self.plain else self._kernels.of(layer, "flat", summed)
+        return F.conv2d(x, kernel, layer.bias if bias is None else bias)
 
     def in_bands(self, layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
         """`layers(x)`, on a CPU by `fast.in_bands` unless the network is plain."""
@@ -158,9 +172,9 @@ class Encoder(Network):
             features = self.activations(images.to(dtype), names, Arithmetic(self.convolve))
             return [features[name] for name in names]
         color = images.float().mean((0, 2, 3), keepdim=True)
-        flat = FlatColor(self.convolve, dtype)
+        flat = FlatColor(self.convolve_flat)
         flat_features = self.activations(color, names, flat)
-        arithmetic = AroundColor(self.convolve, flat.constants)
+        arithmetic = AroundColor(self.convolve, flat.constants, dtype)
         differences = self.activations((images.float() - color).to(dtype), names, arithmetic)
         return [differences[name].float() + flat_features[name] for name in names]
 
@@ -228,10 +242,10 @@ class Decoder(Network):
             pictures = self.draw([level.to(dtype) for level in features], Arithmetic(self.convolve), texture)
             return pictures if dtype == torch.float64 else pictures.float()
         means = [level.float().mean((0, 2, 3), keepdim=True) for level in features]
-        flat = FlatColor(self.convolve, dtype)
+        flat = FlatColor(self.convolve_flat)
         self.draw(means, flat, NO_TEXTURE)
         differences = [(level.float() - mean).to(dtype) for level, mean in zip(features, means, strict=True)]
-        return self.draw(differences, AroundColor(self.convolve, flat.constants), texture)
+        return self.draw(differences, AroundColor(self.convolve, flat.constants, dtype), texture)
 
     def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
         """The pictures of `features`, every convolution computed by `arithmetic`."""

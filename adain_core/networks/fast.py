@@ -4,6 +4,7 @@ pixels, and bands of rows.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from .layers import (
     Convolution,
     DownsampleConv2d,
+    Pad,
     ReflectionConv2d,
     UpsampleConv2d,
     downsample_conv2d,
@@ -22,6 +24,7 @@ from .layers import (
     pixel_kernels,
     reflection_conv2d,
     reflection_pad,
+    replication_pad,
     upsample_conv2d,
 )
 
@@ -34,6 +37,8 @@ WINOGRAD_CHANNELS, WINOGRAD_SIDE = 128, 16
 # Results with at most so many channels, such as pictures, are computed in cells of 2x2 pixels: few channels alone would leave
 # most of a vector register empty.
 CELL_CHANNELS = 3
+
+WORD = torch.int64  # what is copied at once where it holds whole channels
 
 TILE, TAPS = 6, 3  # rows of the result that Winograd's convolution computes at once, and rows of the kernel
 SIDE = TILE + TAPS - 1
@@ -76,9 +81,10 @@ def convolve(layer: Convolution, x: Tensor, kernels: Kernels, bias: Tensor | Non
         return weight.to(x.dtype, memory_format=torch.channels_last)
 
     if isinstance(layer, UpsampleConv2d):
-        return upsample_conv2d(x, kernels.of(layer, x.dtype, lambda weight: prepared(pixel_kernels(weight))), bias)
+        kernel = kernels.of(layer, x.dtype, lambda weight: prepared(pixel_kernels(weight)))
+        return upsample_conv2d(x, kernel, bias, _faster(replication_pad, x))
     if isinstance(layer, DownsampleConv2d):
-        return downsample_conv2d(x, kernels.of(layer, x.dtype, prepared), bias)
+        return downsample_conv2d(x, kernels.of(layer, x.dtype, prepared), bias, _faster(reflection_pad, x))
     if not isinstance(layer, ReflectionConv2d):
         return layer(x, bias)
     if _winograd_pays(layer, x):
@@ -89,7 +95,32 @@ def convolve(layer: Convolution, x: Tensor, kernels: Kernels, bias: Tensor | Non
         kernel = kernels.of(layer, ("cells", x.dtype), lambda weight: prepared(_cell_kernels(weight)))
         cells = F.conv2d(pad_to_cells(x), kernel, bias.to(x.dtype).repeat_interleave(4), stride=2)
         return F.pixel_shuffle(cells, 2)[:, :, : x.shape[2], : x.shape[3]]
-    return reflection_conv2d(x, kernels.of(layer, x.dtype, prepared), bias)
+    return reflection_conv2d(x, kernels.of(layer, x.dtype, prepared), bias, _faster(reflection_pad, x))
+
+
+def gathered_pad(plain: Pad, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """`plain(x, left, right, top, bottom)`, channels last, by reading each position of the result from its place in `x`.
+
+    The paddings of CUDA read and write features with the channels first, so that they would be brought into that order before
+    and back into this one after each.
+    """
+    rows = _places(plain, x.shape[2], top, bottom, x.device)[:, None]
+    columns = _places(plain, x.shape[3], left, right, x.device)
+    x = x.permute(0, 2, 3, 1)
+    if x.shape[3] * x.element_size() % WORD.itemsize or x.stride(3) != 1:
+        return x[:, rows, columns].permute(0, 3, 1, 2)
+    return x.view(WORD)[:, rows, columns].view(x.dtype).permute(0, 3, 1, 2)  # several channels at once
+
+
+@functools.lru_cache(maxsize=256)
+def _places(plain: Pad, size: int, before: int, after: int, device: torch.device) -> Tensor:
+    """Which of `size` positions of an axis each position of the padded axis repeats."""
+    axis = torch.arange(size, dtype=torch.float32)[None, None, None]
+    return plain(axis, before, after, 0, 0)[0, 0, 0].long().to(device)
+
+
+def _faster(plain: Pad, x: Tensor) -> Pad:
+    return functools.partial(gathered_pad, plain) if x.device.type == "cuda" else plain
 
 
 def in_bands(layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:

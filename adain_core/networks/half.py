@@ -9,59 +9,51 @@ from .layers import Arithmetic, Convolution, Convolve
 
 
 class FlatColor(Arithmetic):
-    """Computes a flat picture, of one colour; `constants` holds the result `(C,)` of each convolution.
-
-    It is computed in float32 on a picture of one pixel. The next operation reads the constant rounded to `dtype`, as in
-    `AroundColor`.
+    """Computes a flat picture, of one colour, as a picture of one pixel in float32; `constants` holds the result
+    `(1, C, 1, 1)` of each convolution.
     """
 
-    def __init__(self, convolve: Convolve, dtype: torch.dtype):
+    def __init__(self, convolve: Convolve):
         super().__init__(convolve)
-        self.dtype = dtype
         self.constants: dict[nn.Module, Tensor] = {}
 
     def relu(self, convolution: Convolution, x: Tensor) -> Tensor:
-        return self.linear(convolution, x).to(self.dtype).float().relu()
+        return self.linear(convolution, x).relu()
 
     def linear(self, convolution: Convolution, x: Tensor) -> Tensor:
-        x = super().linear(convolution, x)
-        self.constants[convolution] = x[0, :, 0, 0]
-        return x
+        return self.constants.setdefault(convolution, super().linear(convolution, x))
 
     def rectified(self, module: nn.Module, x: Tensor) -> Tensor:
-        self.constants[module] = x[0, :, 0, 0]
-        return x.to(self.dtype).float().relu()
+        return self.constants.setdefault(module, x).relu()
 
 
 class AroundColor(Arithmetic):
     """Computes a picture's difference from a flat picture in 16 bits; `constants` are the results of `FlatColor` for that.
 
-    In flat areas the difference is small, and so is its rounding error, which AdaIN enlarges together with it. The result is
-    exact up to that rounding. Sums, pooling and cropping of differences give the differences of the results.
+    In flat areas the difference is small, and so is its rounding error, which AdaIN enlarges together with it. Where the
+    difference `d` has rectified features, `relu(c + d) - relu(c) = max(d + min(c, 0), -max(c, 0))`: `c` matters only where `d`
+    is as large, so that it may be rounded too. Sums, pooling and cropping of differences give the differences of the results.
     """
 
-    def __init__(self, convolve: Convolve, constants: dict[nn.Module, Tensor]):
+    def __init__(self, convolve: Convolve, constants: dict[nn.Module, Tensor], dtype: torch.dtype):
         super().__init__(convolve)
         self.constants = constants
+        # of all layers together, since each operation on a GPU takes time, however small
+        constant = torch.cat(list(constants.values()), 1)
+        below = constant.clamp(max=0)
+        pairs = torch.cat([below, below - constant]).to(dtype).split([part.shape[1] for part in constants.values()], 1)
+        self.bounds = dict(zip(constants, pairs, strict=True))  # `min(c, 0)` and `-max(c, 0)`, `(2, C, 1, 1)`
 
     def relu(self, convolution: Convolution, x: Tensor) -> Tensor:
-        constant = self.constants[convolution]
-        rounded = constant.to(x.dtype)
-        return self._rectify(self.convolve(convolution, x, constant - rounded), rounded)
+        below, least = self.bounds[convolution]
+        return torch.maximum(self.convolve(convolution, x, below.flatten()), least)
 
     def linear(self, convolution: Convolution, x: Tensor) -> Tensor:
-        return self.convolve(convolution, x, torch.zeros_like(convolution.bias))
+        return self.convolve(convolution, x, x.new_zeros(convolution.out_channels))
 
     def rectified(self, module: nn.Module, x: Tensor) -> Tensor:
-        constant = self.constants[module]
-        rounded = constant.to(x.dtype)
-        return self._rectify(x + (constant - rounded).to(x.dtype)[:, None, None], rounded)
-
-    @staticmethod
-    def _rectify(x: Tensor, constant: Tensor) -> Tensor:
-        """`relu(constant + x) - relu(constant)`."""
-        constant = constant[:, None, None]
-        return torch.maximum(x, -constant).add_(constant.clamp(max=0))
+        below, least = self.bounds[module]
+        return torch.maximum(x + below, least)
 
     def output(self, convolution: Convolution, x: Tensor) -> Tensor:
-        return self.linear(convolution, x).float() + self.constants[convolution][:, None, None]
+        return self.linear(convolution, x).float() + self.constants[convolution]

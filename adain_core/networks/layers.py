@@ -34,19 +34,27 @@ def reflection_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> T
     return x
 
 
-def reflection_conv2d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+def replication_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """Pad W and H by repeating the border."""
+    return F.pad(x, (left, right, top, bottom), mode="replicate")
+
+
+Pad = Callable[[Tensor, int, int, int, int], Tensor]
+
+
+def reflection_conv2d(x: Tensor, kernel: Tensor, bias: Tensor, pad: Pad = reflection_pad) -> Tensor:
     """3x3 convolution under reflection padding, `(B, K, H, W)`; `kernel` is `(K, C, 3, 3)` in the number type of `x`."""
-    return F.conv2d(reflection_pad(x, 1, 1, 1, 1), kernel, bias.to(x.dtype))
+    return F.conv2d(pad(x, 1, 1, 1, 1), kernel, bias.to(x.dtype))
 
 
-def pad_to_cells(x: Tensor) -> Tensor:
+def pad_to_cells(x: Tensor, pad: Pad = reflection_pad) -> Tensor:
     """Pad for a 4x4 kernel on each cell of 2x2 pixels; an odd side gets one more reflected pixel to complete its cells."""
-    return reflection_pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2)
+    return pad(x, 1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2)
 
 
-def downsample_conv2d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+def downsample_conv2d(x: Tensor, kernel: Tensor, bias: Tensor, pad: Pad = reflection_pad) -> Tensor:
     """4x4 convolution of stride 2 under reflection padding, `(B, K, ceil(H / 2), ceil(W / 2))`."""
-    return F.conv2d(pad_to_cells(x), kernel, bias.to(x.dtype), stride=2)
+    return F.conv2d(pad_to_cells(x, pad), kernel, bias.to(x.dtype), stride=2)
 
 
 def pixel_kernels(weight: Tensor) -> Tensor:
@@ -63,14 +71,14 @@ def pixel_kernels(weight: Tensor) -> Tensor:
     return torch.cat(kernels).to(weight.dtype)
 
 
-def upsample_conv2d(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+def upsample_conv2d(x: Tensor, kernels: Tensor, bias: Tensor, pad: Pad = replication_pad) -> Tensor:
     """Nearest 2x upsampling, then a 3x3 convolution under reflection padding, `(B, K, 2 H, 2 W)`.
 
     Computed as four 2x2 convolutions under replicate padding with the `pixel_kernels` of the weights, which is equal and takes
     2.25 times fewer multiplications.
     """
     height, width, channels = *x.shape[2:], len(kernels) // 4
-    x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernels, bias.to(x.dtype).repeat(4))
+    x = F.conv2d(pad(x, 1, 1, 1, 1), kernels, bias.to(x.dtype).repeat(4))
     result = x.new_empty(len(x), height, 2, width, 2, channels)
     for (row, column), pixel in zip(((0, 0), (0, 1), (1, 0), (1, 1)), x.chunk(4, 1), strict=True):
         # the first pixel of a position depends on it and the one before, the second pixel on it and the one after

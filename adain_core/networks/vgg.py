@@ -87,7 +87,7 @@ class VGGEncoder(Encoder):
             x = arithmetic.relu(getattr(self, name.replace("relu", "conv")), x)
             if name in requested:
                 features[name] = x
-        return F.max_pool2d(x, 2, ceil_mode=True) if pool else x
+        return F.max_pool2d(x, 2, ceil_mode=True) if pool and max(x.shape[2:]) > 1 else x
 
     def inputs(self, image: Tensor) -> dict[str, Tensor]:
         """The input of each convolution for a picture `(1, 3, H, W)`, by its name; float32 `(C, h, w)`."""

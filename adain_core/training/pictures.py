@@ -22,14 +22,14 @@ def sample_sheet(contents: Tensor, styles: Tensor, results: Tensor) -> Tensor:
 def loss_curve(
     steps: Sequence[int], losses: Mapping[str, Sequence[float | None]], size: tuple[int, int] = (900, 500)
 ) -> Image.Image:
-    """Losses over steps as lines on a logarithmic axis; values that are None or 0 are left out."""
+    """Losses over steps as lines on a logarithmic axis, their names above it; values that are None or 0 are left out."""
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)
     values = [value for series in losses.values() for value in series if value]
     if not values:
         return picture
     low, high = math.floor(math.log10(min(values)) * 5) / 5, math.ceil(math.log10(max(values)) * 5 + 0.01) / 5
-    left, top, right, bottom = 60, 10, size[0] - 10, size[1] - 30
+    left, top, right, bottom = 60, 30, size[0] - 10, size[1] - 30
 
     def place(step: float, value: float) -> tuple[float, float]:
         height = (math.log10(value) - low) / (high - low)
@@ -42,9 +42,11 @@ def loss_curve(
         draw.text((8, y - 6), f"{value:.3g}", fill="black")
     draw.text((left, bottom + 8), "0", fill="black")
     draw.text((right - 60, bottom + 8), f"{steps[-1]} steps", fill="black")
+    named = left
     for index, (name, series) in enumerate(losses.items()):
         colour = COLOURS[index % len(COLOURS)]
         points = [place(step, value) for step, value in zip(steps, series, strict=True) if value]
         draw.line(points, fill=colour, width=2)
-        draw.text((right - 90, top + 6 + 16 * index), name, fill=colour)
+        draw.text((named, 8), name, fill=colour)
+        named += draw.textlength(name) + 20
     return picture

@@ -38,6 +38,7 @@ from .pictures import loss_curve, sample_sheet
 from .teaching import EncoderObjective, Lesson
 
 log = logging.getLogger(__name__)
+LOG_SECONDS = 5  # between lines with losses
 
 MAX_SKIPPED = 20  # steps in a row without a finite loss, after which the training ends
 SAMPLE_PAIRS, PREVIEW_PAIRS = 8, 4  # pairs in the sample sheet, and in a preview
@@ -148,6 +149,7 @@ class Trainer:
         self.steps: list[int] = []  # those that were logged
         self.losses: dict[str, list[float | None]] = {}  # means up to each of them
         self.recent: list[dict[str, float]] = []  # the losses of each step since
+        self.logged = -math.inf  # when the log had the last of them
 
     def _check_sources(self, sources: Iterable[str | Path]) -> None:
         check_not_sources(self._written(), sources)
@@ -219,8 +221,9 @@ class Trainer:
             sums.append(torch.stack([total, *losses.values()]).detach() / len(parts))
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or math.inf)
-        total, *values = mean_over_processes(functools.reduce(torch.add, sums)).tolist()
-        return dict(zip(losses, values, strict=True)), math.isfinite(total + norm.item())
+        # read together: a GPU has to be waited for each time
+        norm, total, *values = mean_over_processes(torch.cat([norm[None], functools.reduce(torch.add, sums)])).tolist()
+        return dict(zip(losses, values, strict=True)), math.isfinite(total + norm)
 
     def _update(self, losses: dict[str, float], finite: bool) -> dict[str, float]:
         """Move the weights, or skip the step if it is not finite; its losses, which are empty for a skipped one."""
@@ -294,7 +297,9 @@ class Trainer:
             self.losses.setdefault(name, [None] * len(self.steps)).append(means.get(name))
         self.steps.append(self.step)
         self.recent = []
-        log.info("step %d: %s", self.step, ", ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
+        if time.monotonic() - self.logged >= LOG_SECONDS or self.step == self.config.steps:
+            self.logged = time.monotonic()
+            log.info("step %d: %s", self.step, ", ".join(f"{name} {mean:.4g}" for name, mean in means.items()))
 
     @contextlib.contextmanager
     def _saving_on(self, exception: type[BaseException]) -> Iterator[None]:

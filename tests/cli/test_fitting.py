@@ -1,11 +1,14 @@
 """Which networks and styles belong together; nothing is fetched for those that do not."""
 
+import dataclasses
 import shutil
 
 import pytest
 
 from adain_core import catalog, load_encoder, load_style
+from adain_core.cli import main
 from adain_core.cli.options import NetworkOptions
+from adain_core.weights import read_network, write_network
 
 NAMES = {"model": None, "encoder": None, "decoder": None, "device": "cpu", "dtype": "float32"}
 
@@ -105,3 +108,48 @@ def test_evaluation_does_not_fetch_what_does_not_fit(adain, far, served):
     far("0" * 64, "far")
     status, err = adain("evaluate", "--contents", ".", "--styles", ".", "--loss-encoder", "small", "--model", "far")
     assert status == 2 and "which is not 'far'" in err and not served.requests
+
+
+@pytest.fixture
+def other(folder):
+    """A model named other, with an encoder of its own."""
+    network = read_network("small-encoder.safetensors")
+    state = {name: tensor * 2 for name, tensor in network.state.items()}
+    network = dataclasses.replace(network, name="other", state=state).checked()
+    write_network(network, "other-encoder.safetensors")
+    decoder = dataclasses.replace(read_network("small-decoder.safetensors"), name="other", encoder_name="other")
+    write_network(dataclasses.replace(decoder, encoder_fingerprint=network.encoder_fingerprint), "other-decoder.safetensors")
+
+
+def test_a_style_file_for_several_encoders_goes_with_each(adain, other, folder, capsys):
+    encoders = ["--encoder", "small", "--encoder", "other"]
+    assert adain("style", "make", "red.png", "blue.png", "-o", "both.safetensors", *encoders)[0] == 0
+    for name in ("small", "other"):
+        assert adain("style", "make", "red.png", "blue.png", "-o", f"{name}.safetensors", "--encoder", name)[0] == 0
+        for style in ("both", name):
+            assert adain("stylize", "photo.png", style, "-o", f"{style}.png", "--model", name, "--device", "cpu")[0] == 0
+        assert (folder / "both.png").read_bytes() == (folder / f"{name}.png").read_bytes()
+    assert main(["style", "show", "both"]) == 0 and main(["style", "list"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(": 4 + 6 channels") == 2 and "  encoder  other (" in out and "small, other" in out
+    assert adain("style", "mix", "both", "sunset", "-o", "mix.safetensors")[0] == 0
+    assert list(load_style("mix.safetensors").encoders.values()) == ["small"]
+    status, err = adain("stylize", "photo.png", "both", "-o", "o.png", "--model", "vgg19")
+    assert status == 2 and "made by the encoders 'small' and 'other', none of which is 'vgg19'; give a picture" in err
+
+
+def test_an_encoder_that_is_given_twice_is_refused(adain):
+    status, err = adain("style", "make", "red.png", "-o", "o.safetensors", "--encoder", "small", "--encoder", "small")
+    assert status == 2 and "the same network" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("model", ["lite", "vgg19"])
+def test_every_bundled_style_is_for_the_bundled_models(model):
+    """docs/design.md, section 5."""
+    fingerprint = read_network(catalog.find_entry(model, "decoder").path).encoder_fingerprint
+    files = list((catalog.BUNDLED / "styles").glob("*.safetensors"))
+    assert len(files) >= 24
+    for file in files:
+        style = load_style(file)
+        assert style.encoders[fingerprint] == model and style.source and style.licence and style.example
+        assert model != "vgg19" or "1 %" in style.note

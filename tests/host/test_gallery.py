@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -15,7 +16,9 @@ from adain_core.catalog import BUNDLED
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-TEMPLATE, OTHER = (json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in ("first-steps", "keep-colors"))
+TEMPLATE, OTHER, MIX = (
+    json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in ("first-steps", "keep-colors", "mix-styles")
+)
 BUNDLED_NAMES = sorted(path.stem for path in (BUNDLED / "styles").glob("*.safetensors"))
 BUTTON = "Choose by picture"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # no network
@@ -232,6 +235,61 @@ def test_the_selected_node_answers_to_the_keyboard(window):
     canvas.wait()
     canvas.press("Home", "Enter")
     assert canvas.closed() and canvas.values() == ["broken"]
+
+
+def test_the_menu_of_a_node_with_a_style_opens_the_gallery(canvas):
+    title = canvas.page.get_by_text("2. Style Transfer", exact=True)
+    if title.count():
+        title.click(button="right")
+    else:  # it is drawn on the canvas
+        canvas.page.evaluate(AT_REST, canvas.kind)
+        canvas.page.mouse.click(*canvas.ask("app.canvasPosToClientPos([node.pos[0] + 100, node.pos[1] - 15])"), button="right")
+    canvas.page.get_by_text("Choose a style by picture", exact=True).click()
+    canvas.wait()
+    canvas.press("Escape")
+    assert canvas.closed()
+
+
+@pytest.mark.parametrize("query", ["adain", "style", "style transfer"])
+def test_style_transfer_is_the_first_hit_of_search(canvas, query):
+    canvas.page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    canvas.page.locator("input:focus").wait_for()
+    canvas.page.keyboard.type(query)
+    first = canvas.page.get_by_role("option").first
+    playwright.expect(first).to_contain_text(re.compile(r"^\s*Style Transfer"))
+    canvas.press("Escape")
+    first.wait_for(state="hidden")
+
+
+def test_style_mix_shows_the_sockets_in_use_and_a_free_one(window):
+    canvas = Canvas(window, MIX, "AdaINStyleMix")
+    shown = """(() => ({
+        sockets: node.inputs.map(input => input.name).filter(name => name.startsWith("style")),
+        weights: node.widgets.filter(widget => !widget.hidden).length,
+        saved: node.serialize().widgets_values.length,
+        agree: node.inputs.every((input, slot) => input.link == null || node.graph.getLink(input.link).target_slot === slot),
+    }))()"""
+
+    def expect(sockets: int, weights: int) -> None:
+        canvas.page.evaluate("() => new Promise(requestAnimationFrame)")
+        names = [f"style_{index + 1}" for index in range(sockets)]
+        assert canvas.ask(shown) == {"sockets": names, "weights": weights, "saved": 6, "agree": True}
+
+    source, slot = (
+        "node.graph.findNodesByType('AdaINLoadStyle')[0]",
+        "node.inputs.findIndex(input => input.name === 'style_{}')",
+    )
+    expect(3, 2)
+    for index, state in ((3, (4, 3)), (4, (5, 4)), (5, (6, 5)), (6, (6, 6))):
+        canvas.ask(f"{source}.connect(0, node, {slot.format(index)}) && null")
+        expect(*state)
+    assert {f"style_{index}" for index in range(1, 7)} <= canvas.queued().keys()
+    canvas.ask(f"node.disconnectInput({slot.format(6)})")
+    expect(6, 5)
+    canvas.ask(f"node.disconnectInput({slot.format(4)})")
+    expect(6, 5)  # the fifth is still in use
+    canvas.ask(f"node.disconnectInput({slot.format(5)})")
+    expect(4, 3)
 
 
 @pytest.fixture

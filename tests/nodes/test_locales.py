@@ -1,7 +1,8 @@
-"""The texts of the nodes and of the gallery in the languages of ComfyUI.
+"""The texts of the nodes and of the gallery in the languages of ComfyUI: those that `locales/` has a folder for.
 
-`locales/LANGUAGE/sources.json` has a hash of the English text that each translation was made from. With WRITE_LOCALES=1 the
-English texts are written anew, as the schemas have them; with WRITE_LOCALES="de fr" the hashes of these languages.
+`locales/LANGUAGE/sources.json` has a hash of the English text, or help page, that each translation was made from. With
+WRITE_LOCALES=1 the English texts are written anew, as the schemas have them; with WRITE_LOCALES="de fr" the hashes of these
+languages.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import pytest
 from root import ROOT
 
 FOLDER = ROOT / "locales"
-LANGUAGES = ("de", "es", "fr", "ja", "ko", "zh")
+LANGUAGES = sorted({path.name for path in FOLDER.iterdir()} - {"en"})
 SAME = {  # words that a language has in common with English
     "de": {"alpha", "decoder", "encoder", "latent", "name", "seed", "video"},
     "es": {"video"},
     "fr": {"alpha", "image", "latent", "style", "style 1.", "style 2.", "styles", "texture"},
     "zh": {"latent"},
 }
+HELP = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "web" / "docs").glob("*.md")}
 WRITE = os.environ.get("WRITE_LOCALES", "").split()
 LITERAL = re.compile(r"[\w./-]*[\d/_][\w./-]*|(?<!\w)\.\w+|\b[A-Z]{3,}\b")  # numbers, paths, endings, abbreviations
 
@@ -79,13 +81,15 @@ def test_english_is_as_the_schemas_have_it(english):
 
 
 def test_no_translation_is_older_than_its_english(english):
-    now = hashes(flat({"nodeDefs": english, "main": read("en", "main"), "commands": read("en", "commands")}))
+    pages = {node_id: HELP[node_id] for node_id in english}
+    now = hashes(flat({"nodeDefs": english, "main": read("en", "main"), "commands": read("en", "commands"), "help": pages}))
     for language in set(LANGUAGES).intersection(WRITE):
         write(language, "sources", now)
     if lines := stale(now, {language: read(language, "sources") for language in LANGUAGES}):
         pytest.fail(
             "\n".join(["the English of these texts has changed since they were translated:", *lines])
-            + "\ntranslate them anew in locales/, then run this file with WRITE_LOCALES set to the languages that are done.",
+            + "\ntranslate them anew in locales/ and web/docs/, then run this file with WRITE_LOCALES set to the languages"
+            " that are done.",
             pytrace=False,
         )
 
@@ -116,8 +120,10 @@ def test_the_gallery_has_every_text_and_names_nodes_as_they_are_shown(language):
         assert title in texts["Select Load Style or Style Transfer first"]
 
 
-def test_there_are_just_these_languages():
-    assert sorted(path.name for path in FOLDER.iterdir()) == sorted([*LANGUAGES, "en"])
+@every_language
+def test_a_language_has_all_files(language):
+    names = {path.name for path in (FOLDER / language).iterdir()}
+    assert names == {"commands.json", "main.json", "nodeDefs.json", "sources.json"}
 
 
 @every_language

@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from adain_core.weights import read_network, write_network
+
 
 def levels(style):
     return style.components[0].levels
@@ -138,7 +140,7 @@ def test_the_gallery_has_every_style_and_of_a_damaged_one_the_name(run, encoder,
     run("SaveStyle", style=run("EncodeStyle", encoder=encoder, image=painting, size=0), name="sea/waves")
     (folders / "output" / "adain_styles" / "broken.safetensors").write_bytes(b"no style")
     broken, waves = part("nodes.styles").gallery()
-    assert broken == {"name": "broken", "thumbnail": "", "source": ""}
+    assert broken == {"name": "broken", "thumbnail": "", "example": "", "source": "", "not_for": []}
     with Image.open(io.BytesIO(base64.b64decode(waves["thumbnail"]))) as thumbnail:
         assert waves["name"] == "sea/waves" and max(thumbnail.size) == 96
 
@@ -155,3 +157,57 @@ def test_what_the_gallery_answers_does_not_grow_with_what_files_hold(run, style,
     assert [entry["name"] for entry in found] == ["a", "b", "c"]
     assert found[0]["thumbnail"] == "" and found[1]["source"].startswith(r"\x1b[2Ja")
     assert len(str(found)) < 20_000
+
+
+@pytest.fixture
+def stated(folders, small_files):
+    """Two models, one and two, whose encoders differ and state their fingerprints, as those that are trained do."""
+    place = folders / "models" / "adain"
+    for name in ("one", "two"):
+        network = read_network(small_files[0])
+        state = {key: tensor * (2 if name == "one" else 3) for key, tensor in network.state.items()}
+        network = dataclasses.replace(network, name=name, state=state).checked()
+        write_network(network, place / f"{name}-encoder.safetensors")
+        decoder = read_network(small_files[1])
+        decoder = dataclasses.replace(decoder, encoder_name=name, encoder_fingerprint=network.encoder_fingerprint)
+        write_network(decoder, place / f"{name}-decoder.safetensors")
+
+
+@pytest.fixture
+def both(run, part, stated, painting):
+    """A style for the two models."""
+    styles = [run("EncodeStyle", encoder=run("LoadEncoder", name=name), image=painting, size=0) for name in ("one", "two")]
+    return part("adain_core.style").join_encoders(styles)
+
+
+def test_a_style_for_two_models_goes_with_both_masked_mixed_and_saved(run, both, photo, painting):
+    masked = run("MaskStyle", style=both, mask=torch.rand(1, 6, 8))
+    run("SaveStyle", style=run("StyleMix", style_1=both, weight_1=1.0, style_2=masked, weight_2=2.0), name="mine")
+    for name in ("one", "two"):
+        encoder, decoder = run("LoadEncoder", name=name), run("LoadDecoder", name=name)
+        features = run("AdaIN", encoder=encoder, content=photo, style=run("LoadStyle", name="mine"))
+        long = run("Decode", decoder=decoder, features=features)
+        short = run("StyleTransfer", content=photo, model=name, style="mine")
+        torch.testing.assert_close(short, long)
+
+
+def test_a_style_that_is_not_for_the_model_is_refused_before_anything_is_loaded(run, both, photo, part, monkeypatch, encoder):
+    run("SaveStyle", style=both, name="both")
+    run("SaveStyle", style=run("StyleMix", style_1=both, weight_1=1.0, style_2=both, weight_2=1.0), name="mix")
+    lone = part("adain_core.style").load_style(part("nodes.styles").find_style("both"))
+    run("SaveStyle", style=dataclasses.replace(lone, variants=()), name="one")
+    monkeypatch.setattr(part("nodes.stylize"), "load_network", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(ValueError, match="the style 'one' is for 'one', not for the model 'two'; choose another style or"):
+        run("StyleTransfer", content=photo, model="two", style="one")
+    with pytest.raises(ValueError, match="'mix' is for 'one' and 'two', not for the model 'vgg19'"):
+        run("StyleTransfer", content=photo, model="vgg19", style="mix")
+
+
+def test_the_gallery_says_which_models_a_style_is_not_for(run, both, part, style):
+    run("SaveStyle", style=both, name="both")
+    run("SaveStyle", style=dataclasses.replace(both, variants=(), example=both.thumbnail), name="one")
+    run("SaveStyle", style=style, name="small")
+    found = {entry["name"]: entry for entry in part("nodes.styles").gallery()}
+    # small's own file does not state its fingerprint, so that nothing is known of it
+    assert {name: entry["not_for"] for name, entry in found.items()} == {"both": [], "one": ["two"], "small": ["one", "two"]}
+    assert found["one"]["example"] == found["one"]["thumbnail"] != "" == found["both"]["example"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,8 +95,8 @@ def test_colours_are_kept_frame_by_frame(stylize, style, part):
 
 def test_colours_of_a_wrong_number_of_pictures_are_refused(stylize, style):
     clip = torch.rand(3, 32, 32, 3)
-    with pytest.raises(ValueError, match="3 and 2 pictures cannot be paired"):
-        stylize(clip, style, keep_colors_of=clip[:2])
+    with pytest.raises(ValueError, match="2 and 3 pictures cannot be paired"):
+        stylize(clip[:2], style, keep_colors_of=clip)
 
 
 def test_another_encoders_style_and_features_are_refused(run, encoder, decoder, photo, style):
@@ -214,3 +215,56 @@ def test_tiles_change_nothing_but_the_memory(run, encoder, decoder, style, part,
     torch.testing.assert_close(run("Decode", decoder=decoder, features=features), whole, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="tile is 7; give at least 64"):
         run("AdaIN", encoder=encoder, content=photo, style=style, tile=7)
+
+
+def test_masks_and_colours_for_fewer_frames_repeat_their_last(run, encoder, decoder, style):
+    clip, colours, masks = torch.rand(4, 32, 40, 3), torch.rand(2, 32, 40, 3), torch.rand(2, 32, 40)
+    last = [0, 1, 1, 1]
+    results = []
+    for mask, picture in ((masks, colours), (masks[last], colours[last])):
+        features = run("AdaIN", encoder=encoder, content=clip, style=run("MaskStyle", style=style, mask=mask))
+        results.append(run("Decode", decoder=decoder, features=features, keep_colors_of=picture))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    whole = [
+        run("StyleTransfer", content=clip, model="small", style="", style_image=colours[:1], mask=mask)
+        for mask in (masks, masks[last])
+    ]
+    torch.testing.assert_close(*whole, rtol=1e-4, atol=1e-5)
+
+
+def test_more_masks_than_frames_are_refused_as_masks(run, stylize, style):
+    masked = run("MaskStyle", style=style, mask=torch.rand(3, 16, 16))
+    with pytest.raises(ValueError, match="3 masks do not fit 2 contents; give one mask"):
+        stylize(torch.rand(2, 32, 32, 3), masked)
+
+
+@pytest.fixture
+def previews(monkeypatch):
+    """The pictures that nodes show while they work, as they come."""
+    import comfy.utils
+
+    shown = []
+
+    def hook(done, total, preview=None, **more):
+        if preview is not None:
+            shown.append(torch.from_numpy(np.array(preview[1])).float() / 255)
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    return shown
+
+
+def test_previews_show_kept_colours(run, encoder, decoder, style, previews):
+    clip = torch.rand(2, 32, 40, 3)
+    features = run("AdaIN", encoder=encoder, content=clip, style=style)
+    image = run("Decode", decoder=decoder, features=features, keep_colors_of=clip)
+    torch.testing.assert_close(previews[-1], image[-1], rtol=0, atol=1 / 255)
+    image = run("StyleTransfer", content=clip, model="small", style="", style_image=clip[:1], keep_colors=True)
+    torch.testing.assert_close(previews[-1], image[-1], rtol=0, atol=1 / 255)
+
+
+def test_tiles_whose_place_is_not_told_are_not_shown_in_wrong_colours(run, encoder, decoder, style, previews):
+    photo = torch.rand(1, 96, 128, 3)
+    features = run("AdaIN", encoder=encoder, content=photo, style=style, tile=64)
+    image = run("Decode", decoder=decoder, features=features, keep_colors_of=photo, tile=64)
+    assert image.shape == photo.shape and not previews

@@ -1,0 +1,41 @@
+"""The nodes on the GPU that is not there: see tests/test_gpu.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from stand_in_gpu import put_on_gpu, stand_in
+
+
+@pytest.fixture
+def gpu(part, encoder, decoder, style, monkeypatch):
+    """The networks on a GPU, where the host would have brought them."""
+    monkeypatch.setattr(part("nodes.host"), "_load", lambda patchers, memory: None)
+    for module in ("tiling", "stylize"):
+        monkeypatch.setattr(part(f"adain_core.{module}"), "free_memory", lambda device: 8 << 30)
+    # float16 reads back once a part whether all numbers are finite
+    monkeypatch.setattr(part("adain_core.networks.base"), "_overflowed", lambda dtype, results: False)
+    kept = part("adain_core.networks.fast")._places
+    kept.cache_clear()
+    with stand_in() as counted:
+        for patcher in (encoder, decoder):
+            patcher.model.dtype = torch.float16
+            put_on_gpu(patcher.model)
+        yield counted
+    kept.cache_clear()
+
+
+def test_the_nodes_path_sends_a_picture_and_gets_one_back(gpu, run, encoder, decoder, style):
+    for _ in range(2):  # the first time kernels are prepared
+        gpu.taken()
+        features = run("AdaIN", encoder=encoder, content=torch.rand(1, 80, 64, 3), style=style)
+        of_transfer = gpu.taken()
+        image = run("Decode", decoder=decoder, features=features)
+        of_decode = gpu.taken()
+    levels = [level.channels for level in encoder.model.levels]
+    assert of_transfer.uploads == [(1, 3, 80, 64), *((2, 1, channels) for channels in levels)]
+    # between the nodes features lie on the CPU, as ComfyUI keeps results
+    assert len(of_transfer.downloads) == len(of_decode.uploads) == len(levels)
+    assert image.shape == (1, 80, 64, 3)
+    # the picture, and its preview, made small
+    assert of_decode.downloads[0] == (1, 3, 80, 64) and all(max(shape) <= 512 for shape in of_decode.downloads[1:])

@@ -1,0 +1,126 @@
+"""What a GPU would do, by the one that stands in for it: kernels, crossings between host and device, and nothing read back."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+from stand_in_gpu import Count, StandIn, put_on_gpu, stand_in
+
+from adain_core import decode, transfer
+from adain_core.networks import Decoder, Encoder, Level, base, fast, texture
+from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
+from adain_core.networks.student import StudentDecoder, StudentEncoder
+from adain_core.networks.vgg import VGGDecoder, VGGEncoder
+from adain_core.statistics import ChannelStatistics
+from adain_core.style import Component, Style
+
+FREE = 8 << 30  # bytes of the GPU
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    for module in ("tiling", "stylize"):  # of the same name as a function
+        monkeypatch.setattr(importlib.import_module(f"adain_core.{module}"), "free_memory", lambda device: FREE)
+    # float16 reads back once a part whether all numbers are finite
+    monkeypatch.setattr(base, "_overflowed", lambda dtype, results: False)
+    kept = fast._places, texture._kept_numbers  # fake tensors are of no use outside
+    for cache in kept:
+        cache.cache_clear()
+    with stand_in() as counted:
+        yield counted
+    for cache in kept:
+        cache.cache_clear()
+
+
+def networks(kind: str, dtype: torch.dtype) -> tuple[Encoder, Decoder]:
+    """Both networks on the GPU."""
+    if kind == "vgg19":
+        pair = VGGEncoder({}), VGGDecoder({})
+    elif kind == "student":
+        pair = StudentEncoder({"channels": [8, 12], "blocks": [0, 1]}), StudentDecoder({"channels": [8, 12], "blocks": [1, 1]})
+    else:
+        pair = PyramidEncoder({"channels": [8, 12]}), PyramidDecoder({"channels": [8, 12], "blocks": [1, 1]})
+    for network in pair:
+        network.dtype = dtype
+        put_on_gpu(network)
+    return pair
+
+
+def style_for(encoder: Encoder, mask: torch.Tensor | None = None) -> Style:
+    levels = tuple(
+        ChannelStatistics(torch.full((1, 1), 64.0), torch.rand(1, level.channels), torch.rand(1, level.channels))
+        for level in encoder.levels
+    )
+    return Style((Component(torch.ones(1), levels, mask),), encoder.fingerprint, encoder.name)
+
+
+def counted(
+    gpu: StandIn, encoder: Encoder, decoder: Decoder, content: torch.Tensor, style: Style, **options
+) -> tuple[Count, Count]:
+    """What `transfer` and what `decode` need, once the networks have their kernels prepared."""
+    decode(decoder, transfer(encoder, content, style, **options), options.get("tile"))
+    gpu.taken()
+    features = transfer(encoder, content, style, **options)
+    of_transfer = gpu.taken()
+    decode(decoder, features, options.get("tile"))
+    return of_transfer, gpu.taken()
+
+
+def test_the_kernels_of_the_paper_s_network_in_16_bits(gpu):
+    encoder, decoder = networks("vgg19", torch.float16)
+    of_transfer, of_decode = counted(gpu, encoder, decoder, torch.rand(1, 3, 512, 512), style_for(encoder))
+    assert len(of_transfer.kernels) <= 68
+    assert len(of_decode.kernels) <= 71
+    assert of_transfer.conversions == of_decode.conversions == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("kind", ["vgg19", "pyramid", "student"])
+def test_nothing_crosses_but_the_picture_and_the_style(gpu, kind, dtype):
+    encoder, decoder = networks(kind, dtype)
+    of_transfer, of_decode = counted(gpu, encoder, decoder, torch.rand(2, 4, 70, 90), style_for(encoder))
+    statistics = [(2, 1, level.channels) for level in encoder.levels]  # the deviations and the means of the style
+    assert (of_transfer.uploads, of_transfer.downloads) == ([(2, 3, 70, 90), *statistics], [])
+    assert (of_decode.uploads, of_decode.downloads) == ([], [(2, 3, 70, 90)])
+
+
+@pytest.mark.parametrize("statistics", ["image", "batch", "running", "region"])
+def test_masks_and_tiles_read_nothing_back(gpu, statistics):
+    mask = torch.zeros(1, 1, 70, 130)
+    mask[..., :40] = torch.rand(40)
+    (encoder, decoder), content = networks("pyramid", torch.float16), torch.rand(2, 3, 70, 130)
+    _, of_decode = counted(gpu, encoder, decoder, content, style_for(encoder, mask), content_statistics=statistics, tile=64)
+    assert of_decode.downloads == [(2, 3, 64, 64), (2, 3, 6, 64)]  # two of the six tiles are stylised
+
+
+def test_a_value_that_is_read_back_is_noticed(gpu):
+    x = torch.rand(3).to("cuda")
+    with pytest.raises(RuntimeError, match="local_scalar_dense"):
+        x.sum().item()
+    with pytest.raises(AssertionError, match="float64"):
+        x.double()
+    assert torch.rand(3).sum().item() > 0  # on the CPU there are values
+    gpu.taken()
+    (x + 1).cpu()
+    count = gpu.taken()
+    assert (count.kernels, count.uploads, count.downloads) == (["add"], [], [(3,)])
+
+
+class SmallEncoder(VGGEncoder):
+    blocks = ((4, 4), (4, 4), (4, 4, 4, 4), (4,))
+    levels = (Level("relu4_1", 4, 8),)
+
+
+class SmallDecoder(VGGDecoder):
+    layers = tuple((name, 4, 3 if after == 3 else 4) for name, _, after in VGGDecoder.layers)
+
+
+def test_the_inverse_that_a_training_begins_with_is_solved_on_the_cpu(gpu):
+    encoder, decoder = SmallEncoder({}), SmallDecoder({})
+    for network in (encoder, decoder):
+        network.plain = True
+        put_on_gpu(network)
+    decoder.fit_inverse(encoder, torch.rand(2, 3, 32, 32).to("cuda"))
+    assert (37, 37) in gpu.taken().downloads  # the moments of 3x3 positions of 4 channels, and the bias
