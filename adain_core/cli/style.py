@@ -100,7 +100,7 @@ def run_make(arguments: argparse.Namespace) -> int:
     if arguments.mask and len(arguments.pictures) > 1:
         raise AdainError("--mask works for one picture only; make a style file of each picture and mix them.")
     masks = [arguments.mask] if arguments.mask else []
-    _check_output(arguments, *arguments.pictures, *masks, *options.network_files(arguments.encoder))
+    _check_output(arguments, *arguments.pictures, *masks, *options.network_files(*(arguments.encoders or [])))
     mask = load_mask(arguments.mask) if arguments.mask else None
     pictures = [load_image(path) for path in arguments.pictures]
     print_animations(arguments.pictures)
