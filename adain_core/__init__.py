@@ -8,7 +8,7 @@ from .evaluation import EvaluationConfig, Report, evaluate
 from .networks import Decoder, Encoder
 from .refine import refine
 from .statistics import ChannelStatistics, adain, channel_statistics
-from .style import Style, encode_style, load_style, mix_styles
+from .style import Style, encode_style, join_encoders, load_style, mix_styles
 from .stylize import Features, decode, stylize, transfer
 from .training import TrainingConfig, TrainingResult, learn_style, train
 from .weights import load_decoder, load_encoder
@@ -28,6 +28,7 @@ __all__ = [
     "decode",
     "encode_style",
     "evaluate",
+    "join_encoders",
     "keep_colors",
     "learn_style",
     "load_decoder",

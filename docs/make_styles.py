@@ -16,13 +16,12 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this checkout, whether or not it is installed
 
-from adain_core import encode_style, load_decoder, load_encoder, stylize  # noqa: E402
+from adain_core import encode_style, join_encoders, load_decoder, load_encoder, stylize  # noqa: E402
 from adain_core.catalog import BUNDLED, find_entry  # noqa: E402
 from adain_core.images import load_image, resize, thumbnail_jpeg, to_pil  # noqa: E402
-from adain_core.style import join_encoders  # noqa: E402
 
-# Source of each style, and whether its thumbnail may be the painting's picture: where no free licence of the picture is stated,
-# the gallery shows the example alone. The sheet has the styles in this order, down its columns.
+# Source of each style, and whether the painting's picture may be its thumbnail; where it is not ours to pass on, the example is
+# shown alone. The sheet has the styles in this order, down its columns.
 STYLES = {
     "great-wave": ("Katsushika Hokusai, The Great Wave off Kanagawa, about 1831", True),
     "cafe-terrace": ("Vincent van Gogh, Cafe Terrace at Night, 1888", True),

@@ -4,6 +4,7 @@ import { app } from "../../scripts/app.js";
 
 const STYLE_INPUTS = { AdaINLoadStyle: "name", AdaINStyleTransfer: "style" };
 const COMMAND = "AdaIN.ChooseStyle";
+const BUTTON = "choose_style"; // by this name, in every language, app mode finds it
 
 const LOOK = `
 .adain-gallery { --faint: color-mix(in srgb, var(--fg-color) 9%, transparent); --accent: var(--p-primary-color, #3b82f6);
@@ -33,6 +34,10 @@ const LOOK = `
   overflow: hidden; border-radius: 6px; background: var(--faint); color: var(--descrip-text);
   font-size: 32px; font-weight: 400; }
 .adain-gallery img { position: absolute; width: 100%; height: 100%; object-fit: cover; }
+.adain-gallery img.painting { right: 4px; bottom: 4px; width: 38%; height: 38%; border-radius: 4px;
+  box-shadow: 0 0 0 1px rgb(255 255 255 / 60%), 0 1px 4px rgb(0 0 0 / 60%); }
+.adain-gallery .unfit :is(img, span) { opacity: .35; }
+.adain-gallery .unfit .picture::after { content: "⊘"; position: absolute; color: var(--fg-color); }
 .adain-gallery footer { flex: none; min-height: 1.35em; padding: 10px 16px 12px; border-top: 1px solid var(--faint);
   color: var(--descrip-text); font-size: 12px; }
 `;
@@ -68,17 +73,21 @@ function choose(node, widget, name) {
   node.setDirtyCanvas(true, true);
 }
 
-function tile({ name, thumbnail }, index, selected) {
+// A photograph in the style, with the painting in its corner; one of them where a style has no other.
+function tile({ name, thumbnail, example }, index, selected, fits) {
   const picture = element("div", { className: "picture" }, name.charAt(0).toUpperCase());
-  if (thumbnail) {
-    const image = element("img", { alt: "", src: `data:image/jpeg;base64,${thumbnail}`, draggable: false });
+  for (const [jpeg, className] of [[example || thumbnail, ""], [example && thumbnail, "painting"]]) {
+    if (!jpeg) continue;
+    const image = element("img", { className, alt: "", src: `data:image/jpeg;base64,${jpeg}`, draggable: false });
     image.onerror = () => image.remove();
     picture.append(image);
   }
   picture.ariaHidden = true;
   const parts = name.split(/(?<=\/)/).flatMap((part) => [part, element("wbr")]); // folders end a line first
   const label = element("span", {}, ...parts);
-  return element("div", { role: "option", id: `adain-style-${index}`, ariaSelected: selected }, picture, label);
+  const option = element("div", { role: "option", id: `adain-style-${index}`, ariaSelected: selected }, picture, label);
+  option.classList.toggle("unfit", !fits);
+  return option;
 }
 
 async function openGallery(node) {
@@ -86,7 +95,9 @@ async function openGallery(node) {
   const styles = await readStyles(widget);
   if (document.querySelector(".adain-gallery")) return;
 
-  const options = styles.map((style, index) => tile(style, index, style.name === widget.value));
+  const model = node.widgets.find(({ name }) => name === "model")?.value;
+  const fits = (style) => !style.not_for?.includes(model);
+  const options = styles.map((style, index) => tile(style, index, style.name === widget.value, fits(style)));
   const list = element("div", { role: "listbox", id: "adain-styles", ariaLabel: translate("Styles"), tabIndex: 0 }, ...options);
   const search = element("input", { type: "text", role: "combobox", autocomplete: "off", spellcheck: false });
   search.placeholder = search.ariaLabel = translate("Filter by name or painter");
@@ -106,7 +117,9 @@ async function openGallery(node) {
     active?.classList.add("active");
     active?.scrollIntoView({ block: "nearest" });
     for (const box of [search, list]) box.setAttribute("aria-activedescendant", active?.id ?? "");
-    about.textContent = active ? styles[options.indexOf(active)].source : translate("There is no such style.");
+    const style = styles[options.indexOf(active)];
+    const lines = style ? [fits(style) ? "" : translate("Not for the chosen model"), style.source] : [];
+    about.textContent = style ? lines.filter(Boolean).join(": ") : translate("There is no such style.");
   }
   function finish(option) {
     dialog.close();
@@ -183,7 +196,8 @@ app.registerExtension({
       node.getExtraMenuOptions = (canvas, options) => options.push(...menuItems(node));
     }
     // Last on the node and not saved: workflows keep widgets' values by position.
-    const button = node.addWidget("button", translate("Choose by picture"), null, () => openGallery(node), { serialize: false });
+    const button = node.addWidget("button", BUTTON, null, () => openGallery(node), { serialize: false });
+    button.label = translate("Choose by picture");
     button.serialize = false;
   },
 });

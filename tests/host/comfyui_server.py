@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import clips
@@ -107,13 +107,13 @@ class Server:
         assert history["status"]["status_str"] == "success", history["status"]["messages"]
         return history
 
-    def pictures(self, history: dict) -> torch.Tensor:
-        """All saved pictures and frames, `(N, 3, H, W)`."""
+    def pictures(self, history: dict, nodes: Collection[str] = ()) -> torch.Tensor:
+        """All pictures and frames that were saved, or those that the given nodes show: `(N, 3, H, W)`."""
         frames = []
-        for output in history["outputs"].values():
+        for node, output in history["outputs"].items():
             for file in output["images"]:
-                path = self.base / "output" / file["subfolder"] / file["filename"]
-                if file["type"] != "output":
+                path = self.base / file["type"] / file["subfolder"] / file["filename"]
+                if node not in nodes if nodes else file["type"] != "output":
                     continue
                 if path.suffix == ".mp4":
                     frames += [torch.from_numpy(pixels).movedim(-1, 0) for pixels in clips.pixels(path)]

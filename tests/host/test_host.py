@@ -8,10 +8,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import urllib.error
 import urllib.request
+from urllib.parse import quote
 
 import clips
 import pytest
+import thumbnails
 import torch
 from comfyui_server import Server, needs_comfyui
 from PIL import Image
@@ -21,12 +24,11 @@ from root import ROOT
 from adain_core import encode_style, load_decoder, load_encoder, load_style, stylize
 from adain_core.catalog import BUNDLED
 from adain_core.color import luma
-from adain_core.images import load_image, resize, save_image
+from adain_core.images import load_image
 from adain_core.weights import read_network
 
 pytestmark = needs_comfyui
 WORKFLOWS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows" / "api").glob("*.json"))}
-THUMBNAIL_SIDE = 512
 
 
 @pytest.fixture(scope="module")
@@ -37,27 +39,21 @@ def fresh_install(tmp_path_factory):
 
 
 def content(name: str) -> torch.Tensor:
-    """The photograph that a template stylises."""
-    examples = [node for node in WORKFLOWS[name].values() if node["class_type"] == "AdaINExamplePicture"]
+    """The photograph that a template stylises, at the size it is stylised at."""
+    nodes = WORKFLOWS[name].values()
+    examples = [node for node in nodes if node["class_type"] == "AdaINExamplePicture"]
     (picture,) = (node["inputs"]["picture"] for node in examples if node["_meta"]["title"] != "Style picture")
-    return load_image(ROOT / "workflows" / "pictures" / "photos" / f"{picture}.jpg")
-
-
-def write_thumbnail(name: str, pictures: torch.Tensor) -> None:
-    """The template's thumbnail: the pictures' middle squares as vertical strips of one, each with its own part of the view."""
-    side = min(pictures.shape[2:])
-    top, left = ((length - side) // 2 for length in pictures.shape[2:])
-    pictures = pictures[..., top : top + side, left : left + side]
-    edges = [round(pictures.shape[3] * i / len(pictures)) for i in range(len(pictures) + 1)]
-    strips = [picture[..., left:right] for picture, left, right in zip(pictures, edges, edges[1:], strict=False)]
-    thumbnail = resize(torch.cat(strips, dim=-1)[None], THUMBNAIL_SIDE)
-    save_image(thumbnail, ROOT / "workflows" / f"{name}.jpg", quality=85)
+    scale = next((node["inputs"]["scale_by"] for node in nodes if node["class_type"] == "ImageScaleBy"), 1)
+    return torch.nn.functional.interpolate(thumbnails.photo(picture), scale_factor=scale)
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_template_runs_on_a_fresh_install(fresh_install, name):
     before = len(fresh_install.log)
-    pictures = fresh_install.pictures(fresh_install.run(WORKFLOWS[name]))
+    history = fresh_install.run(WORKFLOWS[name])
+    saves = any(node["class_type"].startswith("Save") for node in WORKFLOWS[name].values())
+    shown = [number for number, node in WORKFLOWS[name].items() if node["class_type"] == "PreviewImage"]
+    pictures = fresh_install.pictures(history) if saves else fresh_install.pictures(history, shown)
     example = content(name)
     assert pictures.shape[1:] == example.shape[1:]
     assert all((picture - example[0]).abs().mean() > 0.02 for picture in pictures)
@@ -65,15 +61,21 @@ def test_a_template_runs_on_a_fresh_install(fresh_install, name):
     assert set(again["execution_cached"]["nodes"]) == set(WORKFLOWS[name])
     assert not [line for line in fresh_install.log[before:] if "warn" in line.lower()]
     if "WRITE_THUMBNAILS" in os.environ:
-        write_thumbnail(name, pictures)
+        thumbnails.write(name, pictures)
+
+
+@pytest.mark.skipif("WRITE_THUMBNAILS" not in os.environ, reason="WRITE_THUMBNAILS is not set")
+@pytest.mark.parametrize("name", thumbnails.STAND_INS)
+def test_a_template_that_cannot_run_here_gets_a_thumbnail_of_what_can(name):
+    thumbnails.write(name, thumbnails.STAND_INS[name]())
 
 
 def test_first_steps_gives_the_librarys_picture(fresh_install):
-    picture = fresh_install.pictures(fresh_install.run(WORKFLOWS["first-steps"]))
-    inputs = next(node["inputs"] for node in WORKFLOWS["first-steps"].values() if node["class_type"] == "AdaINStyleTransfer")
+    picture = fresh_install.pictures(fresh_install.run(WORKFLOWS["01 First steps"]))
+    inputs = next(node["inputs"] for node in WORKFLOWS["01 First steps"].values() if node["class_type"] == "AdaINStyleTransfer")
     style = load_style(BUNDLED / "styles" / f"{inputs['style']}.safetensors")
     # a host's memory format: 16 bits round by the order of sums
-    photo = content("first-steps").contiguous(memory_format=torch.channels_last)
+    photo = content("01 First steps").contiguous(memory_format=torch.channels_last)
     expected = stylize(load_encoder(), load_decoder(), photo, style)
     torch.testing.assert_close(picture, expected, atol=1.01 / 255, rtol=0)
 
@@ -82,8 +84,17 @@ def test_every_template_is_listed_with_its_thumbnail(fresh_install):
     names = [path.stem for path in (ROOT / "workflows").glob("*.json")]
     assert sorted(fresh_install.get("/workflow_templates")["comfyui-adain"]) == sorted(names)
     for name in names:
-        with urllib.request.urlopen(f"{fresh_install.url}/api/workflow_templates/comfyui-adain/{name}.jpg") as answer:
+        with urllib.request.urlopen(f"{fresh_install.url}/api/workflow_templates/comfyui-adain/{quote(name)}.jpg") as answer:
             assert answer.headers["Content-Type"] == "image/jpeg"
+
+
+def test_subgraphs_are_listed(fresh_install):
+    try:
+        listed = fresh_install.get("/global_subgraphs")
+    except urllib.error.HTTPError:
+        pytest.skip("this host lists no subgraphs of plugins")
+    names = {name["name"] for name in listed.values() if name["info"]["node_pack"] == "custom_nodes.comfyui-adain"}
+    assert names == {path.stem for path in (ROOT / "subgraphs").glob("*.json")}
 
 
 def test_all_nodes_register_and_nothing_failed(server):

@@ -15,3 +15,9 @@ def test_installing_in_comfyui_leaves_torch_alone():
 
 def test_the_front_end_finds_its_folder(plugin):
     assert (ROOT / plugin.WEB_DIRECTORY / "gallery.js").is_file()
+
+
+def test_the_registry_gets_templates_and_subgraphs():
+    left_out = (ROOT / ".comfyignore").read_text().splitlines()
+    assert not {"subgraphs/", "workflows/", "web/", "locales/"} & set(left_out)
+    assert list((ROOT / "subgraphs").glob("*.json"))
