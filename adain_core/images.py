@@ -21,7 +21,7 @@ from torch import Tensor
 from .color import luma
 from .devices import is_out_of_memory
 from .errors import AdainError
-from .files import TEMPORARY_PREFIX, replacing
+from .files import TEMPORARY_PREFIX, printable, replacing
 from .kinds import is_read, unread
 from .metadata import Stripped, without_metadata
 from .srgb import srgb
@@ -239,7 +239,7 @@ def list_images(folder: str | Path, others: frozenset[str] = frozenset()) -> lis
 
 @functools.lru_cache
 def _warn_once(message: str) -> None:
-    log.warning("%s", message)
+    log.warning("%s", printable(message))
 
 
 def _is_stub(reader: object) -> bool:

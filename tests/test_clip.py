@@ -28,6 +28,7 @@ from adain_core.networks.pyramid import PyramidEncoder
 from adain_core.progress import showing
 from adain_core.stylize import transfer_part
 from adain_core.video import Frame, Video
+from adain_core.working import AUTOMATIC
 
 OPTIONS = ["--style-size", "0", "--device", "cpu"]
 KILLED_IN_THE_THIRD_PART = """
@@ -399,7 +400,7 @@ def test_a_folder_with_an_unfinished_clip_of_other_settings_is_refused(command, 
             raise Stopped
 
     with pytest.raises(Stopped), showing(stop):
-        stylizer = ClipStylizer(*networks, painted(networks, "red.png"))
+        stylizer = ClipStylizer(*networks, painted(networks, "red.png"), working_size=AUTOMATIC)  # as the command
         stylizer.pictures(PictureSequence(sources), targets, out / ".clip.safetensors")
     before = {path: path.read_bytes() for path in out.iterdir()}
     again = ["frames", "red.png", "-o", "out", "--content-statistics", "running"]

@@ -28,7 +28,9 @@ def adain(tmp_path, monkeypatch, small_files):
     save_image(torch.rand(3, 20, 24), "style.png")
 
     def run(*arguments: object) -> int:
-        networks = ["--encoder", small_files[0], "--decoder", small_files[1], "--style-size", "0"]
+        networks = ["--encoder", small_files[0], "--decoder", small_files[1]]
+        if not str(arguments[2]).endswith(".safetensors"):
+            networks += ["--style-size", "0"]
         return main(
             [*map(str, arguments), *(map(str, networks) if arguments[0] in ("stylize", "dataset") else ()), *device(arguments)]
         )
@@ -75,7 +77,7 @@ def test_every_command_takes_names_of_any_bytes(adain, small_files, vgg, capsys)
         ("dataset", folder, folder, "-o", f"{ODD}data"),
         ("train", "--contents", folder, "--styles", folder, "--output", f"{ODD}trained", *train),
         ("train", "--contents", folder, "--styles", folder, "--output", f"{ODD}again", *train,
-         "--start-from", f"{ODD}trained/decoder-decoder.safetensors"),
+         "--start-from", f"{ODD}trained/trained-decoder.safetensors"),
         ("evaluate", "--contents", folder, "--styles", folder, "--loss-encoder", judge, "--size", 16, "--boil", 0, "--flat", 0,
          "-o", f"{ODD}.json", *networks),
         ("convert", judge, "-o", f"{ODD}converted.safetensors", "--normalise", folder),

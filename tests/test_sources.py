@@ -33,6 +33,8 @@ def folder(tmp_path, monkeypatch, small_files, vgg):
     Path("link.png").symlink_to("photo.png")
     Path("hard.png").hardlink_to("photo.png")
     Path("linked").symlink_to("in")
+    Path("set").mkdir()
+    Path("set/sub").symlink_to("../plain")
     Path("judge2.safetensors").symlink_to("judge.safetensors")
     assert (
         main(
@@ -84,7 +86,7 @@ REFUSED = {
     "the network of the bench": ["bench", "--encoder", "judge.safetensors", "-o", "judge.safetensors"],
     "the decoder that a training begins with": [*TRAIN, "--contents", "in", "--start-from", "result-decoder.safetensors",
                                                 "--name", "result", "--output", "."],
-    "a training's content": [*TRAIN, "--contents", "plain", "--output", "plain"],
+    "a training's content": [*TRAIN, "--contents", "set", "--output", "plain"],
 }  # fmt: skip
 
 
