@@ -84,6 +84,12 @@ def run(folders, part):
 
 
 @pytest.fixture
+def every_preview(part, monkeypatch):
+    """Previews are shown however quickly they come."""
+    monkeypatch.setattr(part("nodes.host"), "PREVIEW_SECONDS", -1)
+
+
+@pytest.fixture
 def encoder(run):
     return run("LoadEncoder", name="small", dtype="float32")
 

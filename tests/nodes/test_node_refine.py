@@ -6,6 +6,7 @@ import torch
 from adain_core.images import load_image
 
 
+@pytest.mark.usefixtures("every_preview")
 def test_a_picture_is_refined_and_its_steps_are_shown(run, encoder, photo, painting, monkeypatch):
     import comfy.utils
 

@@ -171,6 +171,7 @@ def test_a_clip_the_short_way_is_its_pictures_each_by_itself(run, encoder):
         run("StyleTransfer", content=clip[:2], model="small", style="each")
 
 
+@pytest.mark.usefixtures("every_preview")
 def test_progress_counts_pictures_and_shows_them(stylize, style, monkeypatch):
     import comfy.utils
 
