@@ -534,11 +534,15 @@ def test_a_signal_at_any_moment_keeps_what_was_learned(checkpointed_once, tmp_pa
     config = dataclasses.replace(checkpointed_once, output=tmp_path / "out", save_minutes=60.0)
     if where in ("_save_checkpoint", "_write_results"):
         config = dataclasses.replace(config, save_minutes=0.0, results_minutes=0.0)
-    with monkeypatch.context() as patch:
-        handler = signal.getsignal(number)
-        at_step(patch, where, 2, lambda: os.kill(os.getpid(), number))
-        assert main(command_line(config, steps=5)) == 128 + number
-        assert signal.getsignal(number) == handler
+    usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+    before = signal.signal(number, usual)  # whoever started the tests may ignore it
+    try:
+        with monkeypatch.context() as patch:
+            at_step(patch, where, 2, lambda: os.kill(os.getpid(), number))
+            assert main(command_line(config, steps=5)) == 128 + number
+            assert signal.getsignal(number) == usual
+    finally:
+        signal.signal(number, before)
     err = capfd.readouterr().err
     assert "adain: stopped." in err and "Traceback" not in err
     assert torch.load(config.output / "checkpoint.pt", weights_only=True)["step"] == 2

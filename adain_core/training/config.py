@@ -235,5 +235,9 @@ PRESETS: dict[str, dict] = {
 PRESETS["lite-both"] = {name: value for name, value in PRESETS["lite"].items() if name not in ("encoder", "blocks")} | {
     "stage": "both",
     "start_from": "lite",
-    "learning_rate": 2e-4,
+    "learning_rate": 3e-4,
+    "style_weight": 1.3,
+    "map_weight": 1.0,
+    "consistency_weight": 50.0,
+    "consistency_every": 1,
 }
