@@ -106,10 +106,10 @@ def say(text: str) -> None:
         send(text, context.node_id)
 
 
-def progress() -> Progress:
+def progress(every_picture: bool = False) -> Progress:
     """Shows on the running node how far it is, and the last of the pictures; raises Interrupted once cancel was pressed.
 
-    Pictures that follow each other quickly are left out, except the last ones.
+    Pictures that follow each other quickly are left out, except the last ones, unless `every_picture` was asked for.
     """
     bar, shown = ProgressBar(1), 0.0
 
@@ -117,7 +117,8 @@ def progress() -> Progress:
         nonlocal shown
         model_management.throw_exception_if_processing_interrupted()
         preview = None
-        if pictures is not None and (done == total or time.monotonic() - shown > PREVIEW_SECONDS):
+        is_due = every_picture or done == total or time.monotonic() - shown > PREVIEW_SECONDS
+        if pictures is not None and is_due:
             # reduced where it is: what a GPU sends is waited for
             factor = max(1, max(pictures.shape[2:]) // PREVIEW_SIDE)
             preview = "JPEG", to_pil(F.avg_pool2d(pictures[-1].float(), factor, ceil_mode=True)), PREVIEW_SIDE

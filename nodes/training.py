@@ -216,7 +216,7 @@ class LearnStyle(Node):
 
 def _train(config: TrainingConfig, preview_every: int, path: Path) -> TrainingResult:
     """Train with the node's progress, previews and time left; the decoder is put at `path`, also after cancelling."""
-    show, say = host.progress(), _time_left(config)
+    show, say = host.progress(every_picture=True), _time_left(config)  # as often as a person set
     step = 0
 
     def progress(done: int, total: int, pictures: Tensor | None) -> None:

@@ -50,7 +50,6 @@ def test_a_decoder_is_trained_listed_and_the_same_as_the_loaded_one(train, run, 
     assert read_network(folders / "output" / "adain" / "mine-decoder.safetensors").recipe["clamp"]
 
 
-@pytest.mark.usefixtures("every_preview")
 def test_all_outputs_come_and_previews_show(train, part, encoder, monkeypatch):
     import comfy.utils
 
