@@ -478,8 +478,8 @@ def test_other_pictures_do_not_go_on(config, folders, tmp_path, what):
         train(dataclasses.replace(config, **{what: tmp_path / "more"}))
 
 
-class Stop(Exception):
-    pass
+class Stop(BaseException):
+    """As ComfyUI's is when a person cancels."""
 
 
 def test_only_one_training_at_a_time_writes_to_a_folder(config):

@@ -285,7 +285,8 @@ class Trainer:
 
     def _tell(self, preview: bool) -> None:
         """Say how many steps are done, with a sample sheet where it is due."""
-        with self._saving_on(Exception):  # what is shown may stop the training by any
+        # what is shown may stop the training by any exception; `run` itself waits for this one
+        with self._saving_on(BaseException, but=KeyboardInterrupt):
             tell(self.step, self.config.steps, self.sample_sheet(PREVIEW_PAIRS)[None] if preview else None)
 
     def _log_losses(self) -> None:
@@ -302,15 +303,17 @@ class Trainer:
             log.info("step %d: %s", self.step, ", ".join(f"{name} {mean:.4g}" for name, mean in means.items()))
 
     @contextlib.contextmanager
-    def _saving_on(self, exception: type[BaseException]) -> Iterator[None]:
-        """Write the checkpoint and the results before such an exception passes on, or the death of a process that reads
-        pictures, which raises an AdainError.
+    def _saving_on(
+        self, exception: type[BaseException], but: type[BaseException] | tuple[type[BaseException], ...] = ()
+    ) -> Iterator[None]:
+        """Write the checkpoint and the results before such an exception, which is no `but`, passes on, or the death of a
+        process that reads pictures, which raises an AdainError.
         """
         try:
             yield
         except BaseException as error:
             dead = is_dead_worker(error)
-            if not dead and not isinstance(error, exception):
+            if not dead and (not isinstance(error, exception) or isinstance(error, but)):
                 raise
             self._save_all()
             log.info("stopped at step %d; the networks and the checkpoint so far are in %s", self.step, self.output)
