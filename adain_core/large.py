@@ -115,9 +115,9 @@ def stylize_file(
 
     Colours, depths, orientation and alpha are as in `load_image`. Meanwhile the picture and the result lie uncompressed beside
     `target`, and libvips maps the result to write it. A picture that is worked on at a smaller `working_size` is reduced and
-    enlarged in bands of rows, which takes little longer than reading and writing it. `tile`: the side of the tiles in pixels;
-    None or 0 means 1024. Raises AdainError, before any work, if pyvips is missing, for more than `max_pixels` pixels, too small
-    a disk, a masked style or another format than PNG and TIFF; OSError if the picture cannot be read.
+    enlarged in bands of rows, which takes a few times as long as reading and writing it. `tile`: the side of the tiles in
+    pixels; None or 0 means 1024. Raises AdainError, before any work, if pyvips is missing, for more than `max_pixels` pixels,
+    too small a disk, a masked style or another format than PNG and TIFF; OSError if the picture cannot be read.
     """
     target = Path(target)
     check_size(working_size)

@@ -95,10 +95,10 @@ def _stylized(
     options: StylizeOptions, encoder: Encoder, decoder: Decoder, content: Tensor, style: Style, goal: Style | None
 ) -> Tensor:
     """The result, which with a `goal` is refined at the size that it is worked on."""
-    small = reduced(content, options.working_size)
+    small = content if goal is None else reduced(content, options.working_size)
     with progress_bar("tile", delay=1):
         result = stylize(
-            encoder, decoder, content if goal is None else small, style, options.alpha, options.content_statistics or "image",
+            encoder, decoder, small, style, options.alpha, options.content_statistics or "image",
             tile=options.tile, working_size=options.working_size, detail=options.detail, texture=options.texture_or(1.0),
         )  # fmt: skip
     if goal is None:
