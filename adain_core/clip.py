@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from .affine import coverage
 from .background import read_ahead, write_behind
 from .color import keep_colors
 from .errors import AdainError
@@ -283,9 +282,7 @@ class ClipStylizer:
                     self.encoder, small, style, self.alpha, self.content_statistics, self.half_life, self.tile, statistics
                 )  # fmt: skip
                 result = decode(self.decoder, features, self.tile, self.texture)
-            if small is not pictures:
-                covered = self.alpha * coverage(style.components, pictures.shape[2:])
-                result = enlarged(result[:, :3], pictures, small, covered, self.detail)
+            result = enlarged(result, pictures, small, style, self.alpha, self.detail)
             if self.keep_colors:
                 result = keep_colors(result, pictures)
             if self.content_statistics == "running":

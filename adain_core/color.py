@@ -61,7 +61,8 @@ def check_keepable(count: int, size: Sequence[int], content: Tensor) -> None:
 
 def luma(images: Tensor) -> Tensor:
     """Luminance `(B, 1, H, W)` of pictures `(B, 3 or 4, H, W)`, with the weights `LUMINANCE`."""
-    return (images[:, :3] * images.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
+    red, green, blue = (weight * images[:, channel : channel + 1] for channel, weight in enumerate(LUMINANCE))
+    return red.add_(green).add_(blue)
 
 
 def _check_batches(a: int, b: int) -> None:

@@ -288,10 +288,7 @@ def stylize(
     small = reduced(content, working_size)
     features = transfer(encoder, small, style, alpha, content_statistics, half_life, tile)
     result = decode(decoder, features, tile, texture, seed, residual)
-    if small is content:
-        return result
-    covered = alpha * coverage(style.components, content.shape[2:]) if residual else result.new_ones(1, 1, 1, 1)
-    return enlarged(result[:, :3], content, small, covered, detail)
+    return enlarged(result, content, small, style, alpha, detail, residual)
 
 
 def check_options(encoder: Encoder, style: Style, alpha: float, content_statistics: str, half_life: float) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .affine import coverage
 from .color import luma
 from .errors import AdainError
 from .images import check_pictures, resize, resize_to, size_for
+from .style import Style
 
 AUTOMATIC = 1024  # pixels; larger pictures are worked on at this smallest side unless a person says otherwise
 
@@ -34,17 +36,23 @@ def reduced(content: Tensor, working_size: int) -> Tensor:
     return resize(content, working_size) if working_size < min(content.shape[2:]) else content
 
 
-def enlarged(stylized: Tensor, content: Tensor, small: Tensor, coverage: Tensor, detail: float) -> Tensor:
-    """`stylized` `(N, 3, h, w)`, the result for the `small` content, at the size of `content` `(N or 1, 3 or 4, H, W)`.
+def enlarged(
+    stylized: Tensor, content: Tensor, small: Tensor, style: Style, alpha: float, detail: float, residual: bool = True
+) -> Tensor:
+    """`stylized` `(N, 3 or 4, h, w)`, the result for the `small` content, at the size of `content` `(N or 1, 3 or 4, H, W)`.
 
-    `coverage` is `alpha c` at each pixel, `(N or 1, 1, H, W)` or `(N or 1, 1, 1, 1)`. The content's transparency is taken.
+    Where `small` is the content itself, it is the result as it is. The content's transparency is taken; without `residual`,
+    nothing of the content but its detail.
     """
+    if small is content:
+        return stylized
     size, count = content.shape[2:], len(stylized)
+    covered = alpha * coverage(style.components, size) if residual else stylized.new_ones(1, 1, 1, 1)
     result = stylized.new_empty(count, content.shape[1], *size).contiguous(memory_format=torch.channels_last)
-    contents, smalls, coverages = (x.expand(count, -1, -1, -1) for x in (content, small, coverage))
+    contents, smalls, coverages = (x.expand(count, -1, -1, -1) for x in (content, small, covered))
     for index in range(count):  # one by one, to save memory
         one = slice(index, index + 1)
-        picture, rgb = resize_to(stylized[one], size), contents[one, :3].to(stylized)
+        picture, rgb = resize_to(stylized[one, :3], size), contents[one, :3].to(stylized)
         result[one, :3] = add_detail(picture, rgb, resize_to(smalls[one, :3].to(stylized), size), coverages[one], detail)
         result[one, 3:] = contents[one, 3:].to(stylized)
     return result

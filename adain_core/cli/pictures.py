@@ -10,7 +10,6 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ..affine import coverage
 from ..background import read_ahead, write_behind
 from ..color import keep_colors
 from ..evaluation.sheet import draw_contact_sheet
@@ -105,10 +104,7 @@ def _stylized(
         return result
     with progress_bar("step"):
         result = refine(encoder, result, small, goal, options.refine, options.alpha, tile=options.tile)
-    if small is content:
-        return result
-    covered = options.alpha * coverage(style.components, content.shape[2:])
-    return enlarged(result[:, :3], content, small, covered, options.detail)
+    return enlarged(result, content, small, style, options.alpha, options.detail)
 
 
 def _load(paths: Sequence[Path], size: int, times: int) -> Iterator[Tensor | Exception | None]:
