@@ -69,8 +69,10 @@ class StandIn(TorchDispatchMode):
         view = bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
         if not on_gpu or view or name in FREE:
             return result
-        if others := [x for x in tensors if x.device.type == "cpu" and x.ndim]:  # a number goes with the call of a kernel
-            if outputs[0].device.type == "cpu":
+        arrives = outputs[0].device.type == "cpu"
+        # a number goes with the call of a kernel, but does not come back with it
+        if others := [x for x in tensors if x.device.type == "cpu" and (x.ndim or arrives)]:
+            if arrives:
                 self._count.downloads.append(tuple(others[0].shape))
                 with unset_fake_temporarily():
                     values = torch.rand(result.shape).to(result.dtype)

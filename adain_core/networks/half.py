@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from .layers import Arithmetic, Convolution, Convolve
+
+GRAIN = 1 / 64  # the distance of colours that count as the same; differences of as much are computed precisely enough
+EVERY = 8  # rows and columns of which one is looked at for a picture's colour
 
 
 class FlatColor(Arithmetic):
@@ -56,4 +61,19 @@ class AroundColor(Arithmetic):
         return torch.maximum(x + below, least)
 
     def output(self, convolution: Convolution, x: Tensor) -> Tensor:
-        return self.linear(convolution, x).float() + self.constants[convolution]
+        return self.linear(convolution, x) + self.constants[convolution]  # in float32
+
+
+@dataclass(frozen=True)
+class FlatPicture:
+    """A flat picture of the `color` `(1, 3, 1, 1)`, the `features` of its layers, and the arithmetic of differences from it."""
+
+    color: Tensor
+    features: dict[str, Tensor]
+    arithmetic: AroundColor
+
+
+def near_color(images: Tensor) -> tuple[int, ...]:
+    """About the mean colour of RGB pictures `(B, 3, H, W)`, in multiples of `GRAIN`."""
+    color = images[:, :, ::EVERY, ::EVERY].float().mean((0, 2, 3))
+    return tuple(round(number / GRAIN) for number in color.tolist())
