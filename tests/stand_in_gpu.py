@@ -87,8 +87,9 @@ class StandIn(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         if name in PADDINGS and not args[0].is_contiguous():
             self._count.conversions.append(name)
-        if name == "convolution" and args[1].is_contiguous(memory_format=torch.channels_last):
-            if not args[0].is_contiguous(memory_format=torch.channels_last):
+        if name == "convolution":
+            orders = torch.contiguous_format, torch.channels_last
+            if not any(all(x.is_contiguous(memory_format=order) for x in args[:2]) for order in orders):
                 self._count.conversions.append(name)
 
 

@@ -88,6 +88,7 @@ def test_nothing_crosses_but_the_picture_and_the_style(gpu, kind, dtype):
     statistics = [(2, 1, level.channels) for level in encoder.levels]  # the deviations and the means of the style
     assert (of_transfer.uploads, of_transfer.downloads) == ([(2, 3, 70, 90), *statistics], [])
     assert (of_decode.uploads, of_decode.downloads) == ([], [(2, 3, 70, 90)])
+    assert of_transfer.conversions == of_decode.conversions == []
 
 
 @pytest.mark.parametrize("statistics", ["image", "batch", "running", "region"])

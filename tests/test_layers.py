@@ -26,6 +26,17 @@ def test_padding_by_gathering_is_the_plain_one_and_channels_last(plain, size, ch
         assert padded.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("kind", [ReflectionConv2d, DownsampleConv2d, UpsampleConv2d])
+def test_layers_keep_the_order_in_memory_that_is_faster(kind, monkeypatch):
+    layer, x = kind(6, 5), torch.randn(2, 6, 9, 8)
+    with torch.no_grad():
+        for order, last in ((torch.channels_last, True), (torch.contiguous_format, False)):
+            monkeypatch.setattr(fast, "channels_last", lambda x, last=last: last)
+            found = fast.convolve(layer, x.contiguous(memory_format=order), fast.Kernels())
+            assert found.is_contiguous(memory_format=order)
+            torch.testing.assert_close(found, layer(x))
+
+
 def weights_that_change(layer):
     """Each way in which a layer's weights may be changed between two calls."""
     yield "as they are"
