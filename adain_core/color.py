@@ -61,7 +61,8 @@ def check_keepable(count: int, size: Sequence[int], content: Tensor) -> None:
 
 def luma(images: Tensor) -> Tensor:
     """Luminance `(B, 1, H, W)` of pictures `(B, 3 or 4, H, W)`, with the weights `LUMINANCE`."""
-    return (images[:, :3] * images.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
+    red, green, blue = (share * images[:, index, None] for index, share in enumerate(LUMINANCE))
+    return red + green + blue
 
 
 def _check_batches(a: int, b: int) -> None:

@@ -36,7 +36,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def bring(tensor: Tensor, device: torch.device) -> Arrival:
     """The tensor on its way to the device; from CUDA to the CPU it goes to pinned memory, while the host goes on."""
     if not _is_cuda(tensor.device) or device.type != "cpu":
-        return Arrival(tensor.to(device), _nothing)
+        return Arrival(tensor.to(device), nothing)
     return Arrival(_pinned(tensor).copy_(tensor, non_blocking=True), mark(tensor.device))
 
 
@@ -53,7 +53,7 @@ def one_behind(items: Iterable[Item], device: torch.device) -> Iterator[Item]:
 def mark(device: torch.device) -> Wait:
     """What waits until a device of CUDA has done all that it was given so far; other devices are not waited for."""
     if not _is_cuda(device):
-        return _nothing
+        return nothing
     event = torch.cuda.Event()
     event.record(torch.cuda.current_stream(device))
     return event.synchronize
@@ -68,5 +68,5 @@ def _pinned(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="cpu", pin_memory=True)
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Waits for nothing."""

@@ -115,6 +115,9 @@ def transfer(
     With masks, at each position: `t = (1 - c) x + c sum_k a_k adain_k`, `a_k = w_k m_k / sum_j w_j m_j`,
     `c = min(1, sum_j m_j)`; m = 1 for a style without a mask.
     """
+    check_options(encoder, style, alpha, content_statistics, half_life)
+    if isinstance(content, Tensor):
+        check_pictures(content, "content")
     return transfer_part(encoder, content, style, alpha, content_statistics, half_life, tile)
 
 
@@ -128,14 +131,11 @@ def transfer_part(
     tile: int | None,
     clip_statistics: Sequence[ChannelStatistics] = (),
 ) -> Features:
-    """`transfer` of a part of a clip, given the `clip_statistics`, of batch 1 for each level.
+    """`transfer`, without its checks, of a part of a clip, given the `clip_statistics`, of batch 1 for each level.
 
     For "batch" they are those of the whole clip, for "running" the last of the `content_statistics` of the part before.
     `content` may also be pictures that are read in parts.
     """
-    check_options(encoder, style, alpha, content_statistics, half_life)
-    if isinstance(content, Tensor):
-        content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         what = "mask" if all(part.unmasked_batch == 1 for part in style.components) else "style"
         raise AdainError(f"{style.batch} {what}s do not fit {len(content)} contents; give one {what}, or one for each content.")
@@ -330,7 +330,7 @@ def stylize(
     result = decode(decoder, features, tile, texture, seed, residual)
     if small is content:
         return result
-    covered = alpha * coverage(style.components, content.shape[2:]) if residual else result.new_ones(1, 1, 1, 1)
+    covered = alpha * coverage(style.components, content.shape[2:]) if residual else torch.ones(1, 1, 1, 1)
     return enlarged(result[:, :3], content, small, covered, detail)
 
 

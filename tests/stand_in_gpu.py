@@ -23,13 +23,16 @@ class Count:
     """What a GPU did.
 
     `kernels`: the names of what ran there. `conversions`: those before which PyTorch has to bring a tensor into another memory
-    format. `uploads` and `downloads`: the shapes of what went from the CPU to the GPU and back.
+    format. `uploads` and `downloads`: the shapes of what went from the CPU to the GPU and back, `sent` and `received`: its
+    bytes.
     """
 
     kernels: list[str] = field(default_factory=list)
     conversions: list[str] = field(default_factory=list)
     uploads: list[tuple[int, ...]] = field(default_factory=list)
     downloads: list[tuple[int, ...]] = field(default_factory=list)
+    sent: int = 0
+    received: int = 0
 
 
 class StandIn(TorchDispatchMode):
@@ -74,10 +77,12 @@ class StandIn(TorchDispatchMode):
         if others := [x for x in tensors if x.device.type == "cpu" and (x.ndim or arrives)]:
             if arrives:
                 self._count.downloads.append(tuple(others[0].shape))
+                self._count.received += others[0].nbytes
                 with unset_fake_temporarily():
                     values = torch.rand(result.shape).to(result.dtype)
                     return args[0].copy_(values) if name == "copy_" else values
             self._count.uploads.append(tuple(others[0].shape))
+            self._count.sent += others[0].nbytes
         else:
             self._count.kernels.append(name)
         return result

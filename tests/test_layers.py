@@ -51,8 +51,10 @@ def weights_that_change(layer):
 
 @pytest.mark.parametrize("channels", [(128, 130), (10, 3)], ids=["many channels", "few channels"])
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (38, 19), (1, 2)])
-def test_a_convolution_is_the_plain_one(size, channels, device, monkeypatch):
+@pytest.mark.parametrize("few", [0, fast.FEW_POSITIONS])
+def test_a_convolution_is_the_plain_one(size, channels, device, monkeypatch, few):
     monkeypatch.setattr(fast, "WINOGRAD_BAND", 1)  # a row of tiles at a time
+    monkeypatch.setattr(fast, "FEW_POSITIONS", few)
     layer, x = ReflectionConv2d(*channels).to(device), torch.randn(2, channels[0], *size, device=device)
     kernels = fast.Kernels()
     with torch.no_grad():
