@@ -219,7 +219,7 @@ class ClipStylizer:
         """Write the parts that are missing."""
         state, chunks = parts.state, self._stylized(video, parts.state)
         for first in chunks:
-            begin, size = first[0].time, first[0].picture.shape[2:]
+            begin, size = first[0].time, first[0].pixels.shape[2:]
             with (
                 replacing(parts.file(len(state.parts))) as temporary,
                 VideoWriter(temporary, size, video, ending) as writer,

@@ -1,5 +1,7 @@
 """Encoder, decoder and the whole way, against the plain implementation: docs/design.md, section 1, and of 16 bits section 7."""
 
+import weakref
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -157,6 +159,11 @@ def test_a_flat_picture_is_computed_once_for_each_colour_and_anew_for_other_weig
             computed.clear()
             half.encode(torch.full((1, 3, 32, 48), grey))
         assert computed == [one, whole]  # those kept before had to go
+    freed = full.copy_for(torch.device("cpu"), torch.bfloat16, plain=False)
+    freed.encode(dark)
+    reference = weakref.ref(freed)
+    del freed
+    assert reference() is None  # at once, and its memory with it
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "for use"])

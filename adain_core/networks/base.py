@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..crossing import to_device
 from ..errors import AdainError
 from . import fast
-from .half import GRAIN, AroundColor, FlatColor, FlatPicture, near_color
+from .half import GRAIN, AroundColor, FlatColor, FlatPicture, bounds_of, near_color
 from .layers import Arithmetic, Convolution, ResidualBlock
 from .texture import NO_TEXTURE, Texture
 
@@ -177,7 +177,8 @@ class Encoder(Network):
                 features = self.activations(here.to(self.dtype), names, Arithmetic(self.convolve))
                 return [features[name] for name in names]
             flat = self._flat(images, here, names)
-            differences = self.activations((here.float() - flat.color).to(self.dtype), names, flat.arithmetic)
+            arithmetic = AroundColor(self.convolve, flat.constants, flat.bounds)
+            differences = self.activations((here.float() - flat.color).to(self.dtype), names, arithmetic)
             return [differences[name] + flat.features[name] for name in names]
 
     def _flat(self, images: Tensor, here: Tensor, names: Sequence[str]) -> FlatPicture:
@@ -189,7 +190,7 @@ class Encoder(Network):
         def made(color: Tensor) -> FlatPicture:
             flat = FlatColor(self.convolve_flat)
             features = self.activations(color, names, flat)
-            return FlatPicture(color, features, AroundColor(self.convolve, flat.constants, self.dtype))
+            return FlatPicture(color, features, flat.constants, bounds_of(flat.constants, self.dtype))
 
         if self.plain or images.device.type != "cpu":
             return made(here.float().mean((0, 2, 3), keepdim=True))
@@ -264,7 +265,8 @@ class Decoder(Network):
             flat = FlatColor(self.convolve_flat)
             self.draw(means, flat, NO_TEXTURE)
             differences = [(level.float() - mean).to(self.dtype) for level, mean in zip(features, means, strict=True)]
-            return self.draw(differences, AroundColor(self.convolve, flat.constants, self.dtype), texture)
+            arithmetic = AroundColor(self.convolve, flat.constants, bounds_of(flat.constants, self.dtype))
+            return self.draw(differences, arithmetic, texture)
 
     def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
         """The pictures of `features`, every convolution computed by `arithmetic`."""
