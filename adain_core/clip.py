@@ -19,6 +19,8 @@ from torch import Tensor
 
 from .background import read_ahead, write_behind
 from .color import keep_colors
+from .crossing import bring, to_device
+from .devices import free_memory
 from .errors import AdainError
 from .files import (
     check_not_sources,
@@ -31,20 +33,24 @@ from .files import (
     writing,
     writing_folder,
 )
-from .images import check_size, load_image, resize, save_image, upright_size
+from .images import as_floats, check_size, load_image, resize, rounded, save_image, size_for, upright_size
 from .networks import Decoder, Encoder
 from .picture_video import PictureVideo
 from .progress import part_of, tell
 from .statistics import ChannelStatistics, level_tensors, levels_of
 from .style import Style, mix_styles
-from .stylize import check_decoder, check_options, check_texture, decode, kept_at_once, transfer_part
+from .stylize import check_decoder, check_options, check_texture, decode_part, kept_at_once, transfer_part
 from .tiling import measure_in_memory
 from .video import PART, Frame, Video, VideoWriter, join
-from .working import check_detail, enlarged, reduced, reduced_size
+from .working import check_detail, enlarged, reduced_size, shrunk
 
 log = logging.getLogger(__name__)
 
+CPU = torch.device("cpu")
 CHUNK = 8  # frames at once on a GPU; on a CPU several at once are not faster
+# Of a GPU's free memory for each pixel of the frames that are worked on together: contents, results and what is computed on
+# the way take a quarter of it, 4 times 3 numbers.
+FRAME_BYTES = 4 * 4 * 3 * torch.float32.itemsize
 PART_FRAMES = 64  # in each part of a video; finished parts are kept when the rest is interrupted
 
 
@@ -212,11 +218,11 @@ class ClipStylizer:
         """Write the parts that are missing."""
         state, chunks = parts.state, self._stylized(video, parts.state)
         for first in chunks:
-            begin, size = first[0].time, first[0].picture.shape[2:]
+            begin, size = first[0].time, first[0].pixels.shape[2:]
             with (
                 replacing(parts.file(len(state.parts))) as temporary,
                 VideoWriter(temporary, size, video, ending) as writer,
-                write_behind(max(2, self._at_once())) as later,
+                write_behind(2 * self._at_once()) as later,
             ):
                 for chunk in itertools.chain([first], chunks):
                     for frame in chunk:
@@ -274,14 +280,14 @@ class ClipStylizer:
                 self._measure(clip, state)
             statistics = [level.map(Tensor.float) for level in state.statistics]
         for chunk in self._chunks(clip, state.done):
-            pictures = torch.cat([frame.picture for frame in chunk])
-            small = reduced(pictures, self.working_size)
+            pictures = self._pictures(chunk, clip)
+            small = shrunk(pictures, self.working_size)
             style = self._styles(state.done, len(chunk), len(clip))
             with part_of(state.done, len(clip)):
                 features = transfer_part(
                     self.encoder, small, style, self.alpha, self.content_statistics, self.half_life, self.tile, statistics
                 )  # fmt: skip
-                result = decode(self.decoder, features, self.tile, self.texture)
+                result, features = decode_part(self.decoder, features, self.tile, self.texture)
             result = enlarged(result, pictures, small, style, self.alpha, self.detail)
             if self.keep_colors:
                 result = keep_colors(result, pictures)
@@ -289,13 +295,16 @@ class ClipStylizer:
                 statistics = state.statistics = [level[-1] for level in features.content_statistics]
             state.done += len(chunk)
             tell(state.done, len(clip), result)
-            yield [dataclasses.replace(frame, picture=picture[None]) for frame, picture in zip(chunk, result, strict=True)]
+            arrival = bring(result if result.device.type == "cpu" else rounded(result), CPU)
+            yield [
+                Frame(picture[None], frame.time, arrival.arrived) for frame, picture in zip(chunk, arrival.tensor, strict=True)
+            ]
 
     def _measure(self, clip: Video | PictureVideo | PictureSequence, state: ClipState) -> None:
         """The first pass: pool the statistics of all frames, in double precision since there may be many."""
         for chunk in self._chunks(clip, state.measured):
             with part_of(state.measured, len(clip)):
-                pictures = reduced(torch.cat([frame.picture[:, :3] for frame in chunk]), self.working_size)
+                pictures = shrunk(self._pictures(chunk, clip)[:, :3], self.working_size)
                 measured = measure_in_memory(self.encoder, pictures, tile=self.tile)
             pooled = [level[0].map(Tensor.double).pool() for level in measured]
             before = state.statistics
@@ -307,16 +316,30 @@ class ClipStylizer:
         state.save()
 
     def _chunks(self, clip: Video | PictureVideo | PictureSequence, skip: int) -> Iterator[list[Frame]]:
-        count = self._at_once()
-        frames = (dataclasses.replace(f, picture=resize(f.picture, self.size, clip.multiple)) for f in clip.frames(skip))
+        count, frames, here = self._at_once(), clip.frames(skip), _place(self.encoder)
+        if here == CPU:  # by the thread that reads
+            frames = (dataclasses.replace(frame, pixels=self._prepared(frame.pixels, clip)) for frame in frames)
         # pictures with and without transparency do not fit into one tensor
-        for shape, alike in itertools.groupby(read_ahead(frames, max(2, count)), lambda frame: frame.picture.shape):
-            kept = kept_at_once(self.encoder, reduced_size(shape[2:], self.working_size))
-            while chunk := list(itertools.islice(alike, max(1, min(count, kept)))):
+        alike = itertools.groupby(read_ahead(frames, 2 * count), lambda frame: (frame.pixels.shape, frame.pixels.dtype))
+        for (shape, _), similar in alike:
+            most, size = count, shape[2:]
+            if here != CPU:
+                most = min(most, free_memory(here) // (FRAME_BYTES * size[0] * size[1]))
+                size = size_for(size, self.size, clip.multiple) if self.size else size
+            most = min(most, kept_at_once(self.encoder, reduced_size(size, self.working_size)))
+            while chunk := list(itertools.islice(similar, max(1, most))):
                 yield chunk
 
+    def _pictures(self, chunk: Sequence[Frame], clip: Video | PictureVideo | PictureSequence) -> Tensor:
+        """The pictures of a chunk in [0, 1], at the size that is asked for. 8-bit ones cross to CUDA as such."""
+        pixels, here = torch.cat([frame.pixels for frame in chunk]), _place(self.encoder)
+        return pixels if here == CPU else self._prepared(to_device(pixels, here), clip)
+
+    def _prepared(self, pixels: Tensor, clip: Video | PictureVideo | PictureSequence) -> Tensor:
+        return resize(as_floats(pixels), self.size, clip.multiple)
+
     def _at_once(self) -> int:
-        """How many frames the networks work on together; as many are read ahead and written behind meanwhile."""
+        """How many frames the networks work on together; twice as many are read ahead and written behind meanwhile."""
         return 1 if next(self.encoder.parameters()).device.type == "cpu" else CHUNK
 
     def _styles(self, first: int, count: int, total: int) -> Style:
@@ -330,3 +353,9 @@ class ClipStylizer:
         if not share.any():
             return self.style.select(lower)
         return mix_styles([self.style.select(lower), self.style.select(upper)], [1 - share, share])
+
+
+def _place(encoder: Encoder) -> torch.device:
+    """Where frames are prepared and finished: beside the networks on CUDA, else on the CPU."""
+    device = next(encoder.parameters()).device
+    return device if device.type == "cuda" else CPU

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .images import on_white
+from .images import as_floats, on_white
 from .media import pyav
 from .video_color import BT2020, HLG, PQ, needs_conversion, to_srgb
 
@@ -29,7 +29,7 @@ SD_HEIGHT, HD_WIDTH = 576, 1280  # pixels
 
 
 class FrameReader:
-    """Makes pictures of the frames of a stream, float32 sRGB `(1, 3, H, W)` in [0, 1], upright.
+    """Makes pictures of the frames of a stream, sRGB `(1, 3, H, W)`, upright: uint8, or float32 in [0, 1].
 
     High dynamic range and wide gamuts are converted. Where a stream does not state its colours, they are taken for those of
     BT.709 from HD on, else of BT.601, as players do. What is transparent is put on white, with a warning.
@@ -40,25 +40,25 @@ class FrameReader:
         self.transfer, self.primaries = context.color_trc, context.color_primaries
         self.reformatter = pyav().video.reformatter.VideoReformatter()
 
-    def picture(self, frame: av.VideoFrame) -> Tensor:
+    def pixels(self, frame: av.VideoFrame) -> Tensor:
         # older PyAV has these in the stream only
         transfer = getattr(frame, "color_trc", self.transfer)
         primaries = getattr(frame, "color_primaries", self.primaries)
         converted, alpha = needs_conversion(transfer, primaries), _has_alpha(frame)
         kind = ("rgba64le" if alpha else "rgb48le") if converted else ("rgba" if alpha else "rgb24")
-        pixels = self._pixels(frame, kind, _matrix(frame, transfer, primaries))
+        pixels = self._converted(frame, kind, _matrix(frame, transfer, primaries))
         transposed, across, down = orientation(frame)
         pixels = (pixels.swapaxes(0, 1) if transposed else pixels)[::down, ::across].copy()
         if converted:
             picture = to_srgb(pixels[..., :3], transfer, primaries)
         else:
-            picture = torch.from_numpy(pixels[..., :3]).permute(2, 0, 1)[None].float().div_(255)
+            picture = torch.from_numpy(pixels[None, ..., :3]).permute(0, 3, 1, 2)
         if alpha:
             opacity = torch.from_numpy(pixels[..., 3].astype(np.float32) / np.iinfo(pixels.dtype).max)
-            picture = self.to_white(torch.cat([picture, opacity[None, None]], dim=1))
+            picture = self.to_white(torch.cat([as_floats(picture), opacity[None, None]], dim=1))
         return picture
 
-    def _pixels(self, frame: av.VideoFrame, kind: str, matrix: int) -> np.ndarray:
+    def _converted(self, frame: av.VideoFrame, kind: str, matrix: int) -> np.ndarray:
         # RGB is the same for each target; older PyAV ignores matrix and range where source and target have the same
         target = BT709 if matrix == BT601 else BT601
         return self.reformatter.reformat(
@@ -81,7 +81,9 @@ class OnWhite:
 
 
 class SameSize:
-    """Scales pictures `(1, C, H, W)` to `size`, their H and W, with a warning for the first that has another."""
+    """Scales pictures `(1, C, H, W)`, uint8 or in [0, 1], to `size`, their H and W, with a warning for the first that has
+    another.
+    """
 
     def __init__(self, name: str, size: Sequence[int]):
         self.name, self.size, self.warned = name, tuple(size), False
@@ -92,7 +94,7 @@ class SameSize:
         if not self.warned:
             log.warning("%s changes its size; later frames are scaled to %dx%d pixels", self.name, *self.size[::-1])
             self.warned = True
-        return F.interpolate(picture, self.size, mode="bilinear", antialias=True)
+        return F.interpolate(as_floats(picture), self.size, mode="bilinear", antialias=True)
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:

@@ -378,7 +378,7 @@ def on_white(images: Tensor) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """A tensor `(3 or 4, H, W)` or `(1, 3 or 4, H, W)` in [0, 1], clamped, as an 8-bit picture.
+    """A tensor `(3 or 4, H, W)` or `(1, 3 or 4, H, W)`, uint8 or in [0, 1], clamped, as an 8-bit picture.
 
     Raises AdainError for other shapes.
     """
@@ -390,9 +390,18 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def to_bytes(image: Tensor) -> np.ndarray:
-    """The 8-bit pixels `(H, W, C)` of a picture `(C, H, W)`, clamped to [0, 1]."""
-    pixels = (image.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
-    return pixels.permute(1, 2, 0).cpu().numpy()
+    """The 8-bit pixels `(H, W, C)` of a picture `(C, H, W)`, uint8 or clamped to [0, 1]."""
+    return rounded(image).permute(1, 2, 0).cpu().numpy()
+
+
+def rounded(images: Tensor) -> Tensor:
+    """Pictures in [0, 1], clamped, as uint8; these are kept."""
+    return images if images.dtype == torch.uint8 else (images.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Pictures of uint8 as float32 in [0, 1]; floats are kept."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 def _read(path: str | Path) -> Image.Image:

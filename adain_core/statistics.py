@@ -71,7 +71,7 @@ class ChannelStatistics:
 
     def __getitem__(self, index: int) -> ChannelStatistics:
         """The statistics of one sample, batch 1."""
-        return self.map(lambda part: part[[index]])
+        return self.map(lambda part: part[index][None])  # a list of indices would be sent to a GPU
 
     @staticmethod
     def concatenate(parts: Sequence[ChannelStatistics]) -> ChannelStatistics:

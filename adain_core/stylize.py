@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .affine import AffineMap, affine_map, coverage, window_of
+from .crossing import Arrival, bring, one_behind
 from .devices import exact_float32, free_memory
 from .errors import AdainError
 from .images import check_pictures
@@ -33,7 +36,8 @@ class Features:
     content's, `(B, 1, H, W)`, or None. `device`: the content's and the result's. `encoder_fingerprint` and `encoder_name`: the
     decoder must belong to this encoder. `content_statistics`: for each level, the statistics that the content was normalised
     by; regions with their own statistics are left out. `content`: the content's RGB pictures, B or 1 of them. `coverage`:
-    `alpha c` at each pixel, `(B or 1, 1, H, W)`, or `(B or 1, 1, 1, 1)` without masks, on the CPU.
+    `alpha c` at each pixel, `(B or 1, 1, H, W)`, or `(B or 1, 1, 1, 1)` without masks, on the CPU. `in_float32` computes
+    features in float16, of which some may be beyond its range, again; None for other number types.
     """
 
     strides: tuple[int, ...]
@@ -46,6 +50,7 @@ class Features:
     content_statistics: tuple[ChannelStatistics, ...]
     content: Pictures
     coverage: Tensor
+    in_float32: Callable[[], Features] | None
 
     def window(self, pictures: slice, window: Window) -> tuple[list[Tensor], list[Tensor]]:
         """The levels, shallow first, of the `pictures` of the batch inside a window, and those of the content.
@@ -110,6 +115,9 @@ def transfer(
     With masks, at each position: `t = (1 - c) x + c sum_k a_k adain_k`, `a_k = w_k m_k / sum_j w_j m_j`,
     `c = min(1, sum_j m_j)`; m = 1 for a style without a mask.
     """
+    check_options(encoder, style, alpha, content_statistics, half_life)
+    if isinstance(content, Tensor):
+        check_pictures(content, "content")
     return transfer_part(encoder, content, style, alpha, content_statistics, half_life, tile)
 
 
@@ -123,14 +131,11 @@ def transfer_part(
     tile: int | None,
     clip_statistics: Sequence[ChannelStatistics] = (),
 ) -> Features:
-    """`transfer` of a part of a clip, given the `clip_statistics`, of batch 1 for each level.
+    """`transfer`, without its checks, of a part of a clip, given the `clip_statistics`, of batch 1 for each level.
 
     For "batch" they are those of the whole clip, for "running" the last of the `content_statistics` of the part before.
     `content` may also be pictures that are read in parts.
     """
-    check_options(encoder, style, alpha, content_statistics, half_life)
-    if isinstance(content, Tensor):
-        content = check_pictures(content, "content")
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         what = "mask" if all(part.unmasked_batch == 1 for part in style.components) else "style"
         raise AdainError(f"{style.batch} {what}s do not fit {len(content)} contents; give one {what}, or one for each content.")
@@ -149,6 +154,8 @@ def transfer_part(
             rgb = rgb.expand(count, -1, -1, -1)  # one content has different statistics inside each mask
     strides = tuple(level.stride for level in encoder.levels)
     covered = alpha * coverage(style.components, size)
+    again = encoder.in_float32(), content, style, alpha, content_statistics, half_life, tile, clip_statistics
+    in_float32 = partial(transfer_part, *again) if encoder.dtype == torch.float16 else None
     sample = encoder.sample()
     given = [statistics.map(lambda part: part.to(sample.device)) for statistics in clip_statistics]
 
@@ -171,7 +178,8 @@ def transfer_part(
         )
         statistics = tuple(parts[0] for parts in measured)
         common = (
-            strides, count, size, alpha_channel, device, encoder.fingerprint, encoder.name, statistics, rgb, covered
+            strides, count, size, alpha_channel, device, encoder.fingerprint, encoder.name, statistics, rgb, covered,
+            in_float32,
         )  # fmt: skip
         if not keep:
             return DeferredFeatures(*common, encoder, maps)
@@ -204,12 +212,24 @@ def decode(
     `g(t) + (1 - alpha c) (content - g(f(content)))`, and the content itself where `alpha c = 0`. Without, it is the paper's
     `g(t)` everywhere.
     """
+    return decode_part(decoder, features, tile, texture, seed, residual)[0]
+
+
+def decode_part(
+    decoder: Decoder,
+    features: Features,
+    tile: int | None,
+    texture: float,
+    seed: int = 0,
+    residual: bool = True,
+) -> tuple[Tensor, Features]:
+    """`decode`, and the features that it drew, which are not the given ones where float16 overflowed."""
     shape = (features.count, 3, *features.size)
     images = torch.empty(shape, dtype=torch.float32, device=features.device, memory_format=torch.channels_last)
-    decode_into(images, decoder, features, tile, texture, seed, residual)
+    features = decode_into(images, decoder, features, tile, texture, seed, residual)
     if features.alpha_channel is None:
-        return images
-    return torch.cat([images, features.alpha_channel.to(images)], dim=1)
+        return images, features
+    return torch.cat([images, features.alpha_channel.to(images)], dim=1), features
 
 
 def decode_into(
@@ -220,20 +240,37 @@ def decode_into(
     texture: float = 1.0,
     seed: int = 0,
     residual: bool = True,
-) -> None:
-    """`decode`, without alpha, into `images` `(B, 3, H, W)`, tile by tile. Raises the errors of `decode`."""
+) -> Features:
+    """`decode`, without alpha, into `images` `(B, 3, H, W)`, tile by tile. Raises the errors of `decode`.
+
+    Where float16 overflowed, for pixels far outside of [0, 1] or statistics of a style file as far outside of usual ones, all
+    is computed again in float32. Returns the features that were drawn.
+    """
     check_decoder(decoder, features.encoder_fingerprint, features.encoder_name)
     check_texture(texture)
     check_seed(seed)
     sample, size = decoder.sample(), features.size
+    may_overflow = decoder.dtype == torch.float16 or features.in_float32 is not None
 
-    def work(attempt: Plan) -> None:
+    def work(attempt: Plan) -> bool:
+        """Whether all numbers were finite."""
         steps = list(itertools.product(attempt.parts(features.count), attempt.windows(size, decoder.stride)))
         tell(0, len(steps))
-        for step, (pictures, window) in enumerate(steps, 1):
-            part = picture(pictures, window).clamp(0, 1)
-            images[(pictures, slice(None), *window.positions(1))] = part
-            tell(step, len(steps), part)
+        parts, sums = one_behind((brought(*step) for step in steps), sample.device), []
+        for step, (index, part) in enumerate(parts, 1):
+            images[index] = finished = part.wait()
+            if may_overflow:
+                sums.append(finished.sum())
+            tell(step, len(steps), finished)
+        return not sums or bool(torch.stack(sums).isfinite().all().cpu())  # looked at once: a GPU is waited for
+
+    def brought(pictures: slice, window: Window) -> tuple[tuple[slice, slice, slice, slice], Arrival]:
+        """Where a part of the pictures belongs, and the part, on its way there."""
+        part = picture(pictures, window)
+        if may_overflow:
+            part = part.nan_to_num(*[math.nan] * 3)  # clamped, infinite numbers would look as usual ones do
+        rows, columns = window.positions(1)
+        return (pictures, slice(None), rows, columns), bring(part.clamp(0, 1), features.device)
 
     def picture(pictures: slice, window: Window) -> Tensor:
         outer = window.grow(decoder.halo, decoder.stride, size)
@@ -258,7 +295,10 @@ def decode_into(
         halo, values = halo + features.encoder.halo, max(values, features.encoder.values_per_pixel)
         sample = max(sample, features.encoder.sample(), key=Tensor.element_size)
     with torch.no_grad(), exact_float32():
-        run_in_memory(work, plan(tile, features.count, size, halo, values, sample))
+        if run_in_memory(work, plan(tile, features.count, size, halo, values, sample)):
+            return features
+    exact = features.in_float32() if features.in_float32 else features
+    return decode_into(images, decoder.in_float32(), exact, tile, texture, seed, residual)
 
 
 def stylize(

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from .crossing import mark
 from .devices import exact_float32, free_memory, is_out_of_memory, release_memory
 from .errors import AdainError
 from .images import resize_mask
@@ -145,8 +146,7 @@ def encode_window(encoder: Encoder, pictures: Pictures, part: slice, window: Win
     """The encoder's levels of a `part` of `pictures` `(B, 3, H, W)` in the window, equal to those of whole pictures there."""
     stride = encoder.levels[-1].stride
     outer = window.grow(encoder.halo, stride, pictures.shape[2:])
-    device = next(encoder.parameters()).device
-    levels = encoder.encode(pictures[(part, slice(None), *outer.positions(1))].to(device))
+    levels = encoder.encode(pictures[(part, slice(None), *outer.positions(1))])
     return [x[(..., *window.inside(outer, level.stride))] for x, level in zip(levels, encoder.levels, strict=True)]
 
 
@@ -169,6 +169,7 @@ def measure(
     steps = itertools.count()
     tell(next(steps), len(parts) * len(windows))
     measured, kept_levels = [], []
+    before, device = None, next(encoder.parameters()).device
     for part in parts:
         merged = []
         for window in windows:
@@ -179,6 +180,9 @@ def measure(
                 for mask in level_masks
             ]
             merged = [a.merge(b) for a, b in zip(merged, of_window, strict=True)] if merged else of_window
+            if before:  # the host prepares the next window while a GPU works on this one, but no more
+                before()
+            before = mark(device)
             tell(next(steps), len(parts) * len(windows))
         measured.append(merged)
         if keep:
@@ -192,9 +196,16 @@ def measure_in_memory(
 ) -> list[list[ChannelStatistics]]:
     """The statistics of `measure`, on the CPU, computed in parts that fit the memory; `tile` is as in `plan`."""
     attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, encoder.sample())
+
+    def measured(encoder: Encoder) -> list[list[ChannelStatistics]]:
+        found = run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
+        return [[statistics.map(Tensor.cpu) for statistics in level] for level in found]
+
     with torch.no_grad(), exact_float32():
-        measured = run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
-    return [[statistics.map(Tensor.cpu) for statistics in level] for level in measured]
+        found = measured(encoder)
+        if encoder.dtype == torch.float16 and not all(each.m2.isfinite().all() for level in found for each in level):
+            found = measured(encoder.in_float32())
+    return found
 
 
 def _together(parts: tuple[Tensor, ...]) -> Tensor:

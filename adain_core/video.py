@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .crossing import Wait, nothing
 from .errors import AdainError
 from .files import replacing
 from .frames import BT709, FrameReader, SameSize, orientation
-from .images import pixel_limit, to_pil, too_many_pixels
+from .images import as_floats, pixel_limit, to_pil, too_many_pixels
 from .media import MediaFile, decoder_limits, pyav, shift, url
 from .sound import Sound
 
@@ -60,10 +61,20 @@ LIMITED_RANGE = 1  # FFmpeg's: 8-bit luma from 16 to 235
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture `(1, 3 or 4, H, W)` in [0, 1] of a clip, and the time at which it is shown, in units of the `time_base`."""
+    """A picture of a clip, and the time at which it is shown, in units of the `time_base`.
 
-    picture: Tensor
+    The `pixels` `(1, 3 or 4, H, W)` are uint8, or floats in [0, 1]. They are there once `ready` has returned.
+    """
+
+    pixels: Tensor
     time: int
+    ready: Wait = nothing
+
+    @property
+    def picture(self) -> Tensor:
+        """The pixels as floats in [0, 1]."""
+        self.ready()
+        return as_floats(self.pixels)
 
 
 class Video:
@@ -98,7 +109,7 @@ class Video:
             first, _ = next(decoded, (None, 0))
         if first is None:
             raise AdainError(f"{self.name} holds no frames; give another video, or another part of this one.")
-        self.size = tuple(self.reader.picture(first).shape[2:])
+        self.size = tuple(self.reader.pixels(first).shape[2:])
         self.aspect = 1 / aspect if orientation(first)[0] else aspect
 
     @property
@@ -110,13 +121,13 @@ class Video:
         return self.count
 
     def frames(self, skip: int = 0) -> Iterator[Frame]:
-        """The frames after the first `skip`, upright, float32 sRGB `(1, 3, H, W)`; times start at 0 and always increase.
+        """The frames after the first `skip`, upright, sRGB `(1, 3, H, W)`; times start at 0 and always increase.
 
         All have the first frame's size: where the size changes within the file, later frames are scaled, with a warning.
         """
         to_size = SameSize(self.name, self.size)
         for frame, time in itertools.islice(self._decoded(), skip, None):
-            yield Frame(to_size(self.reader.picture(frame)), time)
+            yield Frame(to_size(self.reader.pixels(frame)), time)
 
     def sound(self, path: str | Path) -> Sound:
         """The sound, to be written into a video file `path`."""
@@ -180,7 +191,8 @@ class VideoWriter:
                 self._encode(None)
 
     def write(self, frame: Frame) -> None:
-        picture = pyav().VideoFrame.from_image(to_pil(frame.picture[:, :3]))
+        frame.ready()
+        picture = pyav().VideoFrame.from_image(to_pil(frame.pixels[:, :3]))
         picture = picture.reformat(format=self.stream.codec_context.pix_fmt, dst_colorspace="ITU709")
         picture.pts, picture.time_base = frame.time, self.stream.codec_context.time_base
         self._encode(picture)

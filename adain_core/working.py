@@ -10,7 +10,7 @@ from torch import Tensor
 from .affine import coverage
 from .color import luma
 from .errors import AdainError
-from .images import check_pictures, resize, resize_to, size_for
+from .images import check_pictures, check_size, resize_to, size_for
 from .style import Style
 
 AUTOMATIC = 1024  # pixels; larger pictures are worked on at this smallest side unless a person says otherwise
@@ -32,8 +32,14 @@ def reduced(content: Tensor, working_size: int) -> Tensor:
 
     Raises AdainError for a negative size, and for what are not pictures.
     """
-    check_pictures(content, "content")
-    return resize(content, working_size) if working_size < min(content.shape[2:]) else content
+    check_size(working_size)
+    return shrunk(check_pictures(content, "content"), working_size)
+
+
+def shrunk(content: Tensor, working_size: int) -> Tensor:
+    """`reduced`, without its errors."""
+    size = reduced_size(content.shape[2:], working_size)
+    return content if tuple(size) == content.shape[2:] else resize_to(content, size)
 
 
 def enlarged(
@@ -47,7 +53,7 @@ def enlarged(
     if small is content:
         return stylized
     size, count = content.shape[2:], len(stylized)
-    covered = alpha * coverage(style.components, size) if residual else stylized.new_ones(1, 1, 1, 1)
+    covered = alpha * coverage(style.components, size) if residual else torch.ones(1, 1, 1, 1)
     result = stylized.new_empty(count, content.shape[1], *size).contiguous(memory_format=torch.channels_last)
     contents, smalls, coverages = (x.expand(count, -1, -1, -1) for x in (content, small, covered))
     for index in range(count):  # one by one, to save memory
@@ -64,9 +70,9 @@ def add_detail(picture: Tensor, content: Tensor, blurred: Tensor, coverage: Tens
     All are `(1, 3, H, W)`; `picture` and `blurred` are overwritten. Stylised pixels get that share of the detail's brightness.
     Where the `coverage` is less than 1, the content returns as it does in `decode`; where it is 0, it is the content itself.
     """
-    coverage = coverage.to(picture)
     beyond = blurred.neg_().add_(content)
-    picture.addcmul_(coverage, luma(beyond), value=detail)
-    if not (coverage == 1).all():
-        picture = torch.where(coverage > 0, picture.addcmul_(1 - coverage, beyond), content)
-    return picture.clamp_(0, 1)
+    if (coverage == 1).all():  # asked where it is: a GPU would have to be waited for
+        return picture.add_(luma(beyond), alpha=detail).clamp_(0, 1)
+    coverage = coverage.to(picture)
+    picture.addcmul_(coverage, luma(beyond), value=detail).addcmul_(1 - coverage, beyond)
+    return torch.where(coverage > 0, picture, content).clamp_(0, 1)

@@ -23,13 +23,16 @@ class Count:
     """What a GPU did.
 
     `kernels`: the names of what ran there. `conversions`: those before which PyTorch has to bring a tensor into another memory
-    format. `uploads` and `downloads`: the shapes of what went from the CPU to the GPU and back.
+    format. `uploads` and `downloads`: the shapes of what went from the CPU to the GPU and back, `sent` and `received`: its
+    bytes.
     """
 
     kernels: list[str] = field(default_factory=list)
     conversions: list[str] = field(default_factory=list)
     uploads: list[tuple[int, ...]] = field(default_factory=list)
     downloads: list[tuple[int, ...]] = field(default_factory=list)
+    sent: int = 0
+    received: int = 0
 
 
 class StandIn(TorchDispatchMode):
@@ -69,13 +72,17 @@ class StandIn(TorchDispatchMode):
         view = bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
         if not on_gpu or view or name in FREE:
             return result
-        if others := [x for x in tensors if x.device.type == "cpu" and x.ndim]:  # a number goes with the call of a kernel
-            if outputs[0].device.type == "cpu":
+        arrives = outputs[0].device.type == "cpu"
+        # a number goes with the call of a kernel, but does not come back with it
+        if others := [x for x in tensors if x.device.type == "cpu" and (x.ndim or arrives)]:
+            if arrives:
                 self._count.downloads.append(tuple(others[0].shape))
+                self._count.received += others[0].nbytes
                 with unset_fake_temporarily():
                     values = torch.rand(result.shape).to(result.dtype)
                     return args[0].copy_(values) if name == "copy_" else values
             self._count.uploads.append(tuple(others[0].shape))
+            self._count.sent += others[0].nbytes
         else:
             self._count.kernels.append(name)
         return result
@@ -85,8 +92,9 @@ class StandIn(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         if name in PADDINGS and not args[0].is_contiguous():
             self._count.conversions.append(name)
-        if name == "convolution" and args[1].is_contiguous(memory_format=torch.channels_last):
-            if not args[0].is_contiguous(memory_format=torch.channels_last):
+        if name == "convolution":
+            orders = torch.contiguous_format, torch.channels_last
+            if not any(all(x.is_contiguous(memory_format=order) for x in args[:2]) for order in orders):
                 self._count.conversions.append(name)
 
 

@@ -481,7 +481,7 @@ def test_errors_are_one_line_and_status_2(command, tmp_path, capsys, arguments, 
     assert not (tmp_path / "o.mp4").exists()
 
 
-def test_the_next_chunk_is_read_while_a_gpu_works_on_one():
+def test_the_next_two_chunks_are_read_while_a_gpu_works_on_one():
     read = threading.Event()
 
     class Clip:
@@ -489,16 +489,19 @@ def test_the_next_chunk_is_read_while_a_gpu_works_on_one():
 
         def frames(self, skip):
             for number in range(100):
-                if number == 2 * CHUNK - 1:
+                if number == 3 * CHUNK - 1:
                     read.set()
                 yield Frame(torch.zeros(1, 3, 4, 4), number)
 
     with torch.device("meta"):  # no CPU, which works on single frames
         encoder = PyramidEncoder({"channels": [4]})
-    stylizer = SimpleNamespace(encoder=encoder, size=0, working_size=0, _at_once=lambda: ClipStylizer._at_once(stylizer))
+    stylizer = SimpleNamespace(
+        encoder=encoder, size=0, working_size=0, _at_once=lambda: ClipStylizer._at_once(stylizer),
+        _prepared=lambda pixels, clip: pixels,
+    )  # fmt: skip
     chunks = ClipStylizer._chunks(stylizer, Clip(), 0)
     assert len(next(chunks)) == CHUNK
-    assert read.wait(30)  # while nobody asks for the next chunk
+    assert read.wait(30)  # while nobody asks for the next chunks
     chunks.close()
 
 

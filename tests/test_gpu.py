@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from stand_in_gpu import Count, StandIn, put_on_gpu, stand_in
 
 from adain_core import decode, transfer
-from adain_core.networks import Decoder, Encoder, Level, base, fast, texture
+from adain_core.clip import CHUNK, ClipState, ClipStylizer
+from adain_core.networks import Decoder, Encoder, Level, fast, texture
 from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
 from adain_core.networks.student import StudentDecoder, StudentEncoder
 from adain_core.networks.vgg import VGGDecoder, VGGEncoder
 from adain_core.statistics import ChannelStatistics
 from adain_core.style import Component, Style
+from adain_core.video import Frame
 
 FREE = 8 << 30  # bytes of the GPU
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    for module in ("tiling", "stylize"):  # of the same name as a function
+    for module in ("tiling", "stylize", "clip"):  # of the same name as a function
         monkeypatch.setattr(importlib.import_module(f"adain_core.{module}"), "free_memory", lambda device: FREE)
-    # float16 reads back once a part whether all numbers are finite
-    monkeypatch.setattr(base, "_overflowed", lambda dtype, results: False)
     kept = fast._places, texture._kept_numbers  # fake tensors are of no use outside
     for cache in kept:
         cache.cache_clear()
@@ -70,10 +72,15 @@ def counted(
 
 def test_the_kernels_of_the_paper_s_network_in_16_bits(gpu):
     encoder, decoder = networks("vgg19", torch.float16)
-    of_transfer, of_decode = counted(gpu, encoder, decoder, torch.rand(1, 3, 512, 512), style_for(encoder))
-    assert len(of_transfer.kernels) <= 68
-    assert len(of_decode.kernels) <= 71
+    content, style = torch.rand(1, 3, 512, 512) / 2, style_for(encoder)
+    of_transfer, of_decode = counted(gpu, encoder, decoder, content, style)
+    assert len(of_transfer.kernels) <= 43
+    assert len(of_decode.kernels) <= 70
     assert of_transfer.conversions == of_decode.conversions == []
+    transfer(encoder, content + 0.5, style)  # a flat picture of another colour is computed
+    assert len(gpu.taken().kernels) <= 70
+    transfer(encoder, content, style)
+    assert len(gpu.taken().kernels) <= 43
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -84,6 +91,7 @@ def test_nothing_crosses_but_the_picture_and_the_style(gpu, kind, dtype):
     statistics = [(2, 1, level.channels) for level in encoder.levels]  # the deviations and the means of the style
     assert (of_transfer.uploads, of_transfer.downloads) == ([(2, 3, 70, 90), *statistics], [])
     assert (of_decode.uploads, of_decode.downloads) == ([], [(2, 3, 70, 90)])
+    assert of_transfer.conversions == of_decode.conversions == []
 
 
 @pytest.mark.parametrize("statistics", ["image", "batch", "running", "region"])
@@ -93,6 +101,36 @@ def test_masks_and_tiles_read_nothing_back(gpu, statistics):
     (encoder, decoder), content = networks("pyramid", torch.float16), torch.rand(2, 3, 70, 130)
     _, of_decode = counted(gpu, encoder, decoder, content, style_for(encoder, mask), content_statistics=statistics, tile=64)
     assert of_decode.downloads == [(2, 3, 64, 64), (2, 3, 6, 64)]  # two of the six tiles are stylised
+
+
+def test_a_picture_on_the_gpu_is_looked_at_once_for_what_float16_cannot_hold(gpu):
+    (encoder, decoder), content = networks("pyramid", torch.float16), torch.rand(2, 3, 70, 130)
+    features = transfer(encoder, content, style_for(encoder))
+    gpu.taken()
+    decode(decoder, dataclasses.replace(features, device=torch.device("cuda:0")), tile=64)
+    assert gpu.taken().downloads == [()]
+
+
+@pytest.mark.parametrize("options", [{}, {"working_size": 40, "size": 64, "keep_colors": True}])
+def test_frames_cross_as_bytes_and_come_back_as_bytes(gpu, tmp_path, options):
+    clip = MagicMock(multiple=2)
+    clip.__len__.return_value = 2 * CHUNK
+    clip.frames.return_value = (Frame(torch.full((1, 3, 80, 96), k, dtype=torch.uint8), k) for k in range(2 * CHUNK))
+    encoder, decoder = networks("pyramid", torch.float16)
+    stylizer = ClipStylizer(encoder, decoder, style_for(encoder), **options)
+    chunks = stylizer._stylized(clip, ClipState(tmp_path / "state", ""))
+    next(chunks)
+    gpu.taken()
+    second, count = next(chunks), gpu.taken()
+    assert [frame.time for frame in second] == list(range(CHUNK, 2 * CHUNK))
+    size = (64, 76) if options else (80, 96)
+    assert {(*frame.pixels.shape, frame.pixels.dtype) for frame in second} == {(1, 3, *size, torch.uint8)}
+    of_style = [(2, 1, level.channels) for level in encoder.levels]
+    assert count.uploads == [(CHUNK, 3, 80, 96), *of_style]
+    assert count.sent == CHUNK * 3 * 80 * 96 + sum(4 * 2 * level.channels for level in encoder.levels)
+    # whether all numbers are finite, and the pictures
+    assert count.downloads == [(), (CHUNK, 3, *size)]
+    assert count.received == 1 + CHUNK * 3 * size[0] * size[1]
 
 
 def test_a_value_that_is_read_back_is_noticed(gpu):

@@ -26,6 +26,17 @@ def test_padding_by_gathering_is_the_plain_one_and_channels_last(plain, size, ch
         assert padded.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("kind", [ReflectionConv2d, DownsampleConv2d, UpsampleConv2d])
+def test_layers_keep_the_order_in_memory_that_is_faster(kind, monkeypatch):
+    layer, x = kind(6, 5), torch.randn(2, 6, 9, 8)
+    with torch.no_grad():
+        for order, last in ((torch.channels_last, True), (torch.contiguous_format, False)):
+            monkeypatch.setattr(fast, "channels_last", lambda x, last=last: last)
+            found = fast.convolve(layer, x.contiguous(memory_format=order), fast.Kernels())
+            assert found.is_contiguous(memory_format=order)
+            torch.testing.assert_close(found, layer(x))
+
+
 def weights_that_change(layer):
     """Each way in which a layer's weights may be changed between two calls."""
     yield "as they are"
@@ -40,8 +51,10 @@ def weights_that_change(layer):
 
 @pytest.mark.parametrize("channels", [(128, 130), (10, 3)], ids=["many channels", "few channels"])
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (38, 19), (1, 2)])
-def test_a_convolution_is_the_plain_one(size, channels, device, monkeypatch):
+@pytest.mark.parametrize("few", [0, fast.FEW_POSITIONS])
+def test_a_convolution_is_the_plain_one(size, channels, device, monkeypatch, few):
     monkeypatch.setattr(fast, "WINOGRAD_BAND", 1)  # a row of tiles at a time
+    monkeypatch.setattr(fast, "FEW_POSITIONS", few)
     layer, x = ReflectionConv2d(*channels).to(device), torch.randn(2, channels[0], *size, device=device)
     kernels = fast.Kernels()
     with torch.no_grad():

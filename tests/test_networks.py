@@ -1,12 +1,14 @@
 """Encoder, decoder and the whole way, against the plain implementation: docs/design.md, section 1, and of 16 bits section 7."""
 
+import weakref
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from adain_core import decode, encode_style, load_decoder, load_encoder, mix_styles, stylize, transfer
 from adain_core.evaluation import plain
-from adain_core.networks import fast
+from adain_core.networks import base, fast
 
 
 @pytest.fixture(scope="module", params=["random", "reference"])
@@ -132,6 +134,36 @@ def test_sixteen_bits_keep_the_picture_of_fog(reference, pictures, dtype, device
     content = pictures[:1, :, :64, :64] / 20 + 0.6
     wanted, found = stylize(full, decoder, content, style), stylize(half, half_decoder, content, style)
     assert -10 * (found - wanted).square().mean().log10() > 42
+
+
+def test_a_flat_picture_is_computed_once_for_each_colour_and_anew_for_other_weights(small, monkeypatch):
+    full = small[0].copy_for(torch.device("cpu"), plain=False)
+    half, computed = small[0].copy_for(torch.device("cpu"), torch.bfloat16, plain=False), []
+    activations = half.activations
+    monkeypatch.setattr(half, "activations", lambda x, *rest: computed.append(x.shape[2:]) or activations(x, *rest))
+    dark, light = 0.01 * torch.rand(2, 1, 3, 32, 48) + torch.tensor([0.2, 0.8])[:, None, None, None, None]
+    one, whole = (1, 1), (32, 48)
+    with torch.no_grad():
+        for picture, expected in ((dark, [one, whole]), (light, [one, whole]), (dark.flip(2), [whole]), (light, [whole])):
+            computed.clear()
+            assert plain.relative_error(half.encode(picture)[-1], full.encode(picture)[-1]) < 0.01
+            assert computed == expected
+        for network in (half, full):
+            for parameter in network.parameters():
+                parameter.mul_(0.9)
+        computed.clear()
+        assert plain.relative_error(half.encode(dark)[-1], full.encode(dark)[-1]) < 0.01
+        assert computed == [one, whole]
+        monkeypatch.setattr(base, "KEPT_COLORS", 2)
+        for grey in (0.1, 0.5, 0.9, 0.1):
+            computed.clear()
+            half.encode(torch.full((1, 3, 32, 48), grey))
+        assert computed == [one, whole]  # those kept before had to go
+    freed = full.copy_for(torch.device("cpu"), torch.bfloat16, plain=False)
+    freed.encode(dark)
+    reference = weakref.ref(freed)
+    del freed
+    assert reference() is None  # at once, and its memory with it
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "for use"])

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..crossing import to_device
 from ..errors import AdainError
 from . import fast
-from .half import AroundColor, FlatColor
+from .half import GRAIN, AroundColor, FlatColor, FlatPicture, bounds_of, near_color
 from .layers import Arithmetic, Convolution, ResidualBlock
 from .texture import NO_TEXTURE, Texture
 
@@ -26,6 +27,7 @@ State = dict[str, Tensor]
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of the weights in a file
 AUTOCAST = ("cpu", "cuda", "xpu", "mps")  # kinds of device that have it
+KEPT_COLORS = 64  # flat pictures that an encoder keeps, of some kilobytes each
 MOST_LEVELS, MOST_CHANNELS, MOST_BLOCKS = 8, 4096, 64  # a description with larger numbers is damaged
 
 
@@ -73,6 +75,12 @@ class Network(nn.Module):
         copied = copy.deepcopy(self)
         copied.dtype, copied.plain = dtype, plain
         return copied.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+
+    def in_float32(self) -> Self:
+        """The same network, which shares its weights, computing in float32."""
+        shared = copy.copy(self)
+        shared.dtype = torch.float32
+        return shared
 
     def sample(self) -> Tensor:
         """An empty tensor on the device, and in the number type, that the network computes in."""
@@ -159,24 +167,41 @@ class Encoder(Network):
     def encode(self, images: Tensor) -> list[Tensor]:
         """The levels of RGB pictures `(B, 3, H, W)` in [0, 1], shallow first; float32, or float64 in that `dtype`.
 
-        In 16 bits only the pictures' difference from their mean colour is computed (`half.py`). Where float16 overflows, for
-        pixels far outside [0, 1], float32 takes its place.
+        In 16 bits only the pictures' difference from about their mean colour is computed (`half.py`). Pixels far outside
+        [0, 1] may overflow float16; `in_float32` has room for them. The pictures may be on the CPU.
         """
-        with self._computing(images):
-            levels = self._encode(images, self.dtype)
-            return self._encode(images, torch.float32) if _overflowed(self.dtype, levels) else levels
-
-    def _encode(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        here = to_device(images, next(self.parameters()).device)
         names = [level.name for level in self.levels]
-        if dtype.itemsize > 2:
-            features = self.activations(images.to(dtype), names, Arithmetic(self.convolve))
-            return [features[name] for name in names]
-        color = images.float().mean((0, 2, 3), keepdim=True)
-        flat = FlatColor(self.convolve_flat)
-        flat_features = self.activations(color, names, flat)
-        arithmetic = AroundColor(self.convolve, flat.constants, dtype)
-        differences = self.activations((images.float() - color).to(dtype), names, arithmetic)
-        return [differences[name].float() + flat_features[name] for name in names]
+        with self._computing(here):
+            if self.dtype.itemsize > 2:
+                features = self.activations(here.to(self.dtype), names, Arithmetic(self.convolve))
+                return [features[name] for name in names]
+            flat = self._flat(images, here, names)
+            arithmetic = AroundColor(self.convolve, flat.constants, flat.bounds)
+            differences = self.activations((here.float() - flat.color).to(self.dtype), names, arithmetic)
+            return [differences[name] + flat.features[name] for name in names]
+
+    def _flat(self, images: Tensor, here: Tensor, names: Sequence[str]) -> FlatPicture:
+        """A flat picture of about the mean colour of `images`, of which `here` is the copy on the network's device.
+
+        It is kept for the next pictures of about this colour, if that can be told without waiting for a GPU.
+        """
+
+        def made(color: Tensor) -> FlatPicture:
+            flat = FlatColor(self.convolve_flat)
+            features = self.activations(color, names, flat)
+            return FlatPicture(color, features, flat.constants, bounds_of(flat.constants, self.dtype))
+
+        if self.plain or images.device.type != "cpu":
+            return made(here.float().mean((0, 2, 3), keepdim=True))
+        first = next(module for module in self.modules() if isinstance(module, Convolution))
+        kept = self._kernels.of(first, (self.dtype, *names), lambda weight: {})
+        if (place := near_color(images)) not in kept:
+            if len(kept) == KEPT_COLORS:
+                kept.clear()
+            numbers = [torch.full((1, 1, 1, 1), number * GRAIN, device=here.device) for number in place]
+            kept[place] = made(torch.cat(numbers, 1))
+        return kept[place]
 
     def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """Features of RGB pictures `(B, 3, H, W)` in [0, 1] at the named layers, in their order, of the type `dtype`.
@@ -233,19 +258,15 @@ class Decoder(Network):
         that are not `textured` ignore the texture.
         """
         with self._computing(*features):
-            pictures = self._decode(features, self.dtype, texture)
-            # statistics of a style file may be so large that float16 overflows
-            return self._decode(features, torch.float32, texture) if _overflowed(self.dtype, [pictures]) else pictures
-
-    def _decode(self, features: Sequence[Tensor], dtype: torch.dtype, texture: Texture) -> Tensor:
-        if dtype.itemsize > 2 or not self.centred:
-            pictures = self.draw([level.to(dtype) for level in features], Arithmetic(self.convolve), texture)
-            return pictures if dtype == torch.float64 else pictures.float()
-        means = [level.float().mean((0, 2, 3), keepdim=True) for level in features]
-        flat = FlatColor(self.convolve_flat)
-        self.draw(means, flat, NO_TEXTURE)
-        differences = [(level.float() - mean).to(dtype) for level, mean in zip(features, means, strict=True)]
-        return self.draw(differences, AroundColor(self.convolve, flat.constants, dtype), texture)
+            if self.dtype.itemsize > 2 or not self.centred:
+                pictures = self.draw([level.to(self.dtype) for level in features], Arithmetic(self.convolve), texture)
+                return pictures if self.dtype == torch.float64 else pictures.float()
+            means = [level.float().mean((0, 2, 3), keepdim=True) for level in features]
+            flat = FlatColor(self.convolve_flat)
+            self.draw(means, flat, NO_TEXTURE)
+            differences = [(level.float() - mean).to(self.dtype) for level, mean in zip(features, means, strict=True)]
+            arithmetic = AroundColor(self.convolve, flat.constants, bounds_of(flat.constants, self.dtype))
+            return self.draw(differences, arithmetic, texture)
 
     def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
         """The pictures of `features`, every convolution computed by `arithmetic`."""
@@ -262,11 +283,6 @@ class Decoder(Network):
     def has_inverse(cls) -> bool:
         """Whether the architecture has a `fit_inverse`."""
         return cls.fit_inverse is not Decoder.fit_inverse
-
-
-def _overflowed(dtype: torch.dtype, results: Sequence[Tensor]) -> bool:
-    """Whether results that were computed in this type hold numbers beyond float16."""
-    return dtype == torch.float16 and not all(bool(result.isfinite().all()) for result in results)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from .layers import Arithmetic, Convolution, Convolve
+
+GRAIN = 1 / 64  # the distance of colours that count as the same; differences of as much are computed precisely enough
+EVERY = 8  # rows and columns of which one is looked at for a picture's colour
+
+
+Constants = dict[nn.Module, Tensor]
 
 
 class FlatColor(Arithmetic):
@@ -15,7 +23,7 @@ class FlatColor(Arithmetic):
 
     def __init__(self, convolve: Convolve):
         super().__init__(convolve)
-        self.constants: dict[nn.Module, Tensor] = {}
+        self.constants: Constants = {}
 
     def relu(self, convolution: Convolution, x: Tensor) -> Tensor:
         return self.linear(convolution, x).relu()
@@ -27,22 +35,27 @@ class FlatColor(Arithmetic):
         return self.constants.setdefault(module, x).relu()
 
 
+def bounds_of(constants: Constants, dtype: torch.dtype) -> Constants:
+    """`min(c, 0)` and `-max(c, 0)` of constants `c`, `(2, C, 1, 1)`, in the number type `dtype`."""
+    # of all layers together, since each operation on a GPU takes time, however small
+    constant = torch.cat(list(constants.values()), 1)
+    below = constant.clamp(max=0)
+    pairs = torch.cat([below, below - constant]).to(dtype).split([part.shape[1] for part in constants.values()], 1)
+    return dict(zip(constants, pairs, strict=True))
+
+
 class AroundColor(Arithmetic):
-    """Computes a picture's difference from a flat picture in 16 bits; `constants` are the results of `FlatColor` for that.
+    """Computes a picture's difference from a flat picture in 16 bits; `constants` are the results of `FlatColor` for that, and
+    `bounds` their `bounds_of`.
 
     In flat areas the difference is small, and so is its rounding error, which AdaIN enlarges together with it. Where the
     difference `d` has rectified features, `relu(c + d) - relu(c) = max(d + min(c, 0), -max(c, 0))`: `c` matters only where `d`
     is as large, so that it may be rounded too. Sums, pooling and cropping of differences give the differences of the results.
     """
 
-    def __init__(self, convolve: Convolve, constants: dict[nn.Module, Tensor], dtype: torch.dtype):
+    def __init__(self, convolve: Convolve, constants: Constants, bounds: Constants):
         super().__init__(convolve)
-        self.constants = constants
-        # of all layers together, since each operation on a GPU takes time, however small
-        constant = torch.cat(list(constants.values()), 1)
-        below = constant.clamp(max=0)
-        pairs = torch.cat([below, below - constant]).to(dtype).split([part.shape[1] for part in constants.values()], 1)
-        self.bounds = dict(zip(constants, pairs, strict=True))  # `min(c, 0)` and `-max(c, 0)`, `(2, C, 1, 1)`
+        self.constants, self.bounds = constants, bounds
 
     def relu(self, convolution: Convolution, x: Tensor) -> Tensor:
         below, least = self.bounds[convolution]
@@ -56,4 +69,20 @@ class AroundColor(Arithmetic):
         return torch.maximum(x + below, least)
 
     def output(self, convolution: Convolution, x: Tensor) -> Tensor:
-        return self.linear(convolution, x).float() + self.constants[convolution]
+        return self.linear(convolution, x) + self.constants[convolution]  # in float32
+
+
+@dataclass(frozen=True)
+class FlatPicture:
+    """A flat picture of the `color` `(1, 3, 1, 1)`: the `features` of its layers, and what `AroundColor` needs."""
+
+    color: Tensor
+    features: dict[str, Tensor]
+    constants: Constants
+    bounds: Constants
+
+
+def near_color(images: Tensor) -> tuple[int, ...]:
+    """About the mean colour of RGB pictures `(B, 3, H, W)`, in multiples of `GRAIN`."""
+    color = images[:, :, ::EVERY, ::EVERY].float().mean((0, 2, 3))
+    return tuple(round(number / GRAIN) for number in color.tolist())

@@ -71,19 +71,25 @@ def pixel_kernels(weight: Tensor) -> Tensor:
     return torch.cat(kernels).to(weight.dtype)
 
 
-def upsample_conv2d(x: Tensor, kernels: Tensor, bias: Tensor, pad: Pad = replication_pad) -> Tensor:
+def upsample_conv2d(x: Tensor, kernels: Tensor, bias: Tensor, pad: Pad = replication_pad, channels_last: bool = True) -> Tensor:
     """Nearest 2x upsampling, then a 3x3 convolution under reflection padding, `(B, K, 2 H, 2 W)`.
 
     Computed as four 2x2 convolutions under replicate padding with the `pixel_kernels` of the weights, which is equal and takes
-    2.25 times fewer multiplications.
+    2.25 times fewer multiplications. `channels_last`: the order of the result in memory.
     """
     height, width, channels = *x.shape[2:], len(kernels) // 4
     x = F.conv2d(pad(x, 1, 1, 1, 1), kernels, bias.to(x.dtype).repeat(4))
-    result = x.new_empty(len(x), height, 2, width, 2, channels)
+    if channels_last:
+        memory = x.new_empty(len(x), height, 2, width, 2, channels)
+        cells = memory.permute(0, 5, 1, 2, 3, 4)
+        result = memory.view(len(x), 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+    else:
+        cells = x.new_empty(len(x), channels, height, 2, width, 2)
+        result = cells.view(len(x), channels, 2 * height, 2 * width)
     for (row, column), pixel in zip(((0, 0), (0, 1), (1, 0), (1, 1)), x.chunk(4, 1), strict=True):
         # the first pixel of a position depends on it and the one before, the second pixel on it and the one after
-        result[:, :, row, :, column] = pixel[:, :, row : row + height, column : column + width].permute(0, 2, 3, 1)
-    return result.view(len(x), 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+        cells[:, :, :, row, :, column] = pixel[:, :, row : row + height, column : column + width]
+    return result
 
 
 class Convolution(nn.Conv2d):
