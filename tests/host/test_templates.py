@@ -47,14 +47,30 @@ def server(tmp_path_factory):
         yield server
 
 
+def overlapping(opened: dict) -> list[tuple[str, str]]:
+    """The titles of nodes that overlap."""
+    return [
+        (one, other)
+        for (one, a), (other, b) in combinations(opened["boxes"], 2)
+        if max(a[0], b[0]) < min(a[2], b[2]) - 1 and max(a[1], b[1]) < min(a[3], b[3]) - 1
+    ]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_opens_in_order(window, name):
     opened = window.evaluate(OPEN, [template(name), name])
-    for (one, a), (other, b) in combinations(opened["boxes"], 2):
-        apart = max(a[0], b[0]) >= min(a[2], b[2]) - 1 or max(a[1], b[1]) >= min(a[3], b[3]) - 1
-        assert apart, f"{one} and {other} overlap"
+    assert not overlapping(opened)
     assert not opened["covered"], "a note is under the interface's buttons, or outside of the window"
     assert TEXT * opened["scale"] > 7.5, "a note is too small to read in a window of 1400x900 pixels"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_longest_translation_of_a_note_has_room(window, name):
+    texts = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "locales").glob("*/main.json")]
+    workflow = template(name)
+    note = next(node for node in workflow["nodes"] if node["type"] == "MarkdownNote")
+    note["widgets_values"] = [max((text["AdaINTemplates"]["notes"][name] for text in texts), key=len)]
+    assert not overlapping(window.evaluate(OPEN, [workflow, name]))
 
 
 @pytest.mark.parametrize("name", APPS)
