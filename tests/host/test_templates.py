@@ -13,9 +13,8 @@ from root import ROOT
 pytestmark = needs_comfyui
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 APPS = ["01 First steps", "03 Keep the colours", "11 A video"]
-TEXT = 14  # the size of a note's text, in pixels, where the view is not scaled
 # Opens a workflow as the list of templates does, waits until nothing moves, and tells where each node is on the page, as
-# left, top, right and bottom, and how much of a note is under something else.
+# left, top, right and bottom, how much of a note is under something else, and the size of its text in pixels.
 OPEN = """async ([workflow, name]) => {
     await app.loadGraphData(workflow, true, true, name, { openSource: "template" });
     const element = node => document.querySelector(`[data-node-id="${node.id}"]`);
@@ -37,7 +36,10 @@ OPEN = """async ([workflow, name]) => {
             left + (right - left) * (k % 10 + 0.5) / 10, top + (bottom - top) * (Math.floor(k / 10) + 0.5) / 10,
         )).filter(found => !own.some(one => one === found || one !== app.canvasEl && one?.contains(found)));
     }).length;
-    return { boxes: app.graph.nodes.map((node, k) => [node.title, boxes[k]]), covered, scale: app.canvas.ds.scale };
+    const [note] = app.graph.findNodesByType("MarkdownNote");
+    const line = (element(note) ?? note.widgets[0].element).querySelector(":is(.comfy-markdown-content, .tiptap) p");
+    const text = parseFloat(getComputedStyle(line).fontSize) * app.canvas.ds.scale;
+    return { boxes: app.graph.nodes.map((node, k) => [node.title, boxes[k]]), covered, text };
 }"""
 
 
@@ -61,7 +63,7 @@ def test_a_template_opens_in_order(window, name):
     opened = window.evaluate(OPEN, [template(name), name])
     assert not overlapping(opened)
     assert not opened["covered"], "a note is under the interface's buttons, or outside of the window"
-    assert TEXT * opened["scale"] > 7.5, "a note is too small to read in a window of 1400x900 pixels"
+    assert opened["text"] > 7.5, "a note is too small to read in a window of 1400x900 pixels"
 
 
 @pytest.mark.parametrize("name", NAMES)
