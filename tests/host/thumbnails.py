@@ -51,7 +51,7 @@ def write(name: str, pictures: torch.Tensor, style: str = "") -> None:
         picture = joined(strips, -1)[None]
     picture = resize(square(picture), SIDE)
     if style:
-        inset = torch.nn.functional.pad(resize(square(photo(style)), SIDE // 3), [LINE] * 4, value=1)
+        inset = torch.nn.functional.pad(resize(square(photo(style)), SIDE // 4), [LINE] * 4, value=1)
         side = inset.shape[-1]
         picture[..., -side - MARGIN : -MARGIN, -side - MARGIN : -MARGIN] = inset
     save_image(picture, ROOT / "workflows" / f"{name}.jpg", quality=85)
