@@ -81,7 +81,7 @@ class TrainDecoder(Node):
                 _seed("Which pictures meet, which crops are taken, and the first weights."),
                 io.String.Input(
                     "name",
-                    default="my-decoder",
+                    default="my-network",
                     tooltip="Saved as output/adain/NAME-decoder.safetensors and listed in Load Decoder; what was there under"
                     " this name is replaced. To begin anew, give another name or remove output/adain_training/NAME.",
                 ),

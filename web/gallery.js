@@ -1,6 +1,7 @@
 // A gallery of styles: a button on the nodes that have a list of styles, their menu, or Shift+S, lets people choose by thumbnail.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { translated } from "./texts.js";
 
 const STYLE_INPUTS = { AdaINLoadStyle: "name", AdaINStyleTransfer: "style" };
 const COMMAND = "AdaIN.ChooseStyle";
@@ -42,11 +43,7 @@ const LOOK = `
   color: var(--descrip-text); font-size: 12px; }
 `;
 
-let translations = {}; // by language, what each extension has in its locales/
-
-function translate(english) {
-  return translations[app.extensionManager.setting.get("Comfy.Locale")]?.AdaIN?.[english] ?? english;
-}
+const translate = (english) => translated("AdaIN")?.[english] ?? english;
 
 function element(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -185,9 +182,8 @@ app.registerExtension({
     },
   ],
   keybindings: [{ commandId: COMMAND, combo: { key: "s", shift: true } }],
-  async init() {
+  init() {
     document.head.append(element("style", { textContent: LOOK }));
-    translations = await api.getCustomNodesI18n();
   },
   getNodeMenuItems: menuItems,
   nodeCreated(node) {

@@ -108,9 +108,9 @@ class Server:
         return history
 
     def pictures(self, history: dict, nodes: Collection[str] = ()) -> torch.Tensor:
-        """All pictures and frames that were saved, or those that the given nodes show: `(N, 3, H, W)`."""
+        """All pictures and frames that were saved, or those that the given nodes show, in the nodes' order: `(N, 3, H, W)`."""
         frames = []
-        for node, output in history["outputs"].items():
+        for node, output in sorted(history["outputs"].items(), key=lambda item: (len(item[0]), item[0])):
             for file in output["images"]:
                 path = self.base / file["type"] / file["subfolder"] / file["filename"]
                 if node not in nodes if nodes else file["type"] != "output":

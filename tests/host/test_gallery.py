@@ -251,7 +251,8 @@ def test_style_transfer_is_the_first_hit_of_search(canvas, query):
     canvas.page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
     canvas.page.locator("input:focus").wait_for()
     canvas.page.keyboard.type(query)
-    first = canvas.page.get_by_role("option").first
+    options = canvas.page.get_by_role("option").filter(has_not=canvas.page.get_by_role("combobox"))  # not the box, as on 0.3.64
+    first = options.first
     pytest.importorskip("playwright.sync_api").expect(first).to_contain_text(re.compile(r"^\s*Style Transfer"))
     canvas.press("Escape")
     first.wait_for(state="hidden")

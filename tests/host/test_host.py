@@ -38,6 +38,11 @@ def fresh_install(tmp_path_factory):
         yield server
 
 
+def titled(name: str, title: str) -> list[str]:
+    """The numbers of a template's nodes with this title."""
+    return [number for number, node in WORKFLOWS[name].items() if node["_meta"]["title"] == title]
+
+
 def content(name: str) -> torch.Tensor:
     """The photograph that a template stylises, at the size it is stylised at."""
     nodes = WORKFLOWS[name].values()
@@ -61,7 +66,10 @@ def test_a_template_runs_on_a_fresh_install(fresh_install, name):
     assert set(again["execution_cached"]["nodes"]) == set(WORKFLOWS[name])
     assert not [line for line in fresh_install.log[before:] if "warn" in line.lower()]
     if "WRITE_THUMBNAILS" in os.environ:
-        thumbnails.write(name, pictures)
+        if titled(name, "Refined"):
+            pictures = torch.cat([fresh_install.pictures(history, shown), pictures])
+        style = [WORKFLOWS[name][number]["inputs"]["picture"] for number in titled(name, "Style picture")]
+        thumbnails.write(name, pictures, *style)
 
 
 @pytest.mark.skipif("WRITE_THUMBNAILS" not in os.environ, reason="WRITE_THUMBNAILS is not set")

@@ -13,9 +13,8 @@ from root import ROOT
 pytestmark = needs_comfyui
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 APPS = ["01 First steps", "03 Keep the colours", "11 A video"]
-TEXT = 14  # the size of a note's text, in pixels, where the view is not scaled
 # Opens a workflow as the list of templates does, waits until nothing moves, and tells where each node is on the page, as
-# left, top, right and bottom, and how much of a note is under something else.
+# left, top, right and bottom, how much of a note is under something else, and the size of its text in pixels.
 OPEN = """async ([workflow, name]) => {
     await app.loadGraphData(workflow, true, true, name, { openSource: "template" });
     const element = node => document.querySelector(`[data-node-id="${node.id}"]`);
@@ -37,7 +36,10 @@ OPEN = """async ([workflow, name]) => {
             left + (right - left) * (k % 10 + 0.5) / 10, top + (bottom - top) * (Math.floor(k / 10) + 0.5) / 10,
         )).filter(found => !own.some(one => one === found || one !== app.canvasEl && one?.contains(found)));
     }).length;
-    return { boxes: app.graph.nodes.map((node, k) => [node.title, boxes[k]]), covered, scale: app.canvas.ds.scale };
+    const [note] = app.graph.findNodesByType("MarkdownNote");
+    const line = (element(note) ?? note.widgets[0].element).querySelector(":is(.comfy-markdown-content, .tiptap) p");
+    const text = parseFloat(getComputedStyle(line).fontSize) * app.canvas.ds.scale;
+    return { boxes: app.graph.nodes.map((node, k) => [node.title, boxes[k]]), covered, text };
 }"""
 
 
@@ -47,14 +49,30 @@ def server(tmp_path_factory):
         yield server
 
 
+def overlapping(opened: dict) -> list[tuple[str, str]]:
+    """The titles of nodes that overlap."""
+    return [
+        (one, other)
+        for (one, a), (other, b) in combinations(opened["boxes"], 2)
+        if max(a[0], b[0]) < min(a[2], b[2]) - 1 and max(a[1], b[1]) < min(a[3], b[3]) - 1
+    ]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_opens_in_order(window, name):
     opened = window.evaluate(OPEN, [template(name), name])
-    for (one, a), (other, b) in combinations(opened["boxes"], 2):
-        apart = max(a[0], b[0]) >= min(a[2], b[2]) - 1 or max(a[1], b[1]) >= min(a[3], b[3]) - 1
-        assert apart, f"{one} and {other} overlap"
+    assert not overlapping(opened)
     assert not opened["covered"], "a note is under the interface's buttons, or outside of the window"
-    assert TEXT * opened["scale"] > 7.5, "a note is too small to read in a window of 1400x900 pixels"
+    assert opened["text"] > 7.5, "a note is too small to read in a window of 1400x900 pixels"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_longest_translation_of_a_note_has_room(window, name):
+    texts = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "locales").glob("*/main.json")]
+    workflow = template(name)
+    note = next(node for node in workflow["nodes"] if node["type"] == "MarkdownNote")
+    note["widgets_values"] = [max((text["AdaINTemplates"]["notes"][name] for text in texts), key=len)]
+    assert not overlapping(window.evaluate(OPEN, [workflow, name]))
 
 
 @pytest.mark.parametrize("name", APPS)

@@ -12,6 +12,9 @@ from adain_core.catalog import BUNDLED
 from adain_core.images import load_image, resize, save_image
 
 SIDE = 512
+LINE = 4  # pixels, between pictures and around the style picture
+MARGIN = 16
+STRIPS = 4  # of a clip
 
 
 def photo(name: str) -> torch.Tensor:
@@ -26,17 +29,32 @@ def square(pictures: torch.Tensor) -> torch.Tensor:
     return pictures[..., top : top + side, left : left + side]
 
 
-def write(name: str, pictures: torch.Tensor) -> None:
-    """Save pictures `(N, 3, H, W)` as a template's thumbnail: nine as a grid, others as vertical strips of one view."""
-    pictures = square(pictures)
+def joined(pictures: torch.Tensor, dim: int) -> torch.Tensor:
+    """Pictures `(N, 3, H, W)` side by side (`dim` -1) or one above the other (-2), with white lines between: `(3, H, W)`."""
+    first, *others = pictures
+    line = torch.ones_like(first.narrow(dim, 0, LINE))
+    return torch.cat([first, *(part for picture in others for part in (line, picture))], dim)
+
+
+def write(name: str, pictures: torch.Tensor, style: str = "") -> None:
+    """Save pictures `(N, 3, H, W)` as a template's thumbnail: nine as a grid, others as vertical strips of one view, of clips
+    a few. The example picture that gave the `style` is put into the corner.
+    """
     if len(pictures) == 9:
-        small = resize(pictures, math.ceil(SIDE / 3))
-        joined = torch.cat([torch.cat(list(row), dim=-1) for row in small.split(3)], dim=-2)
+        small = resize(square(pictures), math.ceil(SIDE / 3))
+        picture = joined(torch.stack([joined(row, -1) for row in small.split(3)]), -2)[None]
     else:
-        edges = [round(pictures.shape[3] * i / len(pictures)) for i in range(len(pictures) + 1)]
-        strips = [picture[..., left:right] for picture, left, right in zip(pictures, edges, edges[1:], strict=False)]
-        joined = torch.cat(strips, dim=-1)
-    save_image(resize(joined[None], SIDE), ROOT / "workflows" / f"{name}.jpg", quality=85)
+        if len(pictures) > STRIPS:
+            pictures = pictures[torch.linspace(0, len(pictures) - 1, STRIPS).round().long()]
+        views, width = resize(square(pictures), SIDE), SIDE // len(pictures)
+        strips = torch.stack([view[..., k * width : (k + 1) * width] for k, view in enumerate(views)])
+        picture = joined(strips, -1)[None]
+    picture = resize(square(picture), SIDE)
+    if style:
+        inset = torch.nn.functional.pad(resize(square(photo(style)), SIDE // 4), [LINE] * 4, value=1)
+        side = inset.shape[-1]
+        picture[..., -side - MARGIN : -MARGIN, -side - MARGIN : -MARGIN] = inset
+    save_image(picture, ROOT / "workflows" / f"{name}.jpg", quality=85)
 
 
 def stylized(picture: str, style: str) -> torch.Tensor:
@@ -53,8 +71,8 @@ def recolored(picture: str, reference: str) -> torch.Tensor:
 
 # A camera and the photograph that stands for its picture; the first stage of a diffusion template; AdaIN without the diffusion.
 STAND_INS = {
-    "12 The camera": lambda: stylized("portrait", "cafe-terrace"),
-    "15 Stylise, then generate": lambda: stylized("portrait", "cafe-terrace"),
+    "12 The camera": lambda: stylized("portrait", "acanthus"),
+    "15 Stylise, then generate": lambda: stylized("portrait", "blue-horses"),
     "16 AdaIN on latents": lambda: recolored("lake", "spices"),
     "17 AdaIN on sampling": lambda: recolored("osprey", "city"),
 }

@@ -4,11 +4,10 @@ ComfyUI."""
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 
 import pytest
 from root import ROOT
+from stand_in_page import run
 
 from adain_core.catalog import catalog
 
@@ -19,25 +18,9 @@ OPTIONS = {
 }
 FILES = {"name", "model", "style", "contents", "styles", "start_from"}  # combos of files that there are
 
-API = """
-import { readdirSync, readFileSync } from "node:fs";
-const FOLDER = process.env.LOCALES;
-const read = (language) => JSON.parse(readFileSync(`${FOLDER}/${language}/main.json`, "utf8"));
-const texts = Object.fromEntries(readdirSync(FOLDER).map((language) => [language, read(language)]));
-export const api = { getCustomNodesI18n: async () => texts };
-"""
-APP = """
-export const extensions = [];
-export const settings = {};
-export const app = {
-  registerExtension: (extension) => extensions.push(extension),
-  extensionManager: { setting: { get: (id) => settings[id] } },
-};
-"""
 ASK = """
 import { extensions, settings } from "./scripts/app.js";
 import "./extensions/adain/labels.js";
-await extensions[0].init();
 const answers = JSON.parse(process.env.QUESTIONS).map(([comfyClass, name, language, value]) => {
   const node = { comfyClass, widgets: [{ name, options: {} }] };
   extensions[0].nodeCreated(node);
@@ -51,21 +34,7 @@ console.log(JSON.stringify(answers));
 @pytest.fixture
 def labels(tmp_path):
     """What `labels.js` shows, for each of (node's id, input, language, value); None where it leaves the list alone."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("there is no Node")
-    texts = {"package.json": '{"type": "module"}', "scripts/api.js": API, "scripts/app.js": APP, "ask.js": ASK}
-    texts["extensions/adain/labels.js"] = (ROOT / "web" / "labels.js").read_text(encoding="utf-8")
-    for name, text in texts.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
-
-    def ask(*questions: tuple[str, str, str, str | None]) -> list[str | None]:
-        environment = {"QUESTIONS": json.dumps(questions), "LOCALES": str(ROOT / "locales")}
-        run = subprocess.run([node, "ask.js"], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=True)
-        return json.loads(run.stdout)
-
-    return ask
+    return lambda *questions: run(tmp_path, ASK, questions)
 
 
 def test_a_list_shows_labels_in_the_chosen_language_and_other_values_as_they_are(labels):
