@@ -26,6 +26,12 @@ def square(pictures: torch.Tensor) -> torch.Tensor:
     return pictures[..., top : top + side, left : left + side]
 
 
+def strips(pictures: torch.Tensor) -> torch.Tensor:
+    """Pictures `(N, 3, H, W)` of one view as N vertical strips of it, `(3, H, W)`."""
+    edges = [round(pictures.shape[3] * i / len(pictures)) for i in range(len(pictures) + 1)]
+    return torch.cat([one[..., left:right] for one, left, right in zip(pictures, edges, edges[1:], strict=False)], dim=-1)
+
+
 def write(name: str, pictures: torch.Tensor) -> None:
     """Save pictures `(N, 3, H, W)` as a template's thumbnail: nine as a grid, others as vertical strips of one view."""
     pictures = square(pictures)
@@ -33,9 +39,7 @@ def write(name: str, pictures: torch.Tensor) -> None:
         small = resize(pictures, math.ceil(SIDE / 3))
         joined = torch.cat([torch.cat(list(row), dim=-1) for row in small.split(3)], dim=-2)
     else:
-        edges = [round(pictures.shape[3] * i / len(pictures)) for i in range(len(pictures) + 1)]
-        strips = [picture[..., left:right] for picture, left, right in zip(pictures, edges, edges[1:], strict=False)]
-        joined = torch.cat(strips, dim=-1)
+        joined = strips(pictures)
     save_image(resize(joined[None], SIDE), ROOT / "workflows" / f"{name}.jpg", quality=85)
 
 
