@@ -40,7 +40,8 @@ from adain_core.images import camera_move, load_image, resize, to_pil  # noqa: E
 
 NUMBERS = ROOT / "docs" / "numbers"
 DOCUMENTS = [ROOT / "README.md", ROOT / "weights" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SIDE = 384  # pixels: the smallest side of photographs as they are stylised here, and of all pictures 3:2
+SIDE = 384  # pixels: the smallest side of photographs, 3:2, as they are stylised here
+CELL = 178  # pixels: the height of pictures of which three stand beside each other, captions as large as the page's text
 COMPARED = "pere-tanguy"  # the style that models are shown in
 PUBLISHED = REFERENCE.with_name("decoder.safetensors")
 
@@ -117,7 +118,7 @@ def hero(sources: Sources) -> Image.Image:
         before = view(photo(name), middle=0.6)
         result = stylize(*sources.lite, before, style(painted))
         rows.append([resize(each, 267) for each in (before, view(sources.painting(painted), middle=middle), result)])
-    return draw_sheet(rows, [["a photograph", "a painting", "the photograph in its style"], *[[""] * 3] * 2])
+    return draw_sheet(rows, [[""] * 3] * 3)
 
 
 def mix(sources: Sources) -> Image.Image:
@@ -212,7 +213,7 @@ def kept_content(sources: Sources) -> Image.Image:
     confined = style("cafe-terrace").masked(1 - face(before))
     results = [stylize(*sources.lite, before, confined, residual=kept) for kept in (False, True)]
     return draw_sheet(
-        [[resize(each, 256) for each in (before, *results)]], [["photograph", "as the paper decodes", "content kept"]]
+        [[resize(each, CELL) for each in (before, *results)]], [["photograph", "as the paper decodes", "content kept"]]
     )
 
 
@@ -222,25 +223,26 @@ def working_size(sources: Sources) -> Image.Image:
         stylize(*sources.lite, before, ink, working_size=size, detail=share) for size, share in ((0, 0), (256, 0), (256, 0.8))
     ]
     captions = ["photograph", "at full size", "at 256 pixels, --detail 0", "at 256 pixels, --detail 0.8"]
-    return draw_sheet([[view(each, 360, middle=0.8) for each in (before, *results)]], [captions])
+    cells = [view(each, 400, middle=0.8) for each in (before, *results)]
+    return draw_sheet([cells[:2], cells[2:]], [captions[:2], captions[2:]])
 
 
 def refining(sources: Sources) -> Image.Image:
-    cells = [resize(each, 256) for each in (city(), *sources.refined)]
+    cells = [resize(each, CELL) for each in (city(), *sources.refined)]
     return draw_sheet([cells], [["photograph", "vgg19", "refined, 30 steps"]])
 
 
 def faults_lite(sources: Sources) -> Image.Image:
     before = view(photo("lake"), middle=0.2)
     results = [stylize(*networks, before, style("great-wave")) for networks in (sources.lite, sources.vgg19, sources.published)]
-    return draw_sheet([[each[..., :200, :300] for each in results]], [["lite", "vgg19", "the published decoder"]])
+    return draw_sheet([[each[..., :CELL, :267] for each in results]], [["lite", "vgg19", "the published decoder"]])
 
 
 def faults_vgg19(sources: Sources) -> Image.Image:
     before, rows = view(photo("portrait"), middle=0.1), []
     for name in ("four-horsemen", "fish-and-prawns"):
         results = [stylize(*networks, before, style(name)) for networks in (sources.vgg19, sources.published)]
-        rows.append([resize(each, 256) for each in (before, *results)])
+        rows.append([resize(each, CELL) for each in (before, *results)])
     return draw_sheet(rows, [["photograph", "vgg19", "the published decoder"], [""] * 3])
 
 
@@ -282,7 +284,7 @@ MEASUREMENTS = {
     "speed": "bench --sizes 256 512 --runs 7",
 }
 # On 20 pairs at 256x256, one core: docs/benchmarks.md, "Refining".
-REFINED = ("23 s at 256x256", "0.76 of `vgg19`'s", "0.11 of `vgg19`'s")
+REFINED = ("23 s at 256x256", "0.76, 0.11 of `vgg19`'s")
 MODELS = {"`lite`": "lite", "`vgg19`": "vgg19", "the published decoder": "published"}
 
 
@@ -334,17 +336,17 @@ def models_table() -> str:
     lite, paper = (f"{min(s for (one, _), s in whole.items() if one == kind):.2f} s" for kind in ("lite", "vgg19"))
     means = {name: numbers(name)["means"]["model"] for name in ("lite", "vgg19", "published")}
 
-    def line(label: str, use: str, name: str, time: str, losses: Sequence[str] = ()) -> list[str]:
-        against = losses or [f"{means[name][part] / means['published'][part]:.2f}" for part in ("content", "style")]
-        return [label, use, f'<img src="docs/pictures/model-{name}.jpg" width="200">', time, *against]
+    def line(label: str, use: str, name: str, time: str, losses: str = "") -> list[str]:
+        against = losses or ", ".join(f"{means[name][part] / means['published'][part]:.2f}" for part in ("content", "style"))
+        return [label, use, f'<img src="docs/pictures/model-{name}.jpg" width="250" alt="">', time, against]
 
     lines = [
-        line("**`lite`**", "everything at first, clips, CPUs; it is bundled", "lite", lite),
-        line("**`vgg19`**", "results closer to painting and photo; pulls 80 MB once", "vgg19", paper),
-        line("**the published decoder**", "its files, if you have them: `--decoder`", "published", paper, ["1", "1"]),
-        line("**`vgg19`, refined**", "one picture at its best: `--refine 30`", "refined", REFINED[0], REFINED[1:]),
+        line("`lite`", "everything at first, clips, CPUs; it is bundled", "lite", lite),
+        line("`vgg19`", "results closer to painting and photo; pulls 80 MB once", "vgg19", paper),
+        line("the published decoder", "closer still, if you have its file", "published", paper, "1, 1"),
+        line("`vgg19`, refined", "a single picture at its best", "refined", *REFINED),
     ]
-    return rows(["model", "take it for", "the city above", "512x512", "content loss", "style loss"], lines)
+    return rows(["model", "take it for", "the city above", "512x512", "content, style loss"], lines)
 
 
 TABLES = {"losses": losses_table, "boil": boil_table, "speed": speed_table, "models": models_table}
