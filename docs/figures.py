@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import re
 import sys
 import tempfile
@@ -368,9 +369,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(FIGURES):
         parser.error(f"there is no picture {', '.join(sorted(unknown))}")
+    sources, missing = Sources(arguments.paintings and arguments.paintings.resolve()), []
+    os.chdir(ROOT)  # for the paths of MEASUREMENTS
     for name in arguments.measure:
-        adain([*MEASUREMENTS[name].split(), "-o", str(NUMBERS / f"{name}.json")])
-    sources, missing = Sources(arguments.paintings), []
+        if adain([*MEASUREMENTS[name].split(), "-o", str(NUMBERS / f"{name}.json")]) != 0:
+            return 1
     for name in arguments.names or ([] if arguments.measure else FIGURES):
         try:
             save(name, FIGURES[name](sources))
