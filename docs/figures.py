@@ -1,8 +1,7 @@
-"""Makes the pictures of README.md, docs/ and weights/README.md anew, and their tables of measured numbers:
+"""Makes the pictures of README.md, docs/ and weights/README.md anew, and then their tables (see `tables.py`):
 
-    python docs/figures.py --paintings FOLDER            # all pictures in docs/pictures/, then all tables
-    python docs/figures.py clip mix                      # these pictures, then all tables
-    python docs/figures.py --measure lite                # first the numbers docs/numbers/lite.json
+    python docs/figures.py --paintings FOLDER            # all in docs/pictures/
+    python docs/figures.py clip mix                      # these
 
 FOLDER has a picture NAME.jpg of each painting that `make_styles.py` lists. The encoder of `vgg19` and the published decoder are
 those of `../shared/reference`; the picture of the graph needs COMFYUI_DIR, COMFYUI_PYTHON, playwright and Chromium. What cannot
@@ -13,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import os
-import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 
+import tables
 import torch
 from make_styles import PICTURES, REFERENCE, ROOT
 from PIL import Image
@@ -39,14 +35,10 @@ from adain_core.cli import main as adain  # noqa: E402
 from adain_core.evaluation.sheet import draw_sheet  # noqa: E402
 from adain_core.images import camera_move, load_image, resize, to_pil  # noqa: E402
 
-NUMBERS = ROOT / "docs" / "numbers"
-DOCUMENTS = [ROOT / "README.md", ROOT / "weights" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SIDE = 384  # pixels: the smallest side of photographs, 3:2, as they are stylised here
 CELL = 178  # pixels: the height of pictures of which three stand beside each other, captions as large as the page's text
 COMPARED = "pere-tanguy"  # the style that models are shown in
 PUBLISHED = REFERENCE.with_name("decoder.safetensors")
-
-# ---- pictures ----------------------------------------------------------------------------------------------------------
 
 
 class Missing(Exception):
@@ -272,119 +264,21 @@ def save(name: str, picture: Image.Image | list[Image.Image]) -> None:
         picture.save(PICTURES / f"{name}.jpg", quality=85)
 
 
-# ---- tables ------------------------------------------------------------------------------------------------------------
-
-VALIDATION = "evaluate --contents ../shared/pictures/validation/contents --styles ../shared/pictures/validation/styles"
-JUDGE = "--loss-encoder ../shared/reference/vgg_normalised.safetensors"
-PAPER = "--encoder ../shared/reference/vgg_normalised.safetensors"
-# What each file in docs/numbers/ was measured by, in the project's folder: `adain ... -o docs/numbers/NAME.json`.
-MEASUREMENTS = {
-    "lite": f"{VALIDATION} {JUDGE} --pairs 120 --flat 8",
-    "vgg19": f"{VALIDATION} {JUDGE} {PAPER} --decoder weights/vgg19-decoder.safetensors --pairs 120 --flat 8",
-    "published": f"{VALIDATION} {JUDGE} {PAPER} --decoder ../shared/reference/decoder.safetensors --pairs 120 --flat 8",
-    "speed": "bench --sizes 256 512 --runs 7",
-}
-# On 20 pairs at 256x256, one core: docs/benchmarks.md, "Refining".
-REFINED = ("23 s at 256x256", "0.76, 0.11 of `vgg19`'s")
-MODELS = {"`lite`": "lite", "`vgg19`": "vgg19", "the published decoder": "published"}
-
-
-def numbers(name: str) -> dict:
-    return json.loads((NUMBERS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def rows(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines))
-
-
-def losses_table() -> str:
-    lines = []
-    for label, name in MODELS.items():
-        means = numbers(name)["means"]
-        values = [*means["model"].values(), means["flat"]["texture"], means["flat"]["grid"]]
-        lines.append([label, *(f"{value:.{digits}f}" for value, digits in zip(values, (3, 3, 1, 3), strict=True))])
-    untouched = numbers("published")["means"]["untouched"]
-    lines.append(["the photograph as it is", f"{untouched['content']:.3f}", f"{untouched['style']:.3f}", "", ""])
-    return rows(["model", "content loss", "style loss", "texture of flat areas", "grid in it"], lines)
-
-
-def boil_table() -> str:
-    found = {label: numbers(name)["boils"] for label, name in MODELS.items()}
-    common = set.intersection(*({(one["content"], one["style"]) for one in boils} for boils in found.values()))
-    lines = []
-    for label, boils in found.items():
-        kept = [one["boil"] for one in boils if (one["content"], one["style"]) in common]
-        for motion, modes in kept[0].items():
-            lines.append([f"{label}, {motion}", *(f"{fmean(each[motion][mode] for each in kept):.4f}" for mode in modes)])
-    return rows([f"{len(common)} pairs", *(f"`{mode}`" for mode in ("image", "batch", "running"))], lines)
-
-
-def speed_table() -> str:
-    result = numbers("speed")
-    machine, lines = result["machine"], []
-    for row in result["rows"]:
-        seconds = [f"{row['seconds'][part]:.3f} s" for part in ("encode", "decode", "whole")]
-        what = [f"{row['size']}x{row['size']}", f"{row['pipeline']}, {row['dtype']}"]
-        lines.append([*what, *seconds, f"{row['speedup']:.1f}", f"{row['memory'] / 1e6:.0f} MB"])
-    head = ["pixels", "networks", "encode", "decode", "whole", "times faster", "added memory"]
-    threads = "one core" if machine["threads"] == 1 else f"{machine['threads']} cores"
-    where = f"On {threads} of an {machine['cpu']} (virtual), PyTorch {machine['torch']}, medians of {result['config']['runs']}."
-    return f"{rows(head, lines)}\n\n{where}"
-
-
-def models_table() -> str:
-    whole = {(row["pipeline"], row["dtype"]): row["seconds"]["whole"] for row in numbers("speed")["rows"] if row["size"] == 512}
-    lite, paper = (f"{min(s for (one, _), s in whole.items() if one == kind):.2f} s" for kind in ("lite", "vgg19"))
-    means = {name: numbers(name)["means"]["model"] for name in ("lite", "vgg19", "published")}
-
-    def line(label: str, use: str, name: str, time: str, losses: str = "") -> list[str]:
-        against = losses or ", ".join(f"{means[name][part] / means['published'][part]:.2f}" for part in ("content", "style"))
-        return [label, use, f'<img src="docs/pictures/model-{name}.jpg" width="250" alt="">', time, against]
-
-    lines = [
-        line("`lite`", "everything at first, clips, CPUs; it is bundled", "lite", lite),
-        line("`vgg19`", "results closer to painting and photo; pulls 80 MB once", "vgg19", paper),
-        line("the published decoder", "closer still, if you have its file", "published", paper, "1, 1"),
-        line("`vgg19`, refined", "a single picture at its best", "refined", *REFINED),
-    ]
-    return rows(["model", "take it for", "the city above", "512x512", "content, style loss"], lines)
-
-
-TABLES = {"losses": losses_table, "boil": boil_table, "speed": speed_table, "models": models_table}
-
-
-def filled(text: str) -> str:
-    """A document with the tables between `<!-- table NAME -->` and `<!-- end of table -->` made anew."""
-    pattern = r"(<!-- table (\w+) -->\n).*?(?=<!-- end of table -->)"
-    return re.sub(pattern, lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n", text, flags=re.DOTALL)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make the pictures and the tables of the documents anew.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FIGURES)} (default: all)")
     parser.add_argument("--paintings", type=Path, metavar="FOLDER", help="folder with NAME.jpg of each painting")
-    parser.add_argument(
-        "--measure", nargs="+", default=[], choices=MEASUREMENTS, help="measure these numbers, before the tables"
-    )
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(FIGURES):
         parser.error(f"there is no picture {', '.join(sorted(unknown))}")
-    sources, missing = Sources(arguments.paintings and arguments.paintings.resolve()), []
-    os.chdir(ROOT)  # for the paths of MEASUREMENTS
-    for name in arguments.measure:
-        if adain([*MEASUREMENTS[name].split(), "-o", str(NUMBERS / f"{name}.json")]) != 0:
-            return 1
-    for name in arguments.names or ([] if arguments.measure else FIGURES):
+    sources, missing = Sources(arguments.paintings), []
+    for name in arguments.names or FIGURES:
         try:
             save(name, FIGURES[name](sources))
             print(name, flush=True)
         except Missing as error:
             missing.append(f"{name} was not made: {error}.")
-    for path in DOCUMENTS:
-        before = path.read_text(encoding="utf-8")
-        if (after := filled(before)) != before:
-            path.write_text(after, encoding="utf-8")
-            print(f"the tables of {path.relative_to(ROOT)}")
+    tables.renew()
     print(*missing, sep="\n")
     return 1 if missing else 0
 

@@ -75,11 +75,11 @@ def test_every_picture_is_shown():
 
 def test_tables_are_the_numbers(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(ROOT / "docs"), *sys.path])
-    import figures  # pyright: ignore[reportMissingImports]  # in docs/
+    import tables
 
-    for document in figures.DOCUMENTS:
+    for document in tables.DOCUMENTS:
         text = document.read_text(encoding="utf-8")
-        assert figures.filled(text) == text, f"python docs/figures.py renews the tables of {name_of(document)}"
+        assert tables.filled(text) == text, f"python docs/tables.py renews the tables of {name_of(document)}"
 
 
 def test_the_tests_run_as_the_readme_says():
@@ -122,14 +122,20 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def lines(document: Path) -> list[str]:
+    """The commands in the blocks of a document that are run, in its order."""
+    blocks = BLOCK.findall(document.read_text(encoding="utf-8"))
+    run = (block for kind, block in blocks if kind == "sh" and not block.startswith(LEFT_OUT))
+    return [part for block in run for line in block.splitlines() for part in line.split(" && ")]
+
+
 def commands(document: Path) -> list[str]:
-    """The commands `adain` of a document that are run, in its order."""
-    text, found = document.read_text(encoding="utf-8"), []
-    for kind, block in BLOCK.findall(text):
-        if kind == "sh" and not block.startswith(LEFT_OUT):
-            found += [part.strip() for line in block.splitlines() for part in line.split(" && ")]
+    """The commands `adain` among them, and those in the text and in tables that name a file to write."""
+    text = document.read_text(encoding="utf-8")
     inline = re.findall(r"`(adain [^`\n]+ -o [^`\n]+)`", BLOCK.sub("", text))
-    return [each for each in found if each.startswith("adain ")] + [each for each in inline if not PLACEHOLDER.search(each)]
+    return [each for each in lines(document) if each.startswith("adain ")] + [
+        each for each in inline if not PLACEHOLDER.search(each)
+    ]
 
 
 @pytest.mark.parametrize("document", [path for path in RUN if commands(path)], ids=name_of)
@@ -155,3 +161,5 @@ def test_commands_stand_in_blocks_that_are_run(document):
     text = document.read_text(encoding="utf-8")
     assert {kind for kind, _ in BLOCK.findall(text)} <= {"sh", "python"} and text.count("```") == 2 * len(BLOCK.findall(text))
     assert not re.search(r"^ {4}(adain|pip|python|torchrun) ", text, re.MULTILINE)
+    setting_up = () if document.name != "README.md" else ("pip ", "ruff ", "pyright", "pytest ")  # run by .ci/run
+    assert all(line.startswith(("adain ", *setting_up)) for line in lines(document))
