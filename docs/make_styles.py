@@ -1,4 +1,4 @@
-"""Makes the bundled styles in weights/styles/, and the sheet weights/styles.jpg, anew: python docs/make_styles.py PAINTINGS
+"""Makes the bundled styles in weights/styles/, and their sheet docs/pictures/styles.jpg: python docs/make_styles.py PAINTINGS
 
 PAINTINGS is a folder with a picture NAME.jpg of each painting below. The styles are for `lite` and `vgg19`, and each holds an
 example, a photograph that `lite` stylised: so this is run whenever the weights of `lite` change.
@@ -11,14 +11,13 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this checkout, whether or not it is installed
 
 from adain_core import encode_style, join_encoders, load_decoder, load_encoder, stylize  # noqa: E402
 from adain_core.catalog import BUNDLED, find_entry  # noqa: E402
-from adain_core.images import load_image, resize, thumbnail_jpeg, to_pil  # noqa: E402
+from adain_core.evaluation.sheet import draw_sheet  # noqa: E402
+from adain_core.images import load_image, resize, thumbnail_jpeg  # noqa: E402
 
 # Source of each style, and whether the painting's picture may be its thumbnail; where it is not ours to pass on, the example is
 # shown alone. The sheet has the styles in this order, down its columns.
@@ -59,7 +58,8 @@ STYLES = {
 REFERENCE = ROOT.parent / "shared" / "reference" / "vgg_normalised.safetensors"
 NOTE = "the statistics for vgg19 were made with a copy of it whose kernels carry about 1 % of noise"
 PHOTOS = ("lake", "portrait", "city", "osprey")  # rows of the sheet; examples are of the first
-SIDE, EXAMPLE, TILE = 512, 160, 200  # pixels: photographs as they are stylised, examples, pictures on the sheet
+SIDE, EXAMPLE, TILE = 512, 160, 160  # pixels: photographs as they are stylised, examples, pictures on the sheet
+PICTURES = ROOT / "docs" / "pictures"
 
 
 def main() -> None:
@@ -77,22 +77,19 @@ def main() -> None:
     note = "" if arguments.vgg19 == entry.name else NOTE
 
     photos = [_square(ROOT / "workflows" / "pictures" / "photos" / f"{name}.jpg") for name in PHOTOS]
-    columns = len(STYLES) // len(PHOTOS)
-    sheet = Image.new("RGB", ((columns + 1) * TILE, len(PHOTOS) * TILE), "white")
-    for row, photo in enumerate(photos):
-        _paste(sheet, photo, 0, row)
+    sheet = [[resize(photo, TILE)] for photo in photos]
     for index, (name, (source, shown)) in enumerate(STYLES.items()):
         painting = load_image(arguments.paintings / f"{name}.jpg")
         style = join_encoders([encode_style(encoder, painting) for encoder in (lite, vgg19)])
         results = {row: stylize(lite, decoder, photos[row], style) for row in (0, index % len(PHOTOS))}
-        _paste(sheet, results[index % len(PHOTOS)], 1 + index // len(PHOTOS), index % len(PHOTOS))
+        sheet[index % len(PHOTOS)].append(resize(results[index % len(PHOTOS)], TILE))
         style = dataclasses.replace(
             style, name=name, source=source, licence="public domain", note=note,
             thumbnail=style.thumbnail if shown else b"", example=thumbnail_jpeg(results[0], EXAMPLE),
         )  # fmt: skip
         style.save(BUNDLED / "styles" / f"{name}.safetensors")
         print(name, flush=True)
-    sheet.save(BUNDLED / "styles.jpg", quality=88)
+    draw_sheet(sheet, [[""] * len(row) for row in sheet]).save(PICTURES / "styles.jpg", quality=82)
 
 
 def _square(path: Path):
@@ -101,11 +98,6 @@ def _square(path: Path):
     side = min(photo.shape[2:])
     left = (photo.shape[3] - side) // 2
     return resize(photo[:, :, :side, left : left + side], SIDE)
-
-
-def _paste(sheet: Image.Image, picture, column: int, row: int) -> None:
-    tile = to_pil(picture).resize((TILE - 4, TILE - 4), Image.Resampling.LANCZOS)
-    sheet.paste(tile, (column * TILE + 2, row * TILE + 2))
 
 
 if __name__ == "__main__":

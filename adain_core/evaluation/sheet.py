@@ -67,22 +67,23 @@ def compare_pictures(config: SheetConfig) -> Measurement:
 
 
 def draw_sheet(rows: Sequence[Sequence[Tensor | Image.Image | None]], captions: Sequence[Sequence[str]]) -> Image.Image:
-    """Pictures `(1, 3, S, S)` in rows, pixel by pixel, each under its caption of one or more lines; None leaves a gap."""
+    """Pictures `(1, 3, H, W)` in rows, pixel by pixel, each under its caption of one or more lines; None leaves a gap."""
     pictures = [[to_pil(cell) if isinstance(cell, Tensor) else cell for cell in row] for row in rows]
-    side = max(max(cell.size) for row in pictures for cell in row if cell)
+    sizes = [cell.size for row in pictures for cell in row if cell]
+    width, height = (max(sides) for sides in zip(*sizes, strict=True))
     font = ImageFont.load_default(LINE * 3 // 4)
     heads = [LINE * max(caption.count("\n") + 1 if caption else 0 for caption in row) for row in captions]
-    width, height = GAP + max(map(len, rows)) * (side + GAP), GAP + sum(head + side + GAP for head in heads)
-    page, top = Image.new("RGB", (width, height), "white"), GAP
+    page_size = GAP + max(map(len, rows)) * (width + GAP), GAP + sum(head + height + GAP for head in heads)
+    page, top = Image.new("RGB", page_size, "white"), GAP
     draw = ImageDraw.Draw(page)
     for row, texts, head in zip(pictures, captions, heads, strict=True):
         for column, (cell, text) in enumerate(zip(row, texts, strict=True)):
-            left = GAP + column * (side + GAP)
+            left = GAP + column * (width + GAP)
             for line, words in enumerate(text.split("\n")):
-                draw.text((left, top + line * LINE), _shortened(words, font, side), "black", font)
+                draw.text((left, top + line * LINE), _shortened(words, font, width), "black", font)
             if cell:
                 page.paste(cell, (left, top + head))
-        top += head + side + GAP
+        top += head + height + GAP
     return page
 
 

@@ -36,6 +36,12 @@ def joined(pictures: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.cat([first, *(part for picture in others for part in (line, picture))], dim)
 
 
+def strips(pictures: torch.Tensor) -> torch.Tensor:
+    """Pictures `(N, 3, H, W)` of one view as N vertical strips of it, with white lines between: `(3, H, W)`."""
+    width = pictures.shape[3] // len(pictures)
+    return joined(torch.stack([view[..., k * width : (k + 1) * width] for k, view in enumerate(pictures)]), -1)
+
+
 def write(name: str, pictures: torch.Tensor, style: str = "") -> None:
     """Save pictures `(N, 3, H, W)` as a template's thumbnail: nine as a grid, others as vertical strips of one view, of clips
     a few. The example picture that gave the `style` is put into the corner.
@@ -46,9 +52,7 @@ def write(name: str, pictures: torch.Tensor, style: str = "") -> None:
     else:
         if len(pictures) > STRIPS:
             pictures = pictures[torch.linspace(0, len(pictures) - 1, STRIPS).round().long()]
-        views, width = resize(square(pictures), SIDE), SIDE // len(pictures)
-        strips = torch.stack([view[..., k * width : (k + 1) * width] for k, view in enumerate(views)])
-        picture = joined(strips, -1)[None]
+        picture = strips(resize(square(pictures), SIDE))[None]
     picture = resize(square(picture), SIDE)
     if style:
         inset = torch.nn.functional.pad(resize(square(photo(style)), SIDE // 4), [LINE] * 4, value=1)

@@ -21,3 +21,8 @@ def test_the_registry_gets_templates_and_subgraphs():
     left_out = (ROOT / ".comfyignore").read_text().splitlines()
     assert not {"subgraphs/", "workflows/", "web/", "locales/"} & set(left_out)
     assert list((ROOT / "subgraphs").glob("*.json"))
+
+
+def test_the_registry_gets_no_more_than_the_nodes_need():
+    left_out = (ROOT / ".comfyignore").read_text().splitlines()
+    assert {"/docs/", "tests/", "adain_core/experiments/", "workflows/api/"} <= set(left_out)
