@@ -80,16 +80,15 @@ def upsample_conv2d(x: Tensor, kernels: Tensor, bias: Tensor, pad: Pad = replica
     height, width, channels = *x.shape[2:], len(kernels) // 4
     x = F.conv2d(pad(x, 1, 1, 1, 1), kernels, bias.to(x.dtype).repeat(4))
     if channels_last:
-        memory = x.new_empty(len(x), height, 2, width, 2, channels)
-        cells = memory.permute(0, 5, 1, 2, 3, 4)
-        result = memory.view(len(x), 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+        result = x.new_empty(len(x), height, 2, width, 2, channels).permute(0, 5, 1, 2, 3, 4)
     else:
-        cells = x.new_empty(len(x), channels, height, 2, width, 2)
-        result = cells.view(len(x), channels, 2 * height, 2 * width)
+        result = x.new_empty(len(x), channels, height, 2, width, 2)
     for (row, column), pixel in zip(((0, 0), (0, 1), (1, 0), (1, 1)), x.chunk(4, 1), strict=True):
         # the first pixel of a position depends on it and the one before, the second pixel on it and the one after
-        cells[:, :, :, row, :, column] = pixel[:, :, row : row + height, column : column + width]
-    return result
+        result[:, :, :, row, :, column] = pixel[:, :, row : row + height, column : column + width]
+    if channels_last:  # a view of memory in this order has the usual strides, by which paddings know the order
+        return result.permute(0, 2, 3, 4, 5, 1).view(len(x), 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+    return result.view(len(x), channels, 2 * height, 2 * width)
 
 
 class Convolution(nn.Conv2d):
