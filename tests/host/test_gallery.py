@@ -118,7 +118,7 @@ def test_the_button_shows_every_style_with_its_name_beneath(canvas):
     assert painted.locator("img").evaluate_all("all => all.every(image => image.complete && image.naturalWidth > 0)")
     beneath = "all => all.every(o => o.firstChild.getBoundingClientRect().bottom <= o.getBoundingClientRect().bottom - 12)"
     assert canvas.options.evaluate_all(beneath)
-    assert canvas.active.text_content() == canvas.page.locator("[aria-selected=true]").text_content()
+    assert canvas.active.text_content() == canvas.page.locator(".adain-gallery [aria-selected=true]").text_content()
 
 
 def test_a_style_is_a_photograph_in_it_with_the_painting_in_the_corner(canvas):
