@@ -19,7 +19,7 @@ def template(name: str) -> dict:
 
 
 def loaded(page, server):
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(180_000)
     page.goto(server.url, wait_until="domcontentloaded")
     page.wait_for_function("window.app?.extensionManager && app.canvas?.graph?.nodes.length")  # its own first workflow
     return page
