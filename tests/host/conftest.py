@@ -37,7 +37,8 @@ def window(server, request):
         pytest.skip("there is no Chromium")
     if request.param == "vue" and server.get("/system_stats")["system"]["comfyui_version"].startswith("0.3."):
         pytest.skip("this host has them as an unfinished preview")
-    server.post("/settings", {"Comfy.TutorialCompleted": True})  # else the templates come up first
+    # else the templates come up first, and a tour where an app is opened
+    server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.OnboardingCoachmarks.Seen": ["appMode", "firstRun"]})
     with engine.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = loaded(browser.new_page(viewport={"width": 1400, "height": 900}), server)

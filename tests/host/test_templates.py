@@ -24,11 +24,16 @@ OPEN = """async ([workflow, name]) => {
         const shown = element(node)?.getBoundingClientRect();
         return shown ? [shown.left, shown.top, shown.right, shown.bottom] : corners(node.boundingRect ?? node.getBounding());
     };
-    let boxes;
+    const [note] = app.graph.findNodesByType("MarkdownNote");
+    const size = () => {
+        const line = (element(note) ?? note.widgets[0].element).querySelector(":is(.comfy-markdown-content, .tiptap) p");
+        return line ? parseFloat(getComputedStyle(line).fontSize) * app.canvas.ds.scale : NaN; // it may not be shown yet
+    };
+    let boxes, text;
     for (let before, still = 0; still < 10; before = String(boxes)) {
         await new Promise(requestAnimationFrame);
-        boxes = app.graph.nodes.map(box);
-        still = String(boxes) === before && boxes.flat().every(Number.isFinite) ? still + 1 : 0;
+        [boxes, text] = [app.graph.nodes.map(box), size()];
+        still = String(boxes) === before && [text, ...boxes.flat()].every(Number.isFinite) ? still + 1 : 0;
     }
     const covered = app.graph.nodes.filter(node => node.type === "MarkdownNote").flatMap(note => {
         const [left, top, right, bottom] = box(note), own = [app.canvasEl, element(note), note.widgets[0].element];
@@ -36,9 +41,6 @@ OPEN = """async ([workflow, name]) => {
             left + (right - left) * (k % 10 + 0.5) / 10, top + (bottom - top) * (Math.floor(k / 10) + 0.5) / 10,
         )).filter(found => !own.some(one => one === found || one !== app.canvasEl && one?.contains(found)));
     }).length;
-    const [note] = app.graph.findNodesByType("MarkdownNote");
-    const line = (element(note) ?? note.widgets[0].element).querySelector(":is(.comfy-markdown-content, .tiptap) p");
-    const text = parseFloat(getComputedStyle(line).fontSize) * app.canvas.ds.scale;
     return { boxes: app.graph.nodes.map((node, k) => [node.title, boxes[k]]), covered, text };
 }"""
 
