@@ -51,8 +51,13 @@ function element(tag, properties, ...children) {
   return made;
 }
 
+// The list of styles on a node, or the one inside that the node of a subgraph shows.
 function styleWidget(node) {
-  return node.widgets?.find((widget) => widget.name === STYLE_INPUTS[node.comfyClass]);
+  const shown = node.inputs?.find(({ name }) => {
+    const inside = node.resolvePromotedTarget?.(name);
+    return inside && styleWidget(node.subgraph.getNodeById(inside.nodeId))?.name === inside.widgetName;
+  });
+  return shown?._widget ?? node.widgets?.find((widget) => widget.name === STYLE_INPUTS[node.comfyClass]);
 }
 
 // The styles there are now; of a server that does not tell, the names that the node has.
@@ -65,7 +70,8 @@ function choose(node, widget, name) {
   const { values } = widget.options;
   if (!values.includes(name)) values.push(name); // saved after the page was loaded
   app.canvas.emitBeforeChange();
-  widget.setValue(name, { node, canvas: app.canvas });
+  if (widget.setValue) widget.setValue(name, { node, canvas: app.canvas });
+  else widget.value = name; // on the node of a subgraph
   app.canvas.emitAfterChange();
   node.setDirtyCanvas(true, true);
 }
@@ -167,6 +173,13 @@ function menuItems(node) {
   return [{ content: translate("Choose a style by picture"), callback: () => openGallery(node) }];
 }
 
+// Last on the node and not saved: workflows keep widgets' values by position.
+function addButton(node) {
+  const button = node.addWidget("button", BUTTON, null, () => openGallery(node), { serialize: false });
+  button.label = translate("Choose by picture");
+  button.serialize = false;
+}
+
 app.registerExtension({
   name: "AdaIN.Gallery",
   commands: [
@@ -187,13 +200,15 @@ app.registerExtension({
   },
   getNodeMenuItems: menuItems,
   nodeCreated(node) {
+    if (node.resolvePromotedTarget) { // the node of a subgraph, where newer hosts show no buttons of the nodes inside
+      const offer = () => styleWidget(node) && !node.widgets.some(({ name }) => name === BUTTON) && addButton(node);
+      node.subgraph.events.addEventListener("widget-promoted", offer);
+      return offer();
+    }
     if (!styleWidget(node)) return;
     if (!app.collectNodeMenuItems) { // ComfyUI 0.3.64 does not ask extensions for items
       node.getExtraMenuOptions = (canvas, options) => options.push(...menuItems(node));
     }
-    // Last on the node and not saved: workflows keep widgets' values by position.
-    const button = node.addWidget("button", BUTTON, null, () => openGallery(node), { serialize: false });
-    button.label = translate("Choose by picture");
-    button.serialize = false;
+    addButton(node);
   },
 });
