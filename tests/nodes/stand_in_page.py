@@ -19,6 +19,7 @@ const texts = Object.fromEntries(readdirSync(FOLDER).map((language) => [language
 export const api = { getCustomNodesI18n: async () => texts };
 """
 APP = """
+globalThis.document = { createElement: () => ({}), head: { appendChild: (element) => element } };
 export const extensions = [];
 export const settings = {};
 export const app = {
