@@ -21,7 +21,7 @@ from .color import keep_colors
 from .devices import free_memory, is_out_of_memory
 from .errors import AdainError
 from .files import FULL, check_not_sources, not_written, remove_leftovers, replacing, working_folder
-from .images import TooManyPixels, check_size, opened, save_format, to_bytes
+from .images import TooManyPixels, as_floats, check_size, opened, save_format, to_bytes
 from .kinds import is_read, unread
 from .metadata import EXTRA, without_metadata
 from .networks import Decoder, Encoder
@@ -77,7 +77,7 @@ class RawPicture:
     def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Tensor:
         _, _, rows, columns = index
         part = np.array(np.memmap(self.path, np.uint8, "r", shape=self.pixels)[rows, columns, :3])
-        return torch.from_numpy(part).permute(2, 0, 1)[None].float().div_(255)
+        return as_floats(torch.from_numpy(part).permute(2, 0, 1)[None])
 
     def __setitem__(self, index: tuple[slice, slice, slice, slice], part: Tensor) -> None:
         _, _, rows, columns = index
