@@ -307,7 +307,7 @@ def _utf8(path: str | Path, stream: IO[bytes]) -> str | Path:
 
 
 def not_written(path: Path, error: OSError) -> OSError:
-    """The error of writing `path` as one sentence, with the same error number."""
+    """The error of writing `path` as one sentence, of the class of its error number, which it keeps."""
     if error.errno in FULL:
         why = "the disk is full, or the file is larger than allowed; free some space, or choose another disk"
     elif error.errno == errno.ENAMETOOLONG:
@@ -316,7 +316,8 @@ def not_written(path: Path, error: OSError) -> OSError:
         why = f"the folder {path.parent} is gone; create it and start again"
     else:
         why = f"{error.strerror or error}; free it if it is read-only or in use, or choose another place"
-    sentence = OSError(f"{path} cannot be written: {why}.")
+    kind = type(OSError(error.errno, why))  # Python has a class for an error number, such as FileNotFoundError
+    sentence = kind(f"{path} cannot be written: {why}.")
     sentence.errno = error.errno
     return sentence
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from .errors import AdainError
 from .statistics import ChannelStatistics, channel_statistics
 
+GRID_PERIOD = 8  # pixels; the stride of the coarsest features: a network without noise repeats with this period
+
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of features `(B, C, H, W)` to the AdaIN target, or to the content's features, of equal shape.
@@ -63,6 +65,24 @@ def total_variation(images: Tensor) -> Tensor:
     """Mean absolute difference of vertical neighbours plus that of horizontal ones, of pictures `(B, C, H, W)`."""
     images = images.float()
     return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
+
+
+def fine_part(images: Tensor, period: int = GRID_PERIOD) -> Tensor:
+    """What pictures `(B, C, H, W)` have beyond themselves reduced by `period` and enlarged again, in float32."""
+    images = coarse = images.float()
+    for size in ([max(1, side // period) for side in images.shape[2:]], images.shape[2:]):
+        coarse = F.interpolate(coarse, size, mode="bicubic", antialias=True)
+    return images - coarse
+
+
+def grid_variance(fine: Tensor, period: int = GRID_PERIOD) -> Tensor:
+    """Variance `(B, C)` of what repeats every `period` pixels down and right in `fine` `(B, C, H, W)`, H and W at least that."""
+    return fine.unfold(2, period, period).unfold(3, period, period).mean((2, 3)).var((2, 3), correction=0)
+
+
+def grid_loss(images: Tensor) -> Tensor:
+    """Mean `grid_variance` of the fine part of pictures `(B, C, H, W)`: of the mesh that strided networks draw."""
+    return grid_variance(fine_part(images)).mean()
 
 
 def consistency_loss(images: Tensor, shifted: Tensor, offset: tuple[int, int] = (0, 0)) -> Tensor:

@@ -24,7 +24,7 @@ from ..style import Style, encode_style
 from ..stylize import stylize
 from ..weights import load_decoder, load_encoder
 from .boil import MOTIONS, boil
-from .flat import PERIOD, FlatArea, flat_area, slope_of
+from .flat import FlatArea, flat_area, slope_of
 from .losses import Losses, layer_features, load_loss_network, mean_losses, pair_losses
 
 MODES = ("image", "batch", "running")  # content statistics that a clip can be stylised with
@@ -60,8 +60,8 @@ class EvaluationConfig:
             raise AdainError(f"the size is {self.size}; give the side of the squares in pixels.")
         if min(self.pairs, self.boil_pairs, self.flat_pairs) < 0:
             raise AdainError("numbers of pairs must be at least 0: 0 takes all pairs, and measures no boil or flat areas.")
-        if self.flat_pairs and self.size < PERIOD:
-            raise AdainError(f"flat areas are measured at {PERIOD} pixels a side or more; give a larger size, or 0 flat pairs.")
+        if self.flat_pairs and self.size < GRID_PERIOD:
+            raise AdainError(f"flat areas are measured at {GRID_PERIOD} pixels a side or more; give a larger size, or 0 flat pairs.")
         check_half_life(self.half_life)
         check_seed(self.seed)
 

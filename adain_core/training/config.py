@@ -115,6 +115,7 @@ class TrainingConfig:
         (1.0, 1.0, 1.0, 1.0), "weights of the style loss at relu1_1 to relu4_1, or at the loss encoder's levels"
     )
     variation_weight: float = setting(0.0, "of the results' total variation")
+    grid_weight: float = setting(0.0, "of what repeats every 8 pixels in the results, a mesh")
     clamp: bool = setting(False, "take the losses of the pictures as they are shown, clamped to [0, 1]")
     consistency_weight: float = setting(0.0, "of what differs in the result of a crop that is noised, and shifted or zoomed")
     consistency_every: int = setting(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from ..errors import AdainError
-from ..losses import consistency_loss, content_loss, gram_loss, gram_matrix, style_loss, total_variation
+from ..losses import consistency_loss, content_loss, gram_loss, gram_matrix, grid_loss, style_loss, total_variation
 from ..networks import Decoder, Encoder
 from ..networks.texture import NO_TEXTURE, Texture
 from ..statistics import ChannelStatistics, adain, channel_statistics
@@ -140,6 +140,8 @@ class Objective(nn.Module):
             losses["style"] = style_loss(found, batch.style_statistics, config.layer_weights)
         if config.variation_weight:
             losses["variation"] = total_variation(result)
+        if config.grid_weight:
+            losses["grid"] = grid_loss(result)
         if self.teacher:
             losses["teacher"] = self._difference(self.teacher, batch, result, found)
         if consistent:
