@@ -67,17 +67,18 @@ def total_variation(images: Tensor) -> Tensor:
     return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
 
 
-def fine_part(images: Tensor, period: int = GRID_PERIOD) -> Tensor:
-    """What pictures `(B, C, H, W)` have beyond themselves reduced by `period` and enlarged again, in float32."""
+def fine_part(images: Tensor) -> Tensor:
+    """What pictures `(B, C, H, W)` have beyond themselves reduced to a `GRID_PERIOD`th and enlarged again, in float32."""
     images = coarse = images.float()
-    for size in ([max(1, side // period) for side in images.shape[2:]], images.shape[2:]):
+    for size in ([max(1, side // GRID_PERIOD) for side in images.shape[2:]], images.shape[2:]):
         coarse = F.interpolate(coarse, size, mode="bicubic", antialias=True)
     return images - coarse
 
 
-def grid_variance(fine: Tensor, period: int = GRID_PERIOD) -> Tensor:
-    """Variance `(B, C)` of what repeats every `period` pixels down and right in `fine` `(B, C, H, W)`, H and W at least that."""
-    return fine.unfold(2, period, period).unfold(3, period, period).mean((2, 3)).var((2, 3), correction=0)
+def grid_variance(fine: Tensor) -> Tensor:
+    """Variance `(B, C)` of what repeats every `GRID_PERIOD` pixels in `fine` `(B, C, H, W)`, whose sides are at least that."""
+    cells = fine.unfold(2, GRID_PERIOD, GRID_PERIOD).unfold(3, GRID_PERIOD, GRID_PERIOD)
+    return cells.mean((2, 3)).var((2, 3), correction=0)
 
 
 def grid_loss(images: Tensor) -> Tensor:

@@ -74,6 +74,8 @@ def test_large_pictures_are_worked_on_at_1024_pixels_unless_another_size_is_said
         assert run("stylize", "in.png", "red.png", "-o", "out.png", *arguments, *NETWORKS) == 0
         detail = 0.3 if size == 10 else 0.8
         assert same("out.png", expected(load_image("in.png"), style, working_size=size, detail=detail))
+
+
 def test_a_style_file_of_several_styles_makes_no_more_pictures_of_one(folder, capsys):
     shares = [torch.linspace(0, 1, 20), torch.linspace(1, 0, 20)]
     mix_styles([style_of("red.png"), style_of("blue.png")], shares).save("sweep.safetensors")

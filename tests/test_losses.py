@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adain_core.losses import consistency_loss, content_loss, gram_loss, gram_matrix, style_loss, total_variation
+from adain_core.losses import consistency_loss, content_loss, gram_loss, gram_matrix, grid_loss, style_loss, total_variation
 from adain_core.statistics import ChannelStatistics, channel_statistics
 
 
@@ -67,6 +67,14 @@ def test_gram_matrix_does_not_depend_on_the_size():
 def test_total_variation():
     image = torch.tensor([[0.0, 1.0], [0.5, 0.5]]).view(1, 1, 2, 2)  # vertical 0.5 and 0.5, horizontal 1 and 0
     assert total_variation(image).item() == 1.0
+
+
+def test_grid_loss_is_of_what_repeats_and_fine():
+    mesh = torch.zeros(1, 1, 32, 32)
+    mesh[:, :, ::2, ::2] = 0.4
+    assert grid_loss(mesh).item() == pytest.approx(0.16 * 3 / 16, rel=0.02)  # the variance of one pixel in four
+    assert grid_loss(torch.rand(1, 1, 512, 512)).item() < 0.001
+    assert grid_loss(torch.linspace(0, 1, 256).expand(1, 3, 256, 256)).item() < 1e-4
 
 
 @pytest.mark.parametrize("offset", [(0, 0), (2, 3), (-1, 2), (0, -3)])

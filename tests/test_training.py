@@ -249,14 +249,15 @@ def test_a_teacher_draws_the_decoder_towards_its_pictures(config, vgg, tmp_path)
 
 
 @pytest.mark.parametrize("change", [
-    dict(style_loss="gram"), dict(content_target="content"), dict(variation_weight=1.0), dict(layer_weights=(0.0,) * 4),
+    dict(style_loss="gram"), dict(content_target="content"), dict(variation_weight=1.0), dict(grid_weight=1.0),
+    dict(layer_weights=(0.0,) * 4),
 ])  # fmt: skip
 def test_other_losses_are_other_losses(config, tmp_path, change):
     losses = []
     for name, changes in (("paper", {}), ("other", change)):
         losses.append(train(dataclasses.replace(config, output=tmp_path / name, steps=2, **changes)).losses)
     assert losses[0] != losses[1]
-    assert ("variation" in losses[1]) == ("variation_weight" in change)
+    assert all((name in losses[1]) == (f"{name}_weight" in change) for name in ("variation", "grid"))
 
 
 @pytest.mark.parametrize("clamp", [False, True])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..images import resize_to
 from ..losses import fine_part, grid_variance
 
 SLOPE = 4  # pixels a side to which a content is reduced before it is enlarged again
@@ -27,18 +26,14 @@ class FlatArea:
 
 def slope_of(content: Tensor) -> Tensor:
     """Pictures `(B, 3, H, W)` in [0, 1] reduced to their slow changes of colour."""
-    return _resized(_resized(content, (SLOPE, SLOPE)), content.shape[2:]).clamp(0, 1)
+    return resize_to(resize_to(content, (SLOPE, SLOPE)), content.shape[2:])
 
 
 def flat_area(result: Tensor) -> FlatArea:
-    """The texture and grid of a result `(1, 3, H, W)` in [0, 1] of a content without detail, H and W multiples of `GRID_PERIOD`.
+    """The texture and grid of a result `(1, 3, H, W)` in [0, 1] of a content without detail.
 
-    Its fine part is the difference from the same picture, reduced to an eighth of its sides and enlarged again.
+    H and W are at least `GRID_PERIOD`. The fine part is `losses.fine_part` of the grey picture.
     """
     fine = fine_part(255 * result.float().mean(1, keepdim=True))
     variance = fine.var(correction=0)
     return FlatArea(variance.sqrt().item(), (grid_variance(fine).mean() / variance.clamp_min(1e-12)).item())
-
-
-def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(images, size=list(size), mode="bicubic", antialias=True)

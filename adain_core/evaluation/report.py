@@ -17,6 +17,7 @@ from ..devices import resolve_device
 from ..errors import AdainError
 from ..files import replacing
 from ..images import list_images, load_image, on_white, resize
+from ..losses import GRID_PERIOD
 from ..networks.base import check_seed
 from ..progress import Counter
 from ..statistics import ChannelStatistics, channel_statistics, check_half_life
@@ -61,7 +62,9 @@ class EvaluationConfig:
         if min(self.pairs, self.boil_pairs, self.flat_pairs) < 0:
             raise AdainError("numbers of pairs must be at least 0: 0 takes all pairs, and measures no boil or flat areas.")
         if self.flat_pairs and self.size < GRID_PERIOD:
-            raise AdainError(f"flat areas are measured at {GRID_PERIOD} pixels a side or more; give a larger size, or 0 flat pairs.")
+            raise AdainError(
+                f"flat areas are measured at {GRID_PERIOD} pixels a side or more; give a larger size, or 0 flat pairs."
+            )
         check_half_life(self.half_life)
         check_seed(self.seed)
 
@@ -241,9 +244,7 @@ class _Evaluation:
             tuple(pairs), tuple(boils), tuple(flats), tuple(self.unreadable.values()),
         )  # fmt: skip
 
-    def _stylise(
-        self, pictures: Tensor, style: Style, content_statistics: str = "image", texture: float = 1.0
-    ) -> Tensor:
+    def _stylise(self, pictures: Tensor, style: Style, content_statistics: str = "image", texture: float = 1.0) -> Tensor:
         half_life = self.config.half_life
         return stylize(self.encoder, self.decoder, pictures, style, 1.0, content_statistics, half_life, texture=texture)
 
