@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..crossing import to_device
 from ..errors import AdainError
 from . import fast
-from .half import GRAIN, AroundColor, FlatColor, FlatPicture, bounds_of, near_color
+from .half import GRAIN, AroundColor, FlatColor, FlatPicture, bounds_of, flat_picture, near_color, split
 from .layers import Arithmetic, Convolution, ResidualBlock
 from .texture import NO_TEXTURE, Texture
 
@@ -95,13 +95,20 @@ class Network(nn.Module):
         return layer(x, bias) if self.plain else fast.convolve(layer, x, self._kernels, bias)
 
     def convolve_flat(self, layer: Convolution, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`convolve` of flat features, given as one pixel `(1, C, 1, 1)`, whose result is one pixel too."""
+        """`convolve` of flat features, given as one pixel `(1, C, 1, 1)`, whose result is one pixel too.
+
+        It is computed on the device of `x`, on which a network for use keeps what it needs for that.
+        """
 
         def summed(weight: Tensor) -> Tensor:
             return weight.sum((2, 3), keepdim=True)
 
-        kernel = summed(layer.weight) if self.plain else self._kernels.of(layer, "flat", summed)
-        return F.conv2d(x, kernel, layer.bias if bias is None else bias)
+        if self.plain:
+            return F.conv2d(x, summed(layer.weight), layer.bias if bias is None else bias)
+        kernel, own = self._kernels.of(
+            layer, ("flat", x.device), lambda weight: [part.to(x.device) for part in (summed(weight), layer.bias.detach())]
+        )
+        return F.conv2d(x, kernel, own if bias is None else bias)
 
     def in_bands(self, layers: Callable[[Tensor], Tensor], x: Tensor, halo: int, scale: float, values_per_row: int) -> Tensor:
         """`layers(x)`, on a CPU by `fast.in_bands` unless the network is plain."""
@@ -177,20 +184,23 @@ class Encoder(Network):
                 features = self.activations(here.to(self.dtype), names, Arithmetic(self.convolve))
                 return [features[name] for name in names]
             flat = self._flat(images, here, names)
-            arithmetic = AroundColor(self.convolve, flat.constants, flat.bounds)
-            differences = self.activations((here.float() - flat.color).to(self.dtype), names, arithmetic)
-            return [differences[name] + flat.features[name] for name in names]
+            difference = (here.float() - flat.color).to(self.dtype)
+            differences = self.activations(difference, names, AroundColor(self.convolve, flat.bounds))
+            return [differences[name] + x for name, x in zip(names, flat.features, strict=True)]
 
     def _flat(self, images: Tensor, here: Tensor, names: Sequence[str]) -> FlatPicture:
         """A flat picture of about the mean colour of `images`, of which `here` is the copy on the network's device.
 
-        It is kept for the next pictures of about this colour, if that can be told without waiting for a GPU.
+        It is kept for the next pictures of about this colour, if that can be told without waiting for a GPU. It is computed on
+        the CPU then, since a GPU takes longer to begin each of its operations than the CPU for all of one pixel.
         """
 
         def made(color: Tensor) -> FlatPicture:
-            flat = FlatColor(self.convolve_flat)
-            features = self.activations(color, names, flat)
-            return FlatPicture(color, features, flat.constants, bounds_of(flat.constants, self.dtype))
+            def activations(arithmetic: Arithmetic) -> list[Tensor]:
+                found = self.activations(color, names, arithmetic)
+                return [found[name] for name in names]
+
+            return flat_picture(color, activations, self.convolve_flat, here.new_empty(0, dtype=self.dtype))
 
         if self.plain or images.device.type != "cpu":
             return made(here.float().mean((0, 2, 3), keepdim=True))
@@ -199,8 +209,7 @@ class Encoder(Network):
         if (place := near_color(images)) not in kept:
             if len(kept) == KEPT_COLORS:
                 kept.clear()
-            numbers = [torch.full((1, 1, 1, 1), number * GRAIN, device=here.device) for number in place]
-            kept[place] = made(torch.cat(numbers, 1))
+            kept[place] = made(torch.tensor(place).mul(GRAIN).view(1, 3, 1, 1))
         return kept[place]
 
     def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
@@ -265,8 +274,8 @@ class Decoder(Network):
             flat = FlatColor(self.convolve_flat)
             self.draw(means, flat, NO_TEXTURE)
             differences = [(level.float() - mean).to(self.dtype) for level, mean in zip(features, means, strict=True)]
-            arithmetic = AroundColor(self.convolve, flat.constants, bounds_of(flat.constants, self.dtype))
-            return self.draw(differences, arithmetic, texture)
+            bounds = split(bounds_of(flat.constants).to(self.dtype), flat.constants)
+            return self.draw(differences, AroundColor(self.convolve, bounds, flat.constants), texture)
 
     def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
         """The pictures of `features`, every convolution computed by `arithmetic`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -62,18 +62,22 @@ class FeatureMaps:
         pairs = [(_with_one(_positions(x)), _positions(y)) for x, y in zip(features, wanted, strict=True)]
         with torch.no_grad():
             moments = [[x.T @ x / len(x), x.T @ y / len(x), y.square().mean(0)] for x, y in pairs]
-            if self.running:
-                moments = [
-                    [torch.lerp(new, old, MEMORY) for new, old in zip(*pair, strict=True)]
-                    for pair in zip(moments, self.running, strict=True)
-                ]
+            moments = self._merged(moments, lambda new, old: torch.lerp(new, old, MEMORY))
         shares = {
             name: (x @ linear_map(*known) - y).square().sum(1).mean() / variance(*known)
             for name, (x, y), known in zip(self.layers, pairs, moments, strict=True)
         }
-        if reduce(torch.add, shares.values()).isfinite():  # else the step is skipped
-            self.running = moments
+        finite = reduce(torch.add, shares.values()).isfinite()  # else the step is skipped
+        if self.running or finite:  # a GPU is waited for in the first step alone
+            self.running = self._merged(moments, lambda new, old: torch.where(finite, new, old))
         return shares
+
+    def _merged(self, moments: list[list[Tensor]], merge: Callable[[Tensor, Tensor], Tensor]) -> list[list[Tensor]]:
+        """New moments merged with the running ones, where there are any."""
+        if not self.running:
+            return moments
+        pairs = zip(moments, self.running, strict=True)
+        return [[merge(new, old) for new, old in zip(*pair, strict=True)] for pair in pairs]
 
 
 class EncoderObjective(nn.Module):
