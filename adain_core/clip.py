@@ -33,7 +33,7 @@ from .files import (
     writing,
     writing_folder,
 )
-from .images import as_floats, check_size, load_image, resize, rounded, save_image, size_for, upright_size
+from .images import as_floats, check_size, load_pixels, resize, rounded, save_image, size_for, upright_size
 from .networks import Decoder, Encoder
 from .picture_video import PictureVideo
 from .progress import part_of, tell
@@ -86,7 +86,7 @@ class PictureSequence:
         picture = None
         for number, path in enumerate(self.paths[skip:], skip):
             try:
-                picture = load_image(path)
+                picture = load_pixels(path)
             except (AdainError, OSError) as error:
                 self.failures[path] = error
                 picture = self._other(number) if picture is None else picture
@@ -96,7 +96,7 @@ class PictureSequence:
         """The last readable frame before this one, or else the first after it."""
         for path in (*reversed(self.paths[:number]), *self.paths[number + 1 :]):
             with contextlib.suppress(AdainError, OSError):
-                return load_image(path)
+                return load_pixels(path)
         raise self.failures[self.paths[number]]
 
 

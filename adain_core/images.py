@@ -148,6 +148,11 @@ def load_image(path: str | Path) -> Tensor:
     CMYK and ICC-tagged files are converted. Raises FileNotFoundError, or AdainError if it is not a picture, damaged, or
     larger than `pixel_limit()`.
     """
+    return as_floats(load_pixels(path))
+
+
+def load_pixels(path: str | Path) -> Tensor:
+    """`load_image`, but pictures of 8 bits as uint8."""
     return srgb(_read(path), str(path))[None]
 
 

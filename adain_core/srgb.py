@@ -20,9 +20,9 @@ CURVE_STEPS = 1 << 16  # in the table of a grey profile's curve
 
 
 def srgb(image: Image.Image, path: str = "the picture", alpha: bool | None = None) -> Tensor:
-    """A decoded picture as float32 `(3, H, W)` in [0, 1], or `(4, H, W)` if it is not opaque; `alpha` decides that beforehand.
+    """A decoded picture `(3, H, W)`, or `(4, H, W)` if it is not opaque; `alpha` decides that beforehand.
 
-    Its `info` may have an "icc_profile", which is applied if it fits; for deep greys "black_white", the values of black and
+    It is uint8, or of pictures of more than 8 bits float32 in [0, 1]. Its `info` may have an "icc_profile", which is applied if it fits; for deep greys "black_white", the values of black and
     white (else 0, and 65535 or 1.0); and "is_lab", where what it calls RGB is CIE Lab as TIFF stores it. Errors and warnings
     call it `path`; raises AdainError for values beyond black and white.
     """
@@ -31,13 +31,14 @@ def srgb(image: Image.Image, path: str = "the picture", alpha: bool | None = Non
         colours = grey[None].expand(3, -1, -1)
     else:
         pixels, mask = _colours(image, path), _alpha(image)
-        colours = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float().div_(255)
-        opacity = None if mask is None else torch.from_numpy(np.array(mask)).float().div_(255)
+        colours = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+        opacity = None if mask is None else torch.from_numpy(np.array(mask))
+    opaque = 1 if colours.is_floating_point() else 255
     if alpha is None:
-        alpha = opacity is not None and bool((opacity < 1).any())
+        alpha = opacity is not None and bool((opacity < opaque).any())
     if not alpha:
         return colours.contiguous()
-    return torch.cat([colours, (torch.ones_like(colours[0]) if opacity is None else opacity)[None]])
+    return torch.cat([colours, (torch.full_like(colours[0], opaque) if opacity is None else opacity)[None]])
 
 
 def _deep_grey(image: Image.Image, path: str) -> tuple[Tensor, Tensor | None]:
