@@ -22,9 +22,10 @@ CURVE_STEPS = 1 << 16  # in the table of a grey profile's curve
 def srgb(image: Image.Image, path: str = "the picture", alpha: bool | None = None) -> Tensor:
     """A decoded picture `(3, H, W)`, or `(4, H, W)` if it is not opaque; `alpha` decides that beforehand.
 
-    It is uint8, or of pictures of more than 8 bits float32 in [0, 1]. Its `info` may have an "icc_profile", which is applied if it fits; for deep greys "black_white", the values of black and
-    white (else 0, and 65535 or 1.0); and "is_lab", where what it calls RGB is CIE Lab as TIFF stores it. Errors and warnings
-    call it `path`; raises AdainError for values beyond black and white.
+    It is uint8, or of greys of more than 8 bits float32 in [0, 1]. Its `info` may have an "icc_profile", which is applied if it
+    fits; for deep greys "black_white", the values of black and white (else 0, and 65535 or 1.0); and "is_lab", where what it
+    calls RGB is CIE Lab as TIFF stores it. Errors and warnings call it `path`; raises AdainError for values beyond black and
+    white.
     """
     if image.mode in DEEP:
         grey, opacity = _deep_grey(image, path)

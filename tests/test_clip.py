@@ -354,7 +354,7 @@ def test_the_removal_of_the_folder_of_a_clip_of_pictures_is_named(networks, comm
 def test_pictures_of_8_bits_stay_bytes_until_they_are_on_the_device(tmp_path):
     Image.new("RGBA", (6, 4), (10, 20, 30, 40)).save(tmp_path / "0.png")
     Image.new("I;16", (6, 4), 40000).save(tmp_path / "1.png")
-    (tmp_path / "2.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
+    (tmp_path / "2.png").write_bytes((tmp_path / "0.png").read_bytes()[:40])
     frames = [frame.pixels for frame in PictureSequence([tmp_path / f"{k}.png" for k in range(3)]).frames()]
     assert [x.dtype for x in frames] == [torch.uint8, torch.float32, torch.float32]
     assert frames[0][0, :, 0, 0].tolist() == [10, 20, 30, 40] and frames[1].unique().tolist() == pytest.approx([40000 / 65535])
