@@ -3,7 +3,8 @@
     python docs/tables.py                                # the tables
     python docs/tables.py lite speed                     # first the numbers lite.json and speed.json
 
-Losses are measured on the pictures of `../shared/pictures`, by the reference weights in `../shared/reference`.
+Losses are measured on the pictures of `../shared/pictures`, by the reference weights in `../shared/reference`; networks of the
+experiments are trained on those pictures.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -30,35 +33,57 @@ from adain_core.images import list_images
 DOCUMENTS = [ROOT / "README.md", ROOT / "weights" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NUMBERS = ROOT / "docs" / "numbers"
 
-VALIDATION = "evaluate --contents ../shared/pictures/validation/contents --styles ../shared/pictures/validation/styles"
-JUDGE = "--loss-encoder ../shared/reference/vgg_normalised.safetensors"
-PAPER = "--encoder ../shared/reference/vgg_normalised.safetensors"
+PICTURES = "--contents ../shared/pictures/validation/contents --styles ../shared/pictures/validation/styles"
+TRAINING = "--contents ../shared/pictures/contents --styles ../shared/pictures/styles"
+ENCODER = "../shared/reference/vgg_normalised.safetensors"
+JUDGE = f"--loss-encoder {ENCODER}"
+DECODER, PUBLISHED = "weights/vgg19-decoder.safetensors", "../shared/reference/decoder.safetensors"
+ALL = f"--model lite --model {ENCODER} {DECODER} --model {ENCODER} {PUBLISHED}"
+EXPERIMENTS = {
+    "comparison": f"evaluate comparison {PICTURES} {JUDGE} {ALL} --training-contents ../shared/pictures/contents",
+    "paper-speed": "evaluate speed",
+    "ablation": f"evaluate ablation {TRAINING} {JUDGE} --steps 300",
+    "controls": f"evaluate controls {PICTURES} {JUDGE} --model {ENCODER} {PUBLISHED}",
+    "normalization": f"evaluate normalization {PICTURES} {JUDGE} --training-contents ../shared/pictures/contents",
+    "sheet": f"evaluate sheet {PICTURES} {JUDGE} {ALL}",
+}
 # What each file in docs/numbers/ was measured by, in the project's folder: `adain ... -o docs/numbers/NAME.json`.
 MEASUREMENTS = {
-    "lite": f"{VALIDATION} {JUDGE} --pairs 120 --flat 8",
-    "vgg19": f"{VALIDATION} {JUDGE} {PAPER} --decoder weights/vgg19-decoder.safetensors --pairs 120 --flat 8",
-    "published": f"{VALIDATION} {JUDGE} {PAPER} --decoder ../shared/reference/decoder.safetensors --pairs 120 --flat 8",
+    "lite": f"evaluate {PICTURES} {JUDGE} --pairs 120 --flat 8",
+    "vgg19": f"evaluate {PICTURES} {JUDGE} --encoder {ENCODER} --decoder {DECODER} --pairs 120 --flat 8",
+    "published": f"evaluate {PICTURES} {JUDGE} --encoder {ENCODER} --decoder {PUBLISHED} --pairs 120 --flat 8",
     "speed": "bench --sizes 256 512 --runs 7",
+    **EXPERIMENTS,
 }
 MODELS = {"`lite`": "lite", "`vgg19`": "vgg19", "the published decoder": "published"}
+# how the experiments name them
+NAMES = {"lite": "`lite`", "vgg_normalised + vgg19": "`vgg19`", "vgg_normalised + decoder": "the published decoder"}
+
+FOLDERS = [Path("../shared/pictures/validation", kind) for kind in ("contents", "styles")]
+CONTRASTS = {"photographs": 1.0, "photographs with a twentieth of their contrast": 0.05}
 
 
 def measure(name: str) -> None:
     """Write docs/numbers/NAME.json."""
     path = NUMBERS / f"{name}.json"
-    if name == "refining":
-        path.write_text(json.dumps(measure_refining(), indent=1) + "\n", encoding="utf-8")
-    elif adain([*MEASUREMENTS[name].split(), "-o", str(path)]) != 0:
-        sys.exit(1)
+    if measure_here := MEASURED_HERE.get(name):
+        path.write_text(json.dumps(measure_here(), indent=1) + "\n", encoding="utf-8")
+        return
+    with tempfile.TemporaryDirectory() as folder:  # the experiments write a figure too
+        written = Path(folder, path.name)
+        if adain([*MEASUREMENTS[name].split(), "-o", str(written)]) != 0:
+            sys.exit(1)
+        found = json.loads(written.read_text(encoding="utf-8"))
+    found.pop("curves", None)  # of each step of an experiment; no table has them
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def measure_refining(count: int = 10) -> list[dict]:
     """The losses of `vgg19` on `count` validation pairs, before 30 steps of refining and after, and the seconds of a core."""
     encoder, decoder = load_encoder(str(REFERENCE), dtype="float32"), load_decoder("vgg19", dtype="float32")
     judge = load_loss_network(str(REFERENCE), torch.device("cpu"))
-    folders = [Path("../shared/pictures/validation", kind) for kind in ("contents", "styles")]
     found = []
-    for content, painting in draw_pairs(*map(list_images, folders), count):
+    for content, painting in draw_pairs(*map(list_images, FOLDERS), count):
         before, look = load_square(content, 256), load_square(painting, 256)
         result = stylize(encoder, decoder, before, encode_style(encoder, look, size=0))
         start = time.process_time()
@@ -69,6 +94,24 @@ def measure_refining(count: int = 10) -> list[dict]:
         names = {"content": content.name, "style": painting.name}
         found.append(names | {"before": first, "after": last, "seconds": seconds})
         print(content.name, painting.name, flush=True)
+    return found
+
+
+def measure_number_types(size: int = 256) -> dict[str, dict[str, list[float]]]:
+    """What bfloat16 changes, as a PSNR in dB of each validation photograph, in a style each: of it, and of a paler copy."""
+    pairs = list(zip(*map(list_images, FOLDERS), strict=False))
+    found = {}
+    for label, (encoder, decoder) in {"`lite`": ("lite", "lite"), "the published decoder": (ENCODER, PUBLISHED)}.items():
+        networks = {
+            dtype: (load_encoder(encoder, dtype=dtype), load_decoder(decoder, dtype=dtype)) for dtype in ("float32", "bfloat16")
+        }
+        found[label] = {kind: [] for kind in CONTRASTS}
+        for content, painting in pairs:
+            look = encode_style(networks["float32"][0], load_square(painting, size), size=0)
+            for kind, contrast in CONTRASTS.items():
+                photo = 0.5 + contrast * (load_square(content, size) - 0.5)
+                exact, rounded = (stylize(*pair, photo, look) for pair in networks.values())
+                found[label][kind].append(-10 * (exact - rounded).square().mean().log10().item())
     return found
 
 
@@ -152,12 +195,39 @@ def models_table() -> str:
     return rows(["model", "take it for", "the city above", "512x512", "content, style loss"], lines)
 
 
-TABLES = {"losses": losses_table, "boil": boil_table, "refining": refining_table, "speed": speed_table, "models": models_table}
+def number_types_table() -> str:
+    found = numbers("number-types")
+    lines = [
+        [label, *(f"{fmean(values):.1f}, {min(values):.1f} dB" for values in kinds.values())] for label, kinds in found.items()
+    ]
+    return rows(["mean, lowest", *CONTRASTS], lines)
+
+
+MEASURED_HERE = {"refining": measure_refining, "number-types": measure_number_types}
+
+
+def experiment_tables(name: str, digits: int = 3) -> str:
+    """The tables of an experiment, and what it found."""
+
+    def text(cell: float | str | None) -> str:
+        return "" if cell is None else f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
+
+    result, parts = numbers(name), []
+    for title, lines in result["tables"].items():
+        cells = [[NAMES.get(row, row), *map(text, line.values())] for row, line in lines.items()]
+        parts.append(rows([title, *next(iter(lines.values()))], cells))
+    return "\n\n".join([*parts, *(f"- {finding}" for finding in result["findings"])])
+
+
+TABLES = {
+    "losses": losses_table, "boil": boil_table, "refining": refining_table, "speed": speed_table, "models": models_table,
+    "number-types": number_types_table, **{name: partial(experiment_tables, name) for name in EXPERIMENTS},
+}  # fmt: skip
 
 
 def filled(text: str) -> str:
     """A document with the tables between `<!-- table NAME -->` and `<!-- end of table -->` made anew."""
-    pattern = r"(<!-- table (\w+) -->\n).*?(?=<!-- end of table -->)"
+    pattern = r"(<!-- table ([\w-]+) -->\n).*?(?=<!-- end of table -->)"
     return re.sub(pattern, lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n", text, flags=re.DOTALL)
 
 
@@ -172,7 +242,7 @@ def renew() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the tables of the documents anew.")
-    choices = [*MEASUREMENTS, "refining"]
+    choices = [*MEASUREMENTS, *MEASURED_HERE]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"numbers to measure first, of {', '.join(choices)}")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(choices):
