@@ -9,6 +9,7 @@ from functools import partial, reduce
 import torch
 from torch import Tensor
 
+from .crossing import to_device
 from .images import resize_mask, resize_smoothly
 from .statistics import ChannelStatistics, affine_pair
 from .style import Component
@@ -33,7 +34,7 @@ class AffineMap:
         """The map of features `x`, of some `pictures` of the batch in a window: `x + sum gain ((scale - 1) x + shift)`."""
 
         def part(tensor: Tensor) -> Tensor:
-            return window_of(tensor, pictures, window, stride).to(x.device)
+            return to_device(window_of(tensor, pictures, window, stride), x.device)
 
         scales, shifts = ([part(each[:, :, None, None]) for each in pairs] for pairs in (self.scales, self.shifts))
         scale, shift = _weighted(scales, shifts, list(map(part, self.gains))) if self.gains else (scales[0], shifts[0])
@@ -66,7 +67,7 @@ def affine_map(
         return AffineMap(scales, shifts, tuple(strengths))
     if len(strengths) == 1 and (strengths[0] == 1).all():
         return AffineMap(scales, shifts, ())
-    scale, shift = _weighted(scales, shifts, [gain[:, :, 0, 0].to(scales[0].device) for gain in strengths])
+    scale, shift = _weighted(scales, shifts, [to_device(gain[:, :, 0, 0], scales[0].device) for gain in strengths])
     return AffineMap((scale,), (shift,), ())
 
 

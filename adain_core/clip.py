@@ -278,7 +278,8 @@ class ClipStylizer:
         if self.content_statistics == "batch":
             if not state.done:
                 self._measure(clip, state)
-            statistics = [level.map(Tensor.float) for level in state.statistics]
+            device = next(self.encoder.parameters()).device
+            statistics = [level.map(lambda part: part.float().to(device)) for level in state.statistics]
         for chunk in self._chunks(clip, state.done):
             pictures = self._pictures(chunk, clip)
             small = shrunk(pictures, self.working_size)

@@ -333,7 +333,7 @@ def check_pictures(images: Tensor, what: str) -> Tensor:
         raise AdainError(
             f"{what} pictures must be floats of shape (B, 3 or 4, H, W), not {images.dtype} of {tuple(images.shape)}."
         )
-    least, most = (float(value) for value in torch.aminmax(images))
+    least, most = torch.stack(torch.aminmax(images)).cpu().tolist()  # together: a GPU has to be waited for each time
     if not (math.isfinite(least) and math.isfinite(most)):
         raise AdainError(f"the {what} picture holds NaN or infinite pixels; find the earlier step that makes them.")
     if max(-least, most) > LARGEST_PIXEL:

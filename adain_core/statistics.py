@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .crossing import to_device
 from .errors import AdainError
 
 EPS = 1e-5  # added to the variance under the root, as in the paper's code
@@ -92,7 +93,7 @@ def channel_statistics(x: Tensor, weights: Tensor | None = None) -> ChannelStati
             return ChannelStatistics(count, mean, variance * count)
         mean = x.mean((2, 3), keepdim=True)
         return ChannelStatistics(count, mean[:, :, 0, 0], ((x - mean) ** 2).sum((2, 3)))
-    weights = weights.to(x).expand(x.shape[0], -1, -1, -1)
+    weights = to_device(weights, x.device).to(x.dtype).expand(x.shape[0], -1, -1, -1)
     count = weights.sum((2, 3))
     mean = (x * weights).sum((2, 3)) / count.clamp_min(EPS)
     m2 = ((x - mean[:, :, None, None]) ** 2 * weights).sum((2, 3))
@@ -115,7 +116,7 @@ def levels_of(tensors: Mapping[str, Tensor], prefix: str = "") -> list[ChannelSt
 def affine_pair(content: ChannelStatistics, style: ChannelStatistics) -> tuple[Tensor, Tensor]:
     """Scale and shift `(B, C)` of AdaIN as an affine map: `adain(x) = scale * x + shift`; they are on the content's device."""
     # together, since each copy to a GPU takes time
-    std, mean = torch.stack([style.std, style.mean]).to(content.mean.device)
+    std, mean = to_device(torch.stack([style.std, style.mean]), content.mean.device)
     scale = std / content.std
     return scale, torch.addcmul(mean, scale, content.mean, value=-1)
 

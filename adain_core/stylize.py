@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .affine import AffineMap, affine_map, coverage, window_of
-from .crossing import Arrival, bring, one_behind
+from .crossing import Arrival, bring, one_behind, to_device
 from .devices import exact_float32, free_memory
 from .errors import AdainError
 from .images import check_pictures
@@ -276,7 +276,9 @@ def decode_into(
         outer = window.grow(decoder.halo, decoder.stride, size)
 
         def draw(levels: Sequence[Tensor]) -> Tensor:
-            drawn = decoder([level.to(sample.device) for level in levels], Texture(texture, seed, outer.top, outer.left))
+            drawn = decoder(
+                [to_device(level, sample.device) for level in levels], Texture(texture, seed, outer.top, outer.left)
+            )
             return drawn[(..., *window.inside(outer, 1))].float()
 
         covered = window_of(features.coverage, pictures, window, 1)
@@ -285,7 +287,7 @@ def decode_into(
         content = features.content[(features.content_part(pictures), slice(None), *window.positions(1))]
         if not covered.any():  # asked on the CPU: a GPU would have to be waited for
             return content.float()
-        content, covered = content.to(sample.device).float(), covered.to(sample.device)
+        content, covered = to_device(content, sample.device).float(), to_device(covered, sample.device)
         stylized, own = map(draw, features.window(pictures, outer))
         # beside a mask, where nothing is stylised, the decoder still sees the style
         return torch.where(covered > 0, stylized + (1 - covered) * (content - own), content)

@@ -19,6 +19,7 @@ from .errors import AdainError
 from .files import FULL, parse_json, read_safetensors, remove_leftovers, replacing, text_of
 from .networks import ARCHITECTURES, Decoder, Encoder
 from .networks.base import State
+from .networks.fast import fast_format
 from .progress import part_of
 
 Result = TypeVar("Result")
@@ -67,7 +68,7 @@ class NetworkFile:
             if isinstance(network, Decoder):
                 network.encoder_name, network.encoder_fingerprint = self.encoder_name, self.encoder_fingerprint
             network.dtype = dtype
-            return network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+            return network.eval().requires_grad_(False).to(device).to(memory_format=fast_format(torch.device(device), dtype))
 
     def checked(self) -> NetworkFile:
         """The network; an encoder gets its own name and fingerprint. Raises AdainError if the weights do not fit."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .affine import coverage
 from .color import luma
+from .crossing import to_device
 from .errors import AdainError
 from .images import check_pictures, check_size, resize_to, size_for
 from .style import Style
@@ -73,6 +74,6 @@ def add_detail(picture: Tensor, content: Tensor, blurred: Tensor, coverage: Tens
     beyond = blurred.neg_().add_(content)
     if (coverage == 1).all():  # asked where it is: a GPU would have to be waited for
         return picture.add_(luma(beyond), alpha=detail).clamp_(0, 1)
-    coverage = coverage.to(picture)
+    coverage = to_device(coverage, picture.device)
     picture.addcmul_(coverage, luma(beyond), value=detail).addcmul_(1 - coverage, beyond)
     return torch.where(coverage > 0, picture, content).clamp_(0, 1)

@@ -136,7 +136,6 @@ def adain_latent(samples: Tensor, target: ChannelStatistics, alpha: float, conte
         )
     if len(flat) != target.batch and 1 not in (len(flat), target.batch):
         raise ValueError(f"{len(flat)} latents and {target.batch} references do not fit; give one, or one for each.")
-    target = target.map(lambda part: part.to(flat.device))
     result = adain(flat, target, alpha, content)
     return result.reshape(len(result), *samples.shape[1:])
 

@@ -73,8 +73,9 @@ class Refine(Node):
                 best[(done - 1) // steps] = picture
             show(done, total, picture)
 
+        pixels = min(pictures[0].shape[2] * pictures[0].shape[3], host.ENOUGH**2)  # a larger picture is refined in tiles
         try:
-            with host.training([encoder], pictures[0].shape[2] * pictures[0].shape[3]), showing(progress):
+            with host.training([encoder], pixels), showing(progress):
                 result = refine(encoder.model, *pictures, steps, alpha, content_weight, style_weight)
         except host.Interrupted:
             paths = host.new_image_paths("adain_refined", len(best))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class Count:
 
     `kernels`: the names of what ran there. `conversions`: those before which PyTorch has to bring a tensor into another memory
     format. `uploads` and `downloads`: the shapes of what went from the CPU to the GPU and back, `sent` and `received`: its
-    bytes.
+    bytes. `waits`: the shapes of what went either way while the CPU waited for it, and for all that the GPU had to do before.
     """
 
     kernels: list[str] = field(default_factory=list)
@@ -33,13 +34,15 @@ class Count:
     downloads: list[tuple[int, ...]] = field(default_factory=list)
     sent: int = 0
     received: int = 0
+    waits: list[tuple[int, ...]] = field(default_factory=list)
 
 
 class StandIn(TorchDispatchMode):
     """Runs what has a fake tensor in it as a GPU would, and counts it.
 
     What is copied to the CPU gets random values. A value that is read back, such as by `item()` or `if`, raises
-    DataDependentOutputException; float64, which not all GPUs have, raises AssertionError.
+    DataDependentOutputException; errors that are looked for, as in `linalg.solve`, and float64, which not all GPUs have, raise
+    AssertionError.
     """
 
     def __init__(self) -> None:
@@ -69,12 +72,15 @@ class StandIn(TorchDispatchMode):
         on_gpu = [x for x in tensors if x.device.type == "cuda"]
         assert not any(x.dtype == torch.float64 for x in on_gpu), f"{func} computes in float64 on the GPU"
         name, returns = func._schema.name.partition("::")[2], func._schema.returns
+        assert name != "_linalg_check_errors", "errors are looked for, and so the GPU is waited for"
         view = bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
         if not on_gpu or view or name in FREE:
             return result
-        arrives = outputs[0].device.type == "cpu"
+        arrives = bool(outputs) and outputs[0].device.type == "cpu"  # some return nothing
         # a number goes with the call of a kernel, but does not come back with it
         if others := [x for x in tensors if x.device.type == "cpu" and (x.ndim or arrives)]:
+            if not (kwargs.get("non_blocking") or (name == "copy_" and True in args[2:])):
+                self._count.waits.append(tuple(others[0].shape))
             if arrives:
                 self._count.downloads.append(tuple(others[0].shape))
                 self._count.received += others[0].nbytes
@@ -101,13 +107,20 @@ class StandIn(TorchDispatchMode):
 @contextlib.contextmanager
 def stand_in() -> Iterator[StandIn]:
     """`cuda:0` as a fake inside, and what is counted there."""
-    with FakeTensorMode(allow_non_fake_inputs=True), StandIn() as counted:
+    moved = mock.patch.object(nn.Module, "_apply", _apply)
+    with moved, FakeTensorMode(allow_non_fake_inputs=True), StandIn() as counted:
         yield counted
 
 
 def put_on_gpu(network: nn.Module) -> None:
-    """Move a network; `Module.to` cannot exchange real parameters for fake ones."""
+    """Move a network for use."""
+    network.to("cuda").requires_grad_(False)
+
+
+def _apply(network: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    """`Module._apply` by new parameters: real ones cannot be exchanged for fake ones."""
     for module in network.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                module._parameters[name] = nn.Parameter(parameter.detach().to("cuda"), requires_grad=False)
+                module._parameters[name] = nn.Parameter(change(parameter.detach()), parameter.requires_grad)
+    return network

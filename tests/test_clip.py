@@ -28,7 +28,7 @@ from adain_core.images import load_image, resize, save_image
 from adain_core.networks.pyramid import PyramidEncoder
 from adain_core.progress import showing
 from adain_core.stylize import transfer_part
-from adain_core.video import Frame, Video
+from adain_core.video import Frame, Video, VideoWriter
 from adain_core.working import AUTOMATIC
 
 OPTIONS = ["--style-size", "0", "--device", "cpu"]
@@ -513,6 +513,21 @@ def test_the_next_two_chunks_are_read_while_a_gpu_works_on_one():
     assert len(next(chunks)) == CHUNK
     assert read.wait(30)  # while nobody asks for the next chunks
     chunks.close()
+
+
+def test_two_chunks_wait_for_the_writer_while_the_next_is_stylised(networks, clip, tmp_path, monkeypatch):
+    begun, waited, write = threading.Event(), [], VideoWriter.write
+
+    def late(writer, frame):
+        waited.append(begun.wait(30))
+        write(writer, frame)
+
+    monkeypatch.setattr(VideoWriter, "write", late)
+    monkeypatch.setattr(ClipStylizer, "_at_once", lambda self: 3)  # as on a GPU, but fewer
+    style = encode_style(networks[0], torch.rand(1, 3, 16, 16), size=0)
+    with showing(lambda done, *_: begun.set() if done > 6 else None):
+        ClipStylizer(*networks, style).video(clip, tmp_path / "result.mp4")
+    assert waited == [True] * 11
 
 
 def test_a_chunk_is_no_larger_than_what_is_encoded_once(networks, monkeypatch, tmp_path):

@@ -36,13 +36,9 @@ class LateGPU:
 def late(monkeypatch):
     gpu = LateGPU()
     monkeypatch.setattr(crossing, "_is_cuda", lambda device: True)
-    for module in ("stylize", "tiling"):  # of the same name as a function
-        module = importlib.import_module(f"adain_core.{module}")
-        for name in ("bring", "to_device", "mark"):
-            if hasattr(module, name):
-                given = {"bring": gpu.bring, "to_device": Tensor.to, "mark": lambda device: gpu.work}[name]
-                monkeypatch.setattr(module, name, given)
-    monkeypatch.setattr("adain_core.networks.base.to_device", Tensor.to)
+    monkeypatch.setattr(crossing, "_pinned", torch.empty_like)
+    monkeypatch.setattr(importlib.import_module("adain_core.stylize"), "bring", gpu.bring)  # of the same name as a function
+    monkeypatch.setattr("adain_core.tiling.mark", lambda device: gpu.work)
     return gpu
 
 

@@ -28,6 +28,14 @@ def described(*fingerprints: str) -> dict[str, str]:
     return {"format": "adain-style-2", "encoders": json.dumps(encoders)}
 
 
+def test_a_thumbnail_is_made_of_a_large_picture_s_reduced_copy(identity, monkeypatch):
+    seen = []
+    monkeypatch.setattr("adain_core.style.thumbnail_jpeg", lambda image: seen.append(tuple(image.shape)) or b"")
+    for size in (20, 80):
+        encode_style(identity, torch.rand(2, 3, 40, 60), size)
+    assert seen == [(1, 3, 20, 30), (1, 3, 40, 60)]
+
+
 def test_pool_and_each(identity):
     images = torch.cat([picture(0.2, 0.4), picture(0.6, 0.8)])
     pooled = encode_style(identity, images, size=0)

@@ -280,7 +280,9 @@ def test_losses_of_the_pictures_as_they_are_shown(config, monkeypatch, clamp):
     assert (step[below].lt(0).any() or step[above].gt(0).any()) != clamp  # none goes further out
 
 
-def test_float16_scales_its_gradients(config):
+def test_float16_scales_its_gradients(config, monkeypatch):
+    # it would ask a GPU whether the gradients are finite, which is known then
+    monkeypatch.setattr(torch.amp.GradScaler, "step", None)
     result = train(dataclasses.replace(config, precision="float16", steps=4))
     assert all(np.isfinite(result.losses["style"]))
     checkpoint = torch.load(config.output / "checkpoint.pt", weights_only=True)

@@ -74,7 +74,7 @@ class Network(nn.Module):
         """A frozen copy on `device`. Gradients can pass through a plain one that was made outside of inference mode."""
         copied = copy.deepcopy(self)
         copied.dtype, copied.plain = dtype, plain
-        return copied.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+        return copied.requires_grad_(False).to(device).to(memory_format=fast.fast_format(torch.device(device), dtype))
 
     def in_float32(self) -> Self:
         """The same network, which shares its weights, computing in float32."""

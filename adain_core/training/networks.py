@@ -13,6 +13,7 @@ from ..devices import has_fast_bfloat16, resolve_dtype
 from ..errors import AdainError
 from ..networks import ARCHITECTURES, Decoder, Encoder
 from ..networks.base import State, fingerprint, load_checked
+from ..networks.fast import fast_format
 from ..stylize import check_decoder
 from ..weights import NetworkFile, load_network, write_network
 from .config import INVERSE, TrainingConfig
@@ -47,13 +48,14 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
 
     Raises AdainError for a `start_from` that does not fit the encoder.
     """
+    order = fast_format(device, loss_network.dtype)  # the weights stay float32, and are computed with in the type of the losses
     if config.stage == "encoder":
         encoder = ARCHITECTURES[TAUGHT].encoder({"channels": list(config.channels), "blocks": list(config.blocks)})
         encoder.initialize(config.seed)
         encoder.plain = True
         if config.start_from:
             load_checked(encoder, frozen(str(config.start_from), Encoder, device).state_dict())
-        return encoder.to(device).to(memory_format=torch.channels_last), None
+        return encoder.to(device).to(memory_format=order), None
     inverse = config.start_from == INVERSE
     start = frozen(config.start_from, Decoder, device) if config.start_from and not inverse else None
     if config.stage == "both":
@@ -76,10 +78,7 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
         else:
             check_decoder(start, encoder.fingerprint, encoder.name)
         load_checked(decoder, start.state_dict())
-    return (
-        encoder.to(device).to(memory_format=torch.channels_last),
-        decoder.to(device).to(memory_format=torch.channels_last),
-    )
+    return encoder.to(device).to(memory_format=order), decoder.to(device).to(memory_format=order)
 
 
 def trained_file(config: TrainingConfig, role: str) -> Path:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, FunctionCtx
 
+from ..crossing import to_device
 from ..errors import AdainError
 from ..losses import consistency_loss, content_loss, gram_loss, gram_matrix, grid_loss, style_loss, total_variation
 from ..networks import Decoder, Encoder
@@ -44,13 +45,17 @@ class Batch:
 
     def pairs(self) -> list[Batch]:
         """Each content with its style as a batch of 1; copies, so that keeping one does not keep the whole batch's memory."""
+
+        def alone(x: Tensor, index: int) -> Tensor:
+            return x[index : index + 1].clone()  # a list of indices would be sent to a GPU, which would be waited for
+
         return [
             Batch(
-                self.content[[index]],
-                self.style[[index]],
-                self.content_features[[index]],
+                alone(self.content, index),
+                alone(self.style, index),
+                alone(self.content_features, index),
                 [level[index] for level in self.style_statistics],
-                *([x[[index]] for x in each] for each in (self.style_grams, self.content_maps, self.style_maps)),
+                *([alone(x, index) for x in each] for each in (self.style_grams, self.content_maps, self.style_maps)),
             )
             for index in range(len(self.content))
         ]
@@ -186,7 +191,7 @@ class Objective(nn.Module):
         """The consistency loss of `content`, noised and then shifted or zoomed, against its `result` shifted or zoomed."""
         # drawn once for a batch, so that neither its parts nor its processes change the draw
         generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step) % 2**64)
-        noised = content + NOISE * torch.randn(content[:1].shape, generator=generator).to(content)
+        noised = content + NOISE * to_device(torch.randn(content[:1].shape, generator=generator), content.device)
         zooms, down, right = (int(torch.randint(0, top + 1, (), generator=generator)) for top in (1, MAX_SHIFT, MAX_SHIFT))
         if zooms:
             zoom = MAX_ZOOM ** (2 * torch.rand((), generator=generator).item() - 1)

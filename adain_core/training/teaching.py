@@ -39,7 +39,11 @@ class Lesson:
         return Lesson(torch.cat([each.pictures for each in chosen]), [torch.cat(layer) for layer in features])
 
     def _of(self, places: list[int]) -> Lesson:
-        return Lesson(self.pictures[places], [layer[places] for layer in self.features])
+        def chosen(x: Tensor) -> Tensor:
+            # a list of indices would be sent to a GPU, which would be waited for
+            return torch.cat([x[place : place + 1] for place in places])
+
+        return Lesson(chosen(self.pictures), list(map(chosen, self.features)))
 
 
 class FeatureMaps:
@@ -68,7 +72,7 @@ class FeatureMaps:
             for name, (x, y), known in zip(self.layers, pairs, moments, strict=True)
         }
         finite = reduce(torch.add, shares.values()).isfinite()  # else the step is skipped
-        if self.running or finite:  # a GPU is waited for in the first step alone
+        if self.running or finite.cpu():  # a GPU is waited for in the first step alone
             self.running = self._merged(moments, lambda new, old: torch.where(finite, new, old))
         return shares
 
@@ -123,7 +127,8 @@ def linear_map(squares: Tensor, products: Tensor, powers: Tensor) -> Tensor:
     K wanted features; nearly singular systems are held back by a small ridge.
     """
     ridge = RIDGE * squares.diagonal()[:-1].mean()
-    return torch.linalg.solve(squares + ridge * torch.eye(len(squares), device=squares.device), products)
+    system = squares + ridge * torch.eye(len(squares), device=squares.device)
+    return torch.linalg.solve_ex(system, products)[0]  # without a look at errors, for which a GPU would be waited for
 
 
 def variance(squares: Tensor, products: Tensor, powers: Tensor) -> Tensor:

@@ -222,13 +222,13 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or math.inf)
         # read together: a GPU has to be waited for each time
-        norm, total, *values = mean_over_processes(torch.cat([norm[None], functools.reduce(torch.add, sums)])).tolist()
+        norm, total, *values = mean_over_processes(torch.cat([norm[None], functools.reduce(torch.add, sums)])).cpu().tolist()
         return dict(zip(losses, values, strict=True)), math.isfinite(total + norm)
 
     def _update(self, losses: dict[str, float], finite: bool) -> dict[str, float]:
         """Move the weights, or skip the step if it is not finite; its losses, which are empty for a skipped one."""
-        if finite:
-            self.scaler.step(self.optimizer)
+        if finite:  # known already: the scaler's own step would wait for a GPU once more
+            self.optimizer.step()
         self.scaler.update()
         self.step += 1
         if not finite:

@@ -24,9 +24,10 @@ def gpu(part, encoder, decoder, style, monkeypatch):
 
 
 def test_the_nodes_path_sends_a_picture_and_gets_one_back(gpu, run, encoder, decoder, style):
-    for _ in range(2):  # the first time kernels are prepared
+    content = torch.rand(1, 80, 64, 3)
+    for _ in range(2):  # the first time kernels are prepared, and a flat picture of this colour
         gpu.taken()
-        features = run("AdaIN", encoder=encoder, content=torch.rand(1, 80, 64, 3), style=style)
+        features = run("AdaIN", encoder=encoder, content=content, style=style)
         of_transfer = gpu.taken()
         image = run("Decode", decoder=decoder, features=features)
         of_decode = gpu.taken()
@@ -37,3 +38,17 @@ def test_the_nodes_path_sends_a_picture_and_gets_one_back(gpu, run, encoder, dec
     assert image.shape == (1, 80, 64, 3)
     # the picture, and its preview, made small
     assert of_decode.downloads[0] == (1, 3, 80, 64) and all(max(shape) <= 512 for shape in of_decode.downloads[1:])
+
+
+def test_a_preview_is_made_small_on_the_gpu(gpu, part):
+    part("nodes.host").progress()(1, 1, torch.rand(1, 3, 2000, 1000).to("cuda"))
+    assert gpu.taken().downloads == [(667, 334, 3)]
+
+
+def test_a_sampling_step_sends_the_statistics_of_a_reference_together(gpu, part):
+    latent = part("nodes.latent")
+    target = latent.latent_statistics(torch.rand(1, 4, 8, 8))
+    gpu.taken()
+    latent.adain_latent(torch.rand(2, 4, 9, 9).to("cuda"), target, 0.5)
+    count = gpu.taken()
+    assert count.uploads == [(2, 4, 9, 9), (2, 1, 4)] and count.downloads == []

@@ -40,6 +40,14 @@ def test_a_style_asks_for_the_memory_of_the_size_it_is_encoded_at(run, asked, en
     assert asked[-1] == asked[-2]
 
 
+def test_refining_a_large_picture_asks_for_the_memory_of_a_tile(host, run, asked, encoder, monkeypatch):
+    monkeypatch.setattr(host, "ENOUGH", 16)
+    for side in (12, 16, 24):
+        image = torch.rand(1, side, side, 3)
+        run("Refine", image=image, content=image, style_image=image, encoder=encoder, steps=1)
+    assert asked[0] < asked[1] == asked[2]
+
+
 def test_a_network_that_the_host_leaves_where_it_is_is_moved(host, encoder, monkeypatch):
     # as with --novram; the meta device stands in for a GPU
     monkeypatch.setattr(host.model_management, "load_models_gpu", lambda patchers, **options: None)
