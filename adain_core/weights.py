@@ -27,6 +27,7 @@ Kind = TypeVar("Kind", Encoder, Decoder)
 
 FORMAT = "adain-network-1"
 ROLES = ("encoder", "decoder")
+FORMER = "pyramid"  # the architecture of the small networks of version 0.1
 # The fields that describe the network in its file, beside the weights. Files of other versions may have more or fewer.
 DESCRIPTION = ("role", "architecture", "config", "name", "encoder_name", "encoder_fingerprint", "recipe", "licence")
 
@@ -57,6 +58,10 @@ class NetworkFile:
 
     def build(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Encoder | Decoder:
         """The frozen network, for use. Raises AdainError if weights and architecture do not fit."""
+        if self.architecture == FORMER:
+            raise AdainError(
+                f"its architecture {FORMER!r} is of ComfyUI-AdaIN 0.1 alone; train the network again, or use that version."
+            )
         if self.role not in ROLES or self.architecture not in ARCHITECTURES:
             raise AdainError(f"the {self.role} architecture {self.architecture!r} is unknown; update ComfyUI-AdaIN.")
         # A host may call this in inference mode, but no gradients can pass through weights made in it.

@@ -13,12 +13,10 @@ from adain_core import catalog, download, hub
 from adain_core.cli import main
 from adain_core.devices import available_devices
 from adain_core.images import save_image
-from adain_core.networks import Encoder, Level
-from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
+from adain_core.networks import Encoder, Level, Network
+from adain_core.networks.student import StudentDecoder, StudentEncoder
 from adain_core.networks.vgg import VGGEncoder
 from adain_core.weights import NetworkFile, load_decoder, load_encoder, read_network, write_network
-
-CHANNELS = [4, 6]
 
 # the same cases each time, however long one takes on a busy machine
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -89,18 +87,30 @@ def identity(device) -> IdentityEncoder:
     return IdentityEncoder().to(device)
 
 
+def draw(network: Network, seed: int) -> None:
+    """Draw weights as for the beginning of a training, and biases, which set a network apart from others."""
+    network.initialize(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in network.named_parameters():
+        if name.endswith("bias"):
+            weight.data.add_(0.1 * torch.randn(weight.shape, generator=generator))
+
+
 @pytest.fixture(scope="session")
 def small_files(tmp_path_factory) -> tuple[Path, Path]:
     """Files of a small encoder and decoder with random weights."""
     folder = tmp_path_factory.mktemp("networks")
-    torch.manual_seed(1)
     paths = folder / "small-encoder.safetensors", folder / "small-decoder.safetensors"
-    state = PyramidEncoder({"channels": CHANNELS}).state_dict()
-    write_network(NetworkFile("encoder", "pyramid", {"channels": CHANNELS}, state, "small"), paths[0])
+    encoder = StudentEncoder({"channels": [4, 6, 8], "blocks": [0, 1, 1]})
+    draw(encoder, 0)
+    write_network(NetworkFile("encoder", "student", encoder.config, encoder.state_dict(), "small"), paths[0])
     fingerprint = read_network(paths[0]).encoder_fingerprint
-    config = {"channels": CHANNELS, "blocks": [1, 1]}
-    state = PyramidDecoder(config).state_dict()
-    write_network(NetworkFile("decoder", "pyramid", config, state, "small", "small", fingerprint), paths[1])
+    decoder = StudentDecoder({"channels": [4, 6, 8], "blocks": [1, 1, 1]})
+    draw(decoder, 1)
+    for mix in decoder.mix:
+        mix.weight.data.mul_(0.2)  # contents differ by more than the texture
+    file = NetworkFile("decoder", "student", decoder.config, decoder.state_dict(), "small", "small", fingerprint)
+    write_network(file, paths[1])
     return paths
 
 

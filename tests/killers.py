@@ -41,7 +41,7 @@ def prepare(folder: Path) -> None:
     learning.CONTENT_SIDE = style_command.CONTENT_SIDE = learning.STYLE_SIDE = 32  # or it would take a while
     encoder, decoder = networks()
     for built, name in ((encoder, ""), (decoder, "small")):
-        file = NetworkFile(built.role, "pyramid", built.config, built.state_dict(), "small", name, encoder.fingerprint)
+        file = NetworkFile(built.role, built.architecture, built.config, built.state_dict(), "small", name, encoder.fingerprint)
         write_network(file, f"small-{built.role}.safetensors")
     for kind in ("contents", "styles"):
         Path(kind).mkdir()

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from adain_core import TrainingConfig, encode_style, load_decoder, load_encoder, stylize, train
+from adain_core.errors import AdainError
 from adain_core.evaluation import plain
 from adain_core.images import save_image
 from adain_core.networks import ARCHITECTURES, Architecture, Decoder, Encoder, Level
 from adain_core.networks.layers import ReflectionConv2d, UpsampleConv2d
-from adain_core.weights import NetworkFile, write_network
+from adain_core.weights import NetworkFile, read_network, write_network
 
 
 class ToyEncoder(Encoder):
@@ -97,3 +98,11 @@ def test_a_file_of_an_architecture_that_is_not_registered_is_refused(toy, monkey
     monkeypatch.delitem(ARCHITECTURES, "toy")
     with pytest.raises(ValueError, match="'toy' is unknown; update"):
         load_encoder(str(toy))
+
+
+@pytest.mark.parametrize("role", ["encoder", "decoder"])
+def test_a_file_of_the_small_networks_of_version_0_1_is_refused(tmp_path, role):
+    path = tmp_path / "old.safetensors"
+    write_network(NetworkFile(role, "pyramid", {"channels": [4, 6], "blocks": [1, 1]}, {}, "old"), path)
+    with pytest.raises(AdainError, match="old.safetensors .* is of ComfyUI-AdaIN 0.1 alone; train the network again"):
+        read_network(path)

@@ -170,7 +170,8 @@ def test_the_boil_is_measured_on_some_pairs(config):
     still = load_image(config["contents"] / found.content)
     still = still[:, :3] * still[:, 3:] + 1 - still[:, 3:] if still.shape[1] == 4 else still
     for mode in ("image", "running"):
-        wanted = boil(lambda clip, mode=mode: stylize(encoder, decoder, clip, style, 1.0, mode, 2.0), still, Pan(3))
+        options = {"content_statistics": mode, "half_life": 2.0, "texture": 0.0}
+        wanted = boil(lambda clip, options=options: stylize(encoder, decoder, clip, style, **options), still, Pan(3))
         motion = "pan, 3 pixels a frame"
         assert report.boil[motion][mode] == found.boil[motion][mode] == pytest.approx(wanted, rel=1e-4) and wanted > 0
     assert report.boil.keys() == {"pan, 8 pixels a frame", "pan, 3 pixels a frame", "zoom, 1% a frame"}

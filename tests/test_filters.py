@@ -10,10 +10,9 @@ from adain_core.cli import main
 from adain_core.evaluation import plain
 from adain_core.filters import mean_activations, normalise, scale_filters
 from adain_core.images import save_image
-from adain_core.networks.pyramid import PyramidEncoder
 from adain_core.networks.student import StudentEncoder
 from adain_core.networks.vgg import VGGEncoder
-from adain_core.weights import NetworkFile, read_network
+from adain_core.weights import NetworkFile, read_network, write_network
 
 
 def vgg() -> NetworkFile:
@@ -28,21 +27,30 @@ def _public():
         yield name, "bias", layer.bias + 0.01
 
 
-def pyramid() -> NetworkFile:
-    config = {"channels": [5, 7]}
-    state = {name: t + name.endswith("bias") for name, t in PyramidEncoder(config).state_dict().items()}  # all filters active
-    return NetworkFile("encoder", "pyramid", config, state, "pyramid")
+def student() -> NetworkFile:
+    """Without residual blocks, which cannot be normalised."""
+    config = {"channels": [5, 7, 6], "blocks": [0, 0, 0]}
+    drawn = StudentEncoder(config).state_dict().items()
+    state = {name: tensor + 1 if name.endswith("bias") else tensor / 2 for name, tensor in drawn}  # all filters are active
+    return NetworkFile("encoder", "student", config, state, "student")
 
 
 def random_scales(network, seed) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    biases = {layer: network.state[f"{layer}.bias"] for layer in ("down.0", "conv.0", "down.1", "conv.1")}
+    layers = [layer for i in range(3) for layer in (f"down.{i}", f"conv.{i}.0")]
+    biases = {layer: network.state[f"{layer}.bias"] for layer in layers}
     return {layer: torch.exp(3 * torch.randn(bias.shape, generator=generator)) for layer, bias in biases.items()}
 
 
-@pytest.fixture(params=[vgg, pyramid])
+@pytest.fixture(params=[vgg, student])
 def network(request) -> NetworkFile:
     return request.param()
+
+
+@pytest.fixture
+def encoder_file(tmp_path) -> str:
+    write_network(student(), tmp_path / "student-encoder.safetensors")
+    return str(tmp_path / "student-encoder.safetensors")
 
 
 @pytest.fixture
@@ -52,10 +60,9 @@ def images() -> list[torch.Tensor]:
 
 def features(network, picture):
     encoder = network.build(dtype=torch.float64)
-    if network.architecture == "pyramid":
-        return dict(zip((f"conv.{i}" for i in range(2)), encoder.encode(picture), strict=True))
-    found = zip(encoder.layers, encoder.features(picture, encoder.layers), strict=True)
-    return {layer.replace("relu", "conv"): x for layer, x in found}
+    student = network.architecture == "student"
+    names = [f"conv.{i}.0" for i in range(3)] if student else [layer.replace("relu", "conv") for layer in encoder.layers]
+    return dict(zip(names, encoder.features(picture, encoder.layers), strict=True))
 
 
 def test_every_filter_has_a_mean_activation_of_one(network, images):
@@ -77,7 +84,7 @@ def test_the_network_stays_the_same_function_up_to_the_scale_that_is_stored(netw
 
 
 def test_any_positive_scales_keep_the_function_and_undo_each_other():
-    network = pyramid()
+    network = student()
     for seed in range(5):
         scales = random_scales(network, seed)
         scaled = dataclasses.replace(network, state=scale_filters(network.state, scales))
@@ -91,7 +98,7 @@ def test_any_positive_scales_keep_the_function_and_undo_each_other():
 
 
 def test_scales_of_before_make_no_difference(images):
-    network = pyramid()
+    network = student()
     other = dataclasses.replace(network, state=scale_filters(network.state, random_scales(network, 0)))
     first, second = normalise(network, images), normalise(other, images)
     for name, tensor in first.state.items():
@@ -99,7 +106,7 @@ def test_scales_of_before_make_no_difference(images):
 
 
 def test_a_filter_that_is_never_active_stays_as_it_is(images):
-    network = pyramid()
+    network = student()
     network.state["down.0.bias"][1] = -100
     normalised = normalise(network, images)
     assert normalised.recipe["normalised"]["scale"]["down.0"][1] == 1
@@ -119,7 +126,7 @@ def test_decoders_and_no_pictures_are_refused(small_files):
     with pytest.raises(ValueError, match="only encoders"):
         normalise(read_network(small_files[1]), [torch.rand(1, 3, 8, 8)])
     with pytest.raises(ValueError, match="no pictures"):
-        normalise(read_network(small_files[0]), [])
+        normalise(student(), [])
 
 
 def test_an_encoder_with_residual_blocks_is_refused():
@@ -129,29 +136,29 @@ def test_an_encoder_with_residual_blocks_is_refused():
 
 
 def test_means_are_the_same_of_an_encoder_in_sixteen_bits(images):
-    network = pyramid()
+    network = student()
     wanted, found = (mean_activations(network.build(dtype=dtype), images)[0] for dtype in (torch.float32, torch.bfloat16))
     assert all(found[layer].equal(mean) for layer, mean in wanted.items())
 
 
-def test_convert_normalises_over_a_folder_and_stores_the_scale(small_files, tmp_path, capsys):
+def test_convert_normalises_over_a_folder_and_stores_the_scale(encoder_file, tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
     for index in range(2):
         save_image(torch.rand(3, 30, 40), tmp_path / "pictures" / f"{index}.png")
-    arguments = ["convert", str(small_files[0]), "--normalise", str(tmp_path / "pictures"), "-o"]
+    arguments = ["convert", encoder_file, "--normalise", str(tmp_path / "pictures"), "-o"]
     assert main([*arguments, str(tmp_path / "one.safetensors")]) == main([*arguments, str(tmp_path / "two.safetensors")]) == 0
     one, two = (read_network(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
-    assert one.recipe["normalised"]["pictures"] == 2 and len(one.recipe["normalised"]["scale"]["conv.1"]) == 6
+    assert one.recipe["normalised"]["pictures"] == 2 and len(one.recipe["normalised"]["scale"]["conv.1.0"]) == 7
     assert one.recipe == two.recipe and all(one.state[name].equal(tensor) for name, tensor in two.state.items())
-    assert load_encoder(str(tmp_path / "one.safetensors")).fingerprint != load_encoder(str(small_files[0])).fingerprint
+    assert load_encoder(str(tmp_path / "one.safetensors")).fingerprint != load_encoder(encoder_file).fingerprint
     assert main([*arguments[:-2], str(tmp_path / "none"), "-o", str(tmp_path / "three.safetensors")]) == 2
     assert "there is no folder" in capsys.readouterr().err
 
 
-def test_convert_leaves_broken_files_out_and_counts_them(small_files, tmp_path, capsys):
+def test_convert_leaves_broken_files_out_and_counts_them(encoder_file, tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
     save_image(torch.rand(3, 30, 40), tmp_path / "pictures" / "a.png")
-    arguments = ["convert", str(small_files[0]), "--normalise", str(tmp_path / "pictures"), "-o"]
+    arguments = ["convert", encoder_file, "--normalise", str(tmp_path / "pictures"), "-o"]
     assert main([*arguments, str(tmp_path / "one.safetensors")]) == 0
     (tmp_path / "pictures" / "broken.png").write_text("no picture")
     capsys.readouterr()

@@ -46,7 +46,7 @@ SECONDS = 5  # nor this, on a machine that does other things as well
 
 numbers = st.sampled_from([-1, 0, 1, 3, 255, 2**15, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30])
 floats = st.sampled_from([0.5, -0.0, 1e300, float("inf"), float("-inf"), float("nan")])
-texts = st.sampled_from(["", "a", "..", "/", "\0", "\ud800", "a" * 300, "pyramid", "encoder", "F16", "F8_E4M3", "C64", "BOOL"])
+texts = st.sampled_from(["", "a", "..", "/", "\0", "\ud800", "a" * 300, "student", "encoder", "F16", "F8_E4M3", "C64", "BOOL"])
 json_values = st.recursive(
     st.none() | st.booleans() | numbers | floats | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -176,14 +176,15 @@ def test_networks_with_other_descriptions(folder, network, data):
     "config",
     [
         {"channels": [4096] * 8, "blocks": [64] * 8},
-        {"channels": [10**9], "blocks": [1]},
-        {"channels": [4, 6], "blocks": [10**9, 1]},
+        {"channels": [4, 6, 10**9], "blocks": [1, 1, 1]},
+        {"channels": [4, 6, 8], "blocks": [10**9, 1, 1]},
         {"channels": [4] * 10_000, "blocks": [1] * 10_000},
         {"channels": [], "blocks": []},
-        {"channels": [4, 6], "blocks": [1]},
-        {"channels": [4.0, 6.0], "blocks": [1, 1]},
-        {"channels": [True, 6], "blocks": [1, 1]},
-        {"channels": "46", "blocks": [1, 1]},
+        {"channels": [4], "blocks": [1]},
+        {"channels": [4, 6, 8], "blocks": [1, 1]},
+        {"channels": [4.0, 6.0, 8.0], "blocks": [1, 1, 1]},
+        {"channels": [True, 6, 8], "blocks": [1, 1, 1]},
+        {"channels": "468", "blocks": [1, 1, 1]},
         {},
     ],
 )
@@ -194,7 +195,7 @@ def test_descriptions_that_ask_for_more_than_there_is(folder, network, config):
     assert read_or_refuse(read_network, folder / "network.safetensors", packed(header, tensors)) is None
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"role":' * 50_000, "", "null", "[]", '"pyramid"', '{"role": "encoder"}'])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"role":' * 50_000, "", "null", "[]", '"student"', '{"role": "encoder"}'])
 def test_descriptions_that_are_none(folder, network, text):
     header, tensors = unpacked(network)
     header["__metadata__"]["network"] = text
@@ -205,9 +206,9 @@ def test_descriptions_that_are_none(folder, network, text):
 def test_weights_of_types_that_no_network_computes_in(folder, small_files, dtype):
     path = folder / "odd.safetensors"
     whole = read_network(small_files[0])
-    state = whole.state | {"conv.0.weight": torch.zeros(whole.state["conv.0.weight"].shape, dtype=dtype)}
-    write_network(NetworkFile("encoder", "pyramid", whole.config, state, "odd"), path, None)
-    with pytest.raises(ValueError, match="odd.safetensors cannot be used: conv.0.weight is of .*; convert the weights"):
+    state = whole.state | {"down.0.weight": torch.zeros(whole.state["down.0.weight"].shape, dtype=dtype)}
+    write_network(NetworkFile("encoder", "student", whole.config, state, "odd"), path, None)
+    with pytest.raises(ValueError, match="odd.safetensors cannot be used: down.0.weight is of .*; convert the weights"):
         read_network(path)
 
 

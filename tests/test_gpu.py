@@ -15,7 +15,6 @@ from adain_core import crossing, decode, transfer
 from adain_core.clip import CHUNK, ClipState, ClipStylizer
 from adain_core.images import check_pictures
 from adain_core.networks import Decoder, Encoder, Level, fast, texture
-from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
 from adain_core.networks.student import StudentDecoder, StudentEncoder
 from adain_core.networks.vgg import VGGDecoder, VGGEncoder
 from adain_core.statistics import ChannelStatistics
@@ -55,10 +54,9 @@ def networks(kind: str, dtype: torch.dtype) -> tuple[Encoder, Decoder]:
     """Both networks on the GPU."""
     if kind == "vgg19":
         pair = VGGEncoder({}), VGGDecoder({})
-    elif kind == "student":
-        pair = StudentEncoder({"channels": [8, 12], "blocks": [0, 1]}), StudentDecoder({"channels": [8, 12], "blocks": [1, 1]})
     else:
-        pair = PyramidEncoder({"channels": [8, 12]}), PyramidDecoder({"channels": [8, 12], "blocks": [1, 1]})
+        config = {"channels": [8, 12, 16], "blocks": [0, 1, 1]}
+        pair = StudentEncoder(config), StudentDecoder(config)
     for network in pair:
         network.dtype = dtype
         put_on_gpu(network)
@@ -101,7 +99,7 @@ def test_the_kernels_of_the_paper_s_network_in_16_bits(gpu):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("kind", ["vgg19", "pyramid", "student"])
+@pytest.mark.parametrize("kind", ["vgg19", "student"])
 def test_nothing_crosses_but_the_picture_and_the_style(gpu, kind, dtype):
     encoder, decoder = networks(kind, dtype)
     of_transfer, of_decode = counted(gpu, encoder, decoder, torch.rand(2, 4, 70, 90), style_for(encoder))
@@ -115,13 +113,13 @@ def test_nothing_crosses_but_the_picture_and_the_style(gpu, kind, dtype):
 def test_masks_and_tiles_read_nothing_back(gpu, statistics):
     mask = torch.zeros(1, 1, 70, 130)
     mask[..., :40] = torch.rand(40)
-    (encoder, decoder), content = networks("pyramid", torch.float16), torch.rand(2, 3, 70, 130)
+    (encoder, decoder), content = networks("student", torch.float16), torch.rand(2, 3, 70, 130)
     _, of_decode = counted(gpu, encoder, decoder, content, style_for(encoder, mask), content_statistics=statistics, tile=64)
     assert of_decode.downloads == [(2, 3, 64, 64), (2, 3, 6, 64)]  # two of the six tiles are stylised
 
 
 def test_a_picture_on_the_gpu_is_looked_at_once_for_what_float16_cannot_hold(gpu):
-    (encoder, decoder), content = networks("pyramid", torch.float16), torch.rand(2, 3, 70, 130)
+    (encoder, decoder), content = networks("student", torch.float16), torch.rand(2, 3, 70, 130)
     features = transfer(encoder, content, style_for(encoder))
     gpu.taken()
     decode(decoder, dataclasses.replace(features, device=torch.device("cuda:0")), tile=64)
@@ -133,7 +131,7 @@ def test_frames_cross_as_bytes_and_come_back_as_bytes(gpu, tmp_path, options):
     clip = MagicMock(multiple=2)
     clip.__len__.return_value = 2 * CHUNK
     clip.frames.return_value = (Frame(torch.full((1, 3, 80, 96), k, dtype=torch.uint8), k) for k in range(2 * CHUNK))
-    encoder, decoder = networks("pyramid", torch.float16)
+    encoder, decoder = networks("student", torch.float16)
     stylizer = ClipStylizer(encoder, decoder, style_for(encoder), **options)
     chunks = stylizer._stylized(clip, ClipState(tmp_path / "state", ""))
     next(chunks)

@@ -103,7 +103,7 @@ def test_any_size_comes_back(networks, pictures, size):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (37, 50)])
-def test_any_size_comes_back_from_a_pyramid(small, size):
+def test_any_size_comes_back_from_a_small_network(small, size):
     style = encode_style(small[0], torch.rand(1, 3, 40, 30), size=0)
     result = stylize(*small, torch.rand(2, 3, *size), style)
     assert result.shape == (2, 3, *size) and result.isfinite().all()
@@ -179,8 +179,8 @@ def test_autocast_changes_nothing_in_sixteen_bits(small, plain, device):
 
 
 def test_a_copy_of_a_network_in_sixteen_bits_is_exact(small, small_files):
-    half = load_encoder(str(small_files[0]), small[0].conv[0].weight.device, "bfloat16")
-    copied, picture = half.copy_for(half.conv[0].weight.device), torch.rand(1, 3, 16, 16).to(half.conv[0].weight)
+    half = load_encoder(str(small_files[0]), small[0].conv[0][0].weight.device, "bfloat16")
+    copied, picture = half.copy_for(half.conv[0][0].weight.device), torch.rand(1, 3, 16, 16).to(half.conv[0][0].weight)
     assert copied.dtype == torch.float32 and copied.encode(picture)[0].equal(small[0].encode(picture)[0])
 
 
@@ -188,7 +188,7 @@ def test_tf32_is_as_before_after_a_call(small, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     seen = []
     small[0].plain = True
-    small[0].conv[0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    small[0].conv[0][0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     encode_style(small[0], torch.rand(1, 3, 8, 8))
     assert seen == [False] and torch.backends.cudnn.allow_tf32
 
@@ -200,7 +200,7 @@ def test_a_host_may_have_set_the_newer_flag_of_tf32(small, precision):
     before, flags.fp32_precision = flags.fp32_precision, precision
     try:
         small[0].plain = True
-        small[0].conv[0].register_forward_hook(lambda *_: seen.append(flags.fp32_precision))
+        small[0].conv[0][0].register_forward_hook(lambda *_: seen.append(flags.fp32_precision))
         encode_style(small[0], torch.rand(1, 3, 8, 8))
         assert seen == ["ieee"] and flags.fp32_precision == precision
     finally:

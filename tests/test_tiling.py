@@ -7,7 +7,6 @@ import torch
 
 from adain_core import decode, encode_style, mix_styles, stylize, tiling, transfer
 from adain_core.evaluation import plain
-from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
 from adain_core.networks.student import StudentDecoder, StudentEncoder
 from adain_core.networks.vgg import VGGDecoder, VGGEncoder
 from adain_core.progress import showing
@@ -19,13 +18,11 @@ def networks(kind, device):
     """An encoder and a decoder with random weights."""
     if kind == "vgg19":
         pair = VGGEncoder({}), VGGDecoder({})
-    elif kind == "student":
+    else:
         pair = (
             StudentEncoder({"channels": [8, 12, 16], "blocks": [0, 1, 2]}),
             StudentDecoder({"channels": [8, 12, 16], "blocks": [1, 2, 1]}),
         )
-    else:
-        pair = PyramidEncoder({"channels": [8, 12, 16]}), PyramidDecoder({"channels": [8, 12, 16], "blocks": [1, 2, 1]})
     for seed, network in enumerate(pair):
         network.initialize(seed)
         network.eval().requires_grad_(False).to(device)
@@ -43,8 +40,7 @@ def masked_mix(encoder):
 
 @pytest.mark.parametrize("mode", ["image", "region"])
 @pytest.mark.parametrize("kind, tile, size", [
-    ("vgg19", 64, (97, 131)), ("pyramid", 64, (131, 203)), ("pyramid", 100, (75, 310)), ("pyramid", 128, (257, 129)),
-    ("student", 64, (131, 203)), ("student", 128, (257, 129)),
+    ("vgg19", 64, (97, 131)), ("student", 64, (131, 203)), ("student", 100, (75, 310)), ("student", 128, (257, 129)),
 ])  # fmt: skip
 def test_tiled_equals_untiled(kind, tile, size, mode, device):
     encoder, decoder = networks(kind, device)
@@ -58,7 +54,7 @@ def test_tiled_equals_untiled(kind, tile, size, mode, device):
 
 @pytest.mark.parametrize("mode", ["image", "batch", "running"])
 def test_a_clip_in_tiles_equals_the_clip_whole(mode, device):
-    encoder, decoder = networks("pyramid", device)
+    encoder, decoder = networks("student", device)
     content = torch.rand(3, 4, 70, 90) * torch.linspace(0.3, 1, 3)[:, None, None, None]
     style = masked_mix(encoder)
     whole, tiled = (stylize(encoder, decoder, content, style, content_statistics=mode, half_life=2, tile=t) for t in (0, 64))
@@ -69,7 +65,7 @@ def test_a_clip_in_tiles_equals_the_clip_whole(mode, device):
 
 
 def test_one_content_in_many_styles_can_be_tiled(device):
-    encoder, decoder = networks("pyramid", device)
+    encoder, decoder = networks("student", device)
     content = torch.rand(1, 3, 70, 90)
     styles = encode_style(encoder, torch.rand(3, 3, 40, 40) * torch.linspace(0.2, 1, 3)[:, None, None, None], 0, "each")
     whole, tiled = (stylize(encoder, decoder, content, styles, tile=t) for t in (0, 64))
@@ -77,7 +73,7 @@ def test_one_content_in_many_styles_can_be_tiled(device):
     assert plain.relative_error(tiled.cpu(), whole.cpu()) < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["vgg19", "pyramid", "student"])
+@pytest.mark.parametrize("kind", ["vgg19", "student"])
 def test_halos_are_as_large_as_they_must_be_and_no_larger(kind):
     encoder, decoder = networks(kind, "cpu")
     side, stride = (128 if kind == "vgg19" else 256), decoder.stride
@@ -158,7 +154,7 @@ def test_memory_that_runs_out_is_tried_with_less():
 
 
 def test_progress_is_told_between_tiles_and_can_end_the_work(device):
-    encoder, decoder = networks("pyramid", device)
+    encoder, decoder = networks("student", device)
     content, seen = torch.rand(1, 3, 70, 130), []
     style = encode_style(encoder, torch.rand(1, 3, 40, 40), size=0)
 

@@ -25,7 +25,7 @@ from adain_core.files import remove_leftovers
 from adain_core.images import save_image
 from adain_core.large import stylize_file
 from adain_core.networks import Decoder, Encoder
-from adain_core.networks.pyramid import PyramidDecoder, PyramidEncoder
+from adain_core.networks.student import StudentDecoder, StudentEncoder
 from adain_core.statistics import ChannelStatistics
 from adain_core.training.checkpoints import save_checkpoint
 from adain_core.video import Video
@@ -39,17 +39,19 @@ def noise(seed: int, *size: int) -> torch.Tensor:
 
 
 def networks() -> tuple[Encoder, Decoder]:
-    torch.manual_seed(0)
-    config = {"channels": [4, 6], "blocks": [1, 1]}
-    encoder = NetworkFile("encoder", "pyramid", config, PyramidEncoder(config).state_dict(), "small").build()
-    state = PyramidDecoder(config).state_dict()
-    return encoder, NetworkFile("decoder", "pyramid", config, state, "small", "small", encoder.fingerprint).build()
+    config = {"channels": [4, 6, 8], "blocks": [1, 1, 1]}
+    drawn = StudentEncoder(config), StudentDecoder(config)
+    for seed, network in enumerate(drawn):
+        network.initialize(seed)
+    encoder = NetworkFile("encoder", "student", config, drawn[0].state_dict(), "small").build()
+    state = drawn[1].state_dict()
+    return encoder, NetworkFile("decoder", "student", config, state, "small", "small", encoder.fingerprint).build()
 
 
 def network(path: Path, seed: int) -> None:
-    config = {"channels": [8, 16]}
-    state = {name: torch.full_like(tensor, seed) for name, tensor in PyramidEncoder(config).state_dict().items()}
-    write_network(NetworkFile("encoder", "pyramid", config, state, "small"), path)
+    config = {"channels": [8, 16], "blocks": [0, 0]}
+    state = {name: torch.full_like(tensor, seed) for name, tensor in StudentEncoder(config).state_dict().items()}
+    write_network(NetworkFile("encoder", "student", config, state, "small"), path)
 
 
 def style(path: Path, seed: int) -> None:

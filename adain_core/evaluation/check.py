@@ -163,8 +163,8 @@ def _training(device: torch.device) -> float:
         with tempfile.TemporaryDirectory() as folder:
             judge = networks("vgg19", CPU, torch.float32)[0]
             config = TrainingConfig(
-                _pictures(4, (96, 96)), _pictures(4, (96, 96), seed=1), Path(folder) / "out", judge, channels=(8, 12),
-                steps=STEPS, batch_size=2, crop_size=64, resize_content=(64, 64), resize_style=(64, 64),
+                _pictures(4, (96, 96)), _pictures(4, (96, 96), seed=1), Path(folder) / "out", judge, stage="both",
+                start_from="lite", steps=STEPS, batch_size=2, crop_size=64, resize_content=(64, 64), resize_style=(64, 64),
                 precision="float32", workers=0, device=str(place), log_every=STEPS,
             )  # fmt: skip
             found.append([losses[-1] for losses in train(config).losses.values()])

@@ -81,6 +81,8 @@ class StudentDecoder(Decoder):
     @classmethod
     def for_encoder(cls, encoder: Encoder, blocks: Sequence[int] | None = None) -> StudentDecoder:
         channels = encoder.config["channels"]
+        if blocks and len(blocks) != len(channels):
+            raise AdainError(f"the encoder {encoder.name!r} has {len(channels)} strides; give a number of blocks for each.")
         return cls({"channels": channels, "blocks": list(blocks or [1] + [2] * (len(channels) - 1))})
 
     def initialize(self, seed: int) -> None:

@@ -50,9 +50,8 @@ class TrainingConfig:
     """The settings of a training; the defaults are the paper's recipe.
 
     Contents and styles are folders, or tensors `(N, 3 or 4, H, W)` in [0, 1]. Networks are names, files, or networks, which
-    are copied. With `channels` empty a decoder for the fixed `encoder` is trained; else a pyramid encoder and decoder,
-    jointly. `blocks` are by default those of `start_from`, else one at each stride and four at the coarsest. Without
-    `start_from`, weights are drawn from the seed.
+    are copied. The stage "decoder" trains a decoder for the fixed `encoder`; its `blocks` are by default those of `start_from`,
+    else one at the finest stride and two at each other one. Without `start_from`, weights are drawn from the seed.
 
     Sizes are in pixels. If the two sizes of a `resize` differ, one between them is drawn for each crop. With several
     `pairings` the loss network sees a picture once, not at every step it serves. The optimizer "muon" (Jordan et al. 2024)
@@ -80,7 +79,7 @@ class TrainingConfig:
 
     # Networks
     encoder: str | Encoder = setting("", "the fixed encoder to train a decoder for (default: the loss encoder)", recipe=False)
-    channels: tuple[int, ...] = setting((), "channels of a pyramid at strides 2, 4, 8, ...; trains its encoder too")
+    channels: tuple[int, ...] = setting((), "channels at strides 2, 4, 8, ... of an encoder that is taught")
     blocks: tuple[int, ...] = setting((), "residual blocks at each stride, of a decoder, or of an encoder that is taught")
     start_from: str | Decoder = setting(
         "", "networks to begin with: a bundled name, or DIR/NAME of their files; or inverse, a VGG-19's in closed form"
@@ -145,14 +144,19 @@ class TrainingConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.channels and self.encoder:
-            raise AdainError("channels are of an encoder that is trained, encoder names a fixed one; give one of them.")
         if min(self.steps, self.batch_size, self.accumulate, self.pairings, self.crop_size, self.log_every) < 1:
             raise AdainError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
         if min(self.warmup, self.consistency_every, self.seed, self.workers) < 0:
             raise AdainError("warmup, consistency_every, seed and workers must be at least 0.")
         if self.stage == "encoder" and (len(self.channels) != len(self.blocks) or not self.channels):
             raise AdainError("to teach an encoder, give channels and blocks, a number of each for every stride.")
+        if self.stage == "encoder" and (self.encoder or isinstance(self.start_from, Decoder)):
+            raise AdainError("an encoder is taught from drawn weights, or from one that start_from names; give no other.")
+        if self.stage == "decoder" and self.channels:
+            raise AdainError(
+                "channels are for the stage encoder; teach an encoder by it first, then train a decoder with encoder naming its"
+                " file."
+            )
         check_seed(self.seed)
         if not len(self.resize_content) == len(self.resize_style) == 2:
             raise AdainError("resize_content and resize_style each take two sizes, from what to what, which may be the same.")
@@ -162,8 +166,6 @@ class TrainingConfig:
             raise AdainError("both networks are those of start_from; give it a name, and no encoder, channels and blocks.")
         if self.stage == "both" and self.start_from in ("", INVERSE):
             raise AdainError("to train both networks, begin with some that were trained one after the other; give start_from.")
-        if self.channels and isinstance(self.start_from, Decoder):
-            raise AdainError("start_from is a decoder alone; with channels, name networks to begin with.")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise AdainError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.")
@@ -176,9 +178,7 @@ class TrainingConfig:
     @property
     def trained_roles(self) -> tuple[str, ...]:
         """Which of the networks are trained: "encoder", "decoder"."""
-        if self.stage == "encoder":
-            return ("encoder",)
-        return ("encoder", "decoder") if self.channels or self.stage == "both" else ("decoder",)
+        return ("encoder", "decoder") if self.stage == "both" else (self.stage,)
 
     def recipe(self) -> dict:
         """The settings that must stay the same for a training to go on, in types that JSON has."""

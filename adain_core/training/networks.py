@@ -20,7 +20,7 @@ from .config import INVERSE, TrainingConfig
 
 Kind = TypeVar("Kind", Encoder, Decoder)
 
-TAUGHT, TRAINED = "student", "pyramid"  # architectures of an encoder that is taught, and of one trained with its decoder
+TAUGHT = "student"  # the architecture of an encoder that is taught
 
 
 def training_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -60,10 +60,6 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
     start = frozen(config.start_from, Decoder, device) if config.start_from and not inverse else None
     if config.stage == "both":
         encoder = frozen(str(config.start_from), Encoder, device).requires_grad_()
-    elif config.channels:
-        encoder = ARCHITECTURES[TRAINED].encoder({"channels": list(config.channels)})
-        encoder.initialize(config.seed)
-        encoder.plain = True
     else:
         encoder = frozen(config.encoder, Encoder, device) if config.encoder else loss_network
     kind = ARCHITECTURES[encoder.architecture].decoder
@@ -73,10 +69,7 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
     decoder.initialize((config.seed + 1) % 2**64)
     decoder.plain = True
     if start:
-        if config.channels:
-            load_checked(encoder, frozen(str(config.start_from), Encoder, device).state_dict())
-        else:
-            check_decoder(start, encoder.fingerprint, encoder.name)
+        check_decoder(start, encoder.fingerprint, encoder.name)
         load_checked(decoder, start.state_dict())
     return encoder.to(device).to(memory_format=order), decoder.to(device).to(memory_format=order)
 

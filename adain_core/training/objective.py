@@ -208,8 +208,7 @@ class Objective(nn.Module):
 
     def _already_encoded(self, batch: Batch) -> tuple[list[Tensor], list[ChannelStatistics]] | None:
         """The result of `_encode`, if the loss network is the encoder and has computed it for the batch."""
-        trained = "encoder" in self.config.trained_roles
-        if trained or self.encoder.fingerprint != self.loss_network.fingerprint or len(self.encoder.levels) > 1:
+        if self.encoder.fingerprint != self.loss_network.fingerprint or len(self.encoder.levels) > 1:
             return None
         return [batch.content_features], batch.style_statistics[-1:]
 

@@ -8,6 +8,7 @@ import pytest
 from adain_core import catalog, load_encoder, load_style
 from adain_core.cli import main
 from adain_core.cli.options import NetworkOptions
+from adain_core.images import load_image
 from adain_core.weights import read_network, write_network
 
 NAMES = {"model": None, "encoder": None, "decoder": None, "device": "cpu", "dtype": "float32"}
@@ -98,6 +99,16 @@ def test_a_style_file_of_another_encoder_is_refused_before_the_fetch(adain, far,
     assert not served.requests
 
 
+def test_a_texture_is_for_a_decoder_that_paints_one(adain, served):
+    command = ["stylize", "photo.png", "red.png", "-o"]
+    for texture in ("0", "1"):
+        assert adain(*command, f"{texture}.png", "--model", "small", "--texture", texture)[0] == 0
+    assert not load_image("0.png").equal(load_image("1.png"))
+    status, err = adain(*command, "o.png", "--model", "vgg19", "--texture", "0.5")
+    assert status == 2 and "--texture does nothing: the decoder 'vgg19' paints none; leave it out" in err
+    assert err.count("\n") == 1 and not served.requests
+
+
 def test_a_model_on_the_hub_has_one_name(adain, served, folder):
     for role in ("encoder", "decoder"):
         served.serve(f"me/model/small-{role}.safetensors", folder / f"small-{role}.safetensors")
@@ -131,7 +142,7 @@ def test_a_style_file_for_several_encoders_goes_with_each(adain, other, folder, 
         assert (folder / "both.png").read_bytes() == (folder / f"{name}.png").read_bytes()
     assert main(["style", "show", "both"]) == 0 and main(["style", "list"]) == 0
     out = capsys.readouterr().out
-    assert out.count(": 4 + 6 channels") == 2 and "  encoder  other (" in out and "small, other" in out
+    assert out.count(": 6 + 8 channels") == 2 and "  encoder  other (" in out and "small, other" in out
     assert adain("style", "mix", "both", "sunset", "-o", "mix.safetensors")[0] == 0
     assert list(load_style("mix.safetensors").encoders.values()) == ["small"]
     status, err = adain("stylize", "photo.png", "both", "-o", "o.png", "--model", "vgg19")

@@ -116,7 +116,6 @@ def test_the_rest_is_refused_in_one_sentence(stylize, folder, arguments, sentenc
     (["red.png", "--seed", "0"], "--seed"),
     (["red.png", "--per-picture", "1"], "--per-picture"),
     (["red.png", "--weights", "2"], "--weights"),
-    (["red.png", "--texture", "0.5"], "--texture"),
 ])  # fmt: skip
 def test_an_option_that_does_nothing_here_is_refused(stylize, arguments, option):
     status, err = stylize("photo.png", *arguments, "-o", "o.png")
