@@ -17,7 +17,7 @@ from ..evaluation.measurement import Judge, MeasurementConfig
 from ..losses import content_loss, style_loss
 from ..networks import Encoder
 from ..networks.base import initialize
-from ..networks.layers import DownsampleConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
+from ..networks.layers import DownsampleConv2d, PointwiseConv2d, ReflectionConv2d, ResidualBlock, UpsampleConv2d
 from ..normalization import BatchNorm2d, ConditionalInstanceNorm2d, InstanceNorm2d
 from ..progress import Counter, tell
 from ..statistics import ChannelStatistics, adain, channel_statistics
@@ -113,8 +113,11 @@ def swap_patches(content: Tensor, style: Tensor, side: int = 3) -> Tensor:
 
 
 def add_normalization(network: Net, layer: Callable[[int], nn.Module]) -> Net:
-    """The same network with `layer(channels)` after each of its convolutions but the last, which draws the picture."""
-    for convolution in [module for module in network.modules() if isinstance(module, nn.Conv2d)][:-1]:
+    """The same network with `layer(channels)` after each of its convolutions but the last, which draws the picture, and those
+    of 1x1, which bring the texture.
+    """
+    convolutions = [each for each in network.modules() if isinstance(each, nn.Conv2d) and not isinstance(each, PointwiseConv2d)]
+    for convolution in convolutions[:-1]:
         convolution.normalization = layer(convolution.out_channels)
         convolution.register_forward_hook(lambda module, _, result: module.get_submodule("normalization")(result))
     return network
