@@ -236,9 +236,14 @@ PRESETS: dict[str, dict] = {
 PRESETS["lite-both"] = {name: value for name, value in PRESETS["lite"].items() if name not in ("encoder", "blocks")} | {
     "stage": "both",
     "start_from": "lite",
+    "batch_size": 4,
+    "crop_size": 192,
+    "resize_content": (256, 512),
+    "resize_style": (256, 512),
     "learning_rate": 3e-4,
-    "style_weight": 1.3,
+    "style_weight": 1.0,
     "map_weight": 1.0,
-    "consistency_weight": 50.0,
+    "grid_weight": 300.0,
+    "consistency_weight": 100.0,
     "consistency_every": 1,
 }
