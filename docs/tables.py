@@ -216,7 +216,9 @@ def experiment_tables(name: str, digits: int = 3) -> str:
     for title, lines in result["tables"].items():
         cells = [[NAMES.get(row, row), *map(text, line.values())] for row, line in lines.items()]
         parts.append(rows([title, *next(iter(lines.values()))], cells))
-    return "\n\n".join([*parts, *(f"- {finding}" for finding in result["findings"])])
+    if result["findings"]:
+        parts.append("\n".join(f"- {finding}" for finding in result["findings"]))
+    return "\n\n".join(parts)
 
 
 TABLES = {
