@@ -66,7 +66,7 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it.")
-    _temporary(path).unlink()
+    _temporary(path).unlink(missing_ok=True)  # another process may have taken it for a leftover
 
 
 def check_folder(path: str | Path) -> None:
