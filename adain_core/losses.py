@@ -69,10 +69,10 @@ def total_variation(images: Tensor) -> Tensor:
 
 def fine_part(images: Tensor) -> Tensor:
     """What pictures `(B, C, H, W)` have beyond themselves reduced to a `GRID_PERIOD`th and enlarged again, in float32."""
-    images = coarse = images.float()
-    for size in ([max(1, side // GRID_PERIOD) for side in images.shape[2:]], images.shape[2:]):
-        coarse = F.interpolate(coarse, size, mode="bicubic", antialias=True)
-    return images - coarse
+    images = images.float()
+    reduced = [max(1, side // GRID_PERIOD) for side in images.shape[2:]]
+    coarse = F.interpolate(images, reduced, mode="bicubic", antialias=True)
+    return images - F.interpolate(coarse, images.shape[2:], mode="bicubic", antialias=True)
 
 
 def grid_variance(fine: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from make_styles import REFERENCE, ROOT
+from make_styles import ROOT
 
 from adain_core import channel_statistics, encode_style, load_decoder, load_encoder, refine, stylize
 from adain_core.cli import main as adain
@@ -80,8 +80,8 @@ def measure(name: str) -> None:
 
 def measure_refining(count: int = 10) -> list[dict]:
     """The losses of `vgg19` on `count` validation pairs, before 30 steps of refining and after, and the seconds of a core."""
-    encoder, decoder = load_encoder(str(REFERENCE), dtype="float32"), load_decoder("vgg19", dtype="float32")
-    judge = load_loss_network(str(REFERENCE), torch.device("cpu"))
+    encoder, decoder = load_encoder(ENCODER, dtype="float32"), load_decoder("vgg19", dtype="float32")
+    judge = load_loss_network(ENCODER, torch.device("cpu"))
     found = []
     for content, painting in draw_pairs(*map(list_images, FOLDERS), count):
         before, look = load_square(content, 256), load_square(painting, 256)

@@ -7,6 +7,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -181,12 +182,11 @@ class Encoder(Network):
         names = [level.name for level in self.levels]
         with self._computing(here):
             if self.dtype.itemsize > 2:
-                features = self.activations(here.to(self.dtype), names, Arithmetic(self.convolve))
-                return [features[name] for name in names]
+                return self._listed(here.to(self.dtype), names, Arithmetic(self.convolve))
             flat = self._flat(images, here, names)
             difference = (here.float() - flat.color).to(self.dtype)
-            differences = self.activations(difference, names, AroundColor(self.convolve, flat.bounds))
-            return [differences[name] + x for name, x in zip(names, flat.features, strict=True)]
+            differences = self._listed(difference, names, AroundColor(self.convolve, flat.bounds))
+            return [each + x for each, x in zip(differences, flat.features, strict=True)]
 
     def _flat(self, images: Tensor, here: Tensor, names: Sequence[str]) -> FlatPicture:
         """A flat picture of about the mean colour of `images`, of which `here` is the copy on the network's device.
@@ -196,11 +196,8 @@ class Encoder(Network):
         """
 
         def made(color: Tensor) -> FlatPicture:
-            def activations(arithmetic: Arithmetic) -> list[Tensor]:
-                found = self.activations(color, names, arithmetic)
-                return [found[name] for name in names]
-
-            return flat_picture(color, activations, self.convolve_flat, here.new_empty(0, dtype=self.dtype))
+            like = here.new_empty(0, dtype=self.dtype)
+            return flat_picture(color, partial(self._listed, color, names), self.convolve_flat, like)
 
         if self.plain or images.device.type != "cpu":
             return made(here.float().mean((0, 2, 3), keepdim=True))
@@ -220,8 +217,12 @@ class Encoder(Network):
         if unknown := [name for name in layers if name not in self.layers]:
             raise AdainError(f"the encoder {self.name!r} has no layer {unknown[0]!r}; it has {', '.join(self.layers)}.")
         with self._computing(images):
-            features = self.activations(images.to(self.dtype), layers, Arithmetic(self.convolve))
-            return [features[name] for name in layers]
+            return self._listed(images.to(self.dtype), layers, Arithmetic(self.convolve))
+
+    def _listed(self, x: Tensor, names: Sequence[str], arithmetic: Arithmetic) -> list[Tensor]:
+        """The `activations` in the order of `names`."""
+        found = self.activations(x, names, arithmetic)
+        return [found[name] for name in names]
 
     def activations(self, x: Tensor, names: Collection[str], arithmetic: Arithmetic) -> dict[str, Tensor]:
         """The features of pictures `x` at the layers `names`, every convolution computed by `arithmetic`."""
