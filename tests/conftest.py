@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores; PyTorch asks when it is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hub_server
 import pytest

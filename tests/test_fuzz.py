@@ -383,7 +383,8 @@ def encoder(small_files):
 
 @pytest.fixture(scope="module")
 def style(encoder, folder) -> bytes:
-    styles = [encode_style(encoder, torch.rand(2, 3, 20, 20), combine="each").masked(torch.rand(3, 4)) for _ in range(2)]
+    pictures = [torch.rand(2, 3, 20, 20) for _ in range(2)]
+    styles = [encode_style(encoder, x, combine="each", size=0).masked(torch.rand(3, 4)) for x in pictures]
     mix_styles(styles).save(folder / "style.safetensors")
     return (folder / "style.safetensors").read_bytes()
 
