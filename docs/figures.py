@@ -3,9 +3,9 @@
     python docs/figures.py --paintings FOLDER            # all in docs/pictures/
     python docs/figures.py clip mix                      # these
 
-FOLDER has a picture NAME.jpg of each painting that `make_styles.py` lists. The encoder of `vgg19` and the published decoder are
-those of `../shared/reference`; the picture of the graph needs COMFYUI_DIR, COMFYUI_PYTHON, playwright and Chromium. What cannot
-be made stays as it was, and is named at the end, with exit status 1. `make_styles.py` makes styles.jpg.
+FOLDER is the one that `make_styles.py` needs. The encoder of `vgg19` and the published decoder are those of
+`../shared/reference`; the picture of the graph needs COMFYUI_DIR, COMFYUI_PYTHON, playwright and Chromium. What cannot be made
+stays as it was, and is named at the end, with exit status 1. `make_styles.py` makes styles.jpg.
 """
 
 from __future__ import annotations
