@@ -113,6 +113,7 @@ class TrainingConfig:
     layer_weights: tuple[float, ...] = setting(
         (1.0, 1.0, 1.0, 1.0), "weights of the style loss at relu1_1 to relu4_1, or at the loss encoder's levels"
     )
+    coarse_style_weight: float = setting(0.0, "of the style loss, in statistics, at half the size: of larger strokes")
     variation_weight: float = setting(0.0, "of the results' total variation")
     grid_weight: float = setting(0.0, "of what repeats every 8 pixels in the results, a mesh")
     clamp: bool = setting(False, "take the losses of the pictures as they are shown, clamped to [0, 1]")
@@ -148,6 +149,8 @@ class TrainingConfig:
             raise AdainError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
         if min(self.warmup, self.consistency_every, self.seed, self.workers) < 0:
             raise AdainError("warmup, consistency_every, seed and workers must be at least 0.")
+        if self.consistency_weight and not self.consistency_every:
+            raise AdainError("the consistency has a weight, but no step measures it; give consistency_every, for example 1.")
         if self.stage == "encoder" and (len(self.channels) != len(self.blocks) or not self.channels):
             raise AdainError("to teach an encoder, give channels and blocks, a number of each for every stride.")
         if self.stage == "encoder" and (self.encoder or isinstance(self.start_from, Decoder)):

@@ -39,6 +39,7 @@ class Batch:
     style: Tensor
     content_features: Tensor
     style_statistics: list[ChannelStatistics]
+    coarse_statistics: list[ChannelStatistics]
     style_grams: list[Tensor]
     content_maps: list[Tensor]
     style_maps: list[Tensor]
@@ -55,6 +56,7 @@ class Batch:
                 alone(self.style, index),
                 alone(self.content_features, index),
                 [level[index] for level in self.style_statistics],
+                [level[index] for level in self.coarse_statistics],
                 *([alone(x, index) for x in each] for each in (self.style_grams, self.content_maps, self.style_maps)),
             )
             for index in range(len(self.content))
@@ -63,7 +65,9 @@ class Batch:
     @staticmethod
     def combined(contents: Sequence[Batch], styles: Sequence[Batch]) -> Batch:
         """The contents of some batches with the styles of as many others."""
-        statistics = zip(*(batch.style_statistics for batch in styles), strict=True)
+
+        def levels(batches: Sequence[list[ChannelStatistics]]) -> list[ChannelStatistics]:
+            return [ChannelStatistics.concatenate(level) for level in zip(*batches, strict=True)]
 
         def joined(batches: Sequence[list[Tensor]]) -> list[Tensor]:
             return [torch.cat(layer) for layer in zip(*batches, strict=True)]
@@ -72,7 +76,8 @@ class Batch:
             torch.cat([batch.content for batch in contents]),
             torch.cat([batch.style for batch in styles]),
             torch.cat([batch.content_features for batch in contents]),
-            [ChannelStatistics.concatenate(level) for level in statistics],
+            levels([batch.style_statistics for batch in styles]),
+            levels([batch.coarse_statistics for batch in styles]),
             joined([batch.style_grams for batch in styles]),
             joined([batch.content_maps for batch in contents]),
             joined([batch.style_maps for batch in styles]),
@@ -118,14 +123,16 @@ class Objective(nn.Module):
         grams = [gram_matrix(x) for x in styles] if self.config.style_loss == "gram" else []
         mapped = [index for index, name in enumerate(self.layers) if self.maps and name in self.maps.layers]
         maps = ([each[index] for index in mapped] for each in (contents, styles))
-        return Batch(content, style, contents[-1], [channel_statistics(x) for x in styles], grams, *maps)
+        statistics = [channel_statistics(x) for x in styles]
+        coarse = [channel_statistics(x) for x in self._halved_features(style)] if self.config.coarse_style_weight else []
+        return Batch(content, style, contents[-1], statistics, coarse, grams, *maps)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss, and the losses it is the weighted sum of, by name."""
         config = self.config
         # some steps have no texture, as the frames of clips; it would stay behind when a content moves
         texture = Texture(seed=step) if step % UNTEXTURED else NO_TEXTURE
-        consistent = bool(config.consistency_every) and step % (UNTEXTURED * config.consistency_every) == 0
+        consistent = bool(config.consistency_weight) and step % (UNTEXTURED * config.consistency_every) == 0
         losses = {}
         with self._autocast():
             if self.maps:
@@ -143,6 +150,8 @@ class Objective(nn.Module):
             losses["style"] = gram_loss(found, batch.style_grams, config.layer_weights)
         else:
             losses["style"] = style_loss(found, batch.style_statistics, config.layer_weights)
+        if config.coarse_style_weight:
+            losses["coarse_style"] = style_loss(self._halved_features(result), batch.coarse_statistics, config.layer_weights)
         if config.variation_weight:
             losses["variation"] = total_variation(result)
         if config.grid_weight:
@@ -173,6 +182,11 @@ class Objective(nn.Module):
         count = len(batch.content)
         statistics = [channel_statistics(x[count:]) for x in levels]
         return [x[:count] for x in levels], statistics, reduce(torch.add, shares.values())
+
+    def _halved_features(self, images: Tensor) -> list[Tensor]:
+        """The loss network's features of pictures at half their size, where its layers see structures of twice the size."""
+        halved = F.interpolate(images.float(), [side // 2 for side in images.shape[2:]], mode="bicubic", antialias=True)
+        return self.loss_network.features(_channels_last(halved), self.layers)
 
     def _difference(self, teacher: Decoder, batch: Batch, result: Tensor, found: list[Tensor]) -> Tensor:
         """The mean squared differences of a `result`, whose features are `found`, from the teacher's picture: of the pixels,

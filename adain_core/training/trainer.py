@@ -327,10 +327,15 @@ class Trainer:
             raise
 
     def _save_all(self) -> None:
+        """Write the checkpoint and the results, where no more pictures are read: that their readers end is no matter."""
         if self.rank == 0:
-            with uninterrupted():
-                self._save_checkpoint()
-                self._write_results()
+            try:
+                with uninterrupted():
+                    self._save_checkpoint()
+                    self._write_results()
+            except RuntimeError as error:  # what stops the training may have stopped them too
+                if not is_dead_worker(error):
+                    raise
 
     def _save_checkpoint(self) -> None:
         state = {"step": self.step, "skipped": self.skipped, "optimizer": self.optimizer.state_dict()}
