@@ -245,8 +245,9 @@ PRESETS["lite-both"] = {name: value for name, value in PRESETS["lite"].items() i
     "resize_style": (256, 512),
     "learning_rate": 3e-4,
     "style_weight": 1.0,
+    "coarse_style_weight": 0.3,
     "map_weight": 1.0,
     "grid_weight": 300.0,
-    "consistency_weight": 100.0,
+    "consistency_weight": 300.0,
     "consistency_every": 1,
 }
