@@ -31,8 +31,9 @@ TAUGHT_LAYERS = 2  # of the loss network's finest, in which results are compared
 @dataclass(frozen=True)
 class Batch:
     """Contents and styles `(B, 3, S, S)`, and what the losses compare results with: the contents' features at the loss
-    network's last layer, and the styles' statistics, or Gram matrices, at each of its layers. Where the encoder is trained
-    too, `content_maps` and `style_maps` are the loss network's features that it is to see, of each layer.
+    network's last layer, and the styles' statistics, or Gram matrices, at each of its layers. With a weight on coarse
+    style, `coarse_statistics` are those of the halved styles. Where the encoder is trained too, `content_maps` and `style_maps`
+    are the loss network's features that it is to see, of each layer.
     """
 
     content: Tensor
