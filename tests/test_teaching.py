@@ -60,6 +60,14 @@ def test_both_are_trained(taught):
     assert encoder.fingerprint != load_encoder(f"{taught.start_from}-encoder.safetensors").fingerprint
 
 
+def test_a_flat_area_without_texture_has_no_checkerboard(taught):
+    result = train(dataclasses.replace(taught, learning_rate=1e-2))
+    encoder, decoder = load_encoder(str(result.encoder)), load_decoder(str(result.decoder))
+    style = encode_style(encoder, torch.rand(1, 3, 40, 40), 0)
+    picture = stylize(encoder, decoder, torch.full((1, 3, 40, 40), 0.6), style, texture=0)
+    assert picture.std((2, 3)).max() < 1e-3  # the file is of float16
+
+
 def test_the_map_keeps_an_encoder_seeing_as_the_loss_encoder_does(taught):
     alone = dataclasses.replace(taught, content_weight=0.0, style_weight=0.0, steps=40, learning_rate=1e-2)
     shares = train(alone).losses["map"]

@@ -71,6 +71,9 @@ class Network(nn.Module):
         """Draw random weights for the beginning of a training."""
         initialize(self, seed)
 
+    def constrain(self) -> None:
+        """Restore what an architecture holds of its weights, after a training step has moved them; most hold nothing."""
+
     def copy_for(self, device: torch.device, dtype: torch.dtype = torch.float32, plain: bool = True) -> Self:
         """A frozen copy on `device`. Gradients can pass through a plain one that was made outside of inference mode."""
         copied = copy.deepcopy(self)

@@ -90,6 +90,14 @@ class StudentDecoder(Decoder):
         with torch.no_grad():  # the pixels of a position begin equal, to avoid a checkerboard (Aitken et al. 2017)
             self.out.weight.copy_(self.out.weight[::4].repeat_interleave(4, 0))
 
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Give the four pixels of a position kernels of the same sum, and the same bias: a flat area gets no checkerboard."""
+        kernels, biases = self.out.weight.unflatten(0, (3, 4)), self.out.bias.unflatten(0, (3, 4))
+        sums = kernels.sum((3, 4), keepdim=True)
+        kernels += (sums.mean(1, keepdim=True) - sums) / kernels[0, 0, 0].numel()
+        biases.copy_(biases.mean(1, keepdim=True).expand_as(biases))
+
     def draw(self, features: Sequence[Tensor], arithmetic: Arithmetic, texture: Texture) -> Tensor:
         levels = [*[None] * SKIPPED, *features]
         x = self._painted(-1, features[-1], arithmetic, texture)

@@ -139,8 +139,8 @@ class Trainer:
             self.objective = (objective or Objective)(config, loss_network, encoder, decoder, dtype, teacher)
         else:
             self.objective = EncoderObjective(loss_network, encoder, dtype)
-        trained = [network for network in (encoder, decoder) if network and network.role in config.trained_roles]
-        self.parameters = [p.requires_grad_(True) for network in trained for p in network.parameters()]
+        self.trained = [network for network in (encoder, decoder) if network and network.role in config.trained_roles]
+        self.parameters = [p.requires_grad_(True) for network in self.trained for p in network.parameters()]
         self.model = self.objective if self.processes == 1 else DistributedDataParallel(self.objective)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else self.parameters
@@ -229,6 +229,8 @@ class Trainer:
         """Move the weights, or skip the step if it is not finite; its losses, which are empty for a skipped one."""
         if finite:  # known already: the scaler's own step would wait for a GPU once more
             self.optimizer.step()
+            for network in self.trained:
+                network.constrain()
         self.scaler.update()
         self.step += 1
         if not finite:
