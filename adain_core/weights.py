@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -191,6 +192,55 @@ def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dty
     description = {name: getattr(network, name) for name in DESCRIPTION}
     with replacing(path) as temporary:
         temporary.write_bytes(save(state, {"format": FORMAT, "network": json.dumps(description)}))
+
+
+def average_networks(
+    models: Sequence[Mapping[str, NetworkFile]], weights: Sequence[float] | None = None, name: str = ""
+) -> dict[str, NetworkFile]:
+    """The networks, by their role, whose weights are the means of those of `models`, in the roles that all of these have.
+
+    Trainings that go on from the same networks end on different sides of a minimum, and their mean is often better than each
+    (Wortsman et al. 2022, model soups); that of others is worthless. The `weights` of the models (default equal) are normalised
+    to a sum of 1. An encoder that all have stays as it is. The recipe lists theirs; a licence is kept if all have it. Raises
+    AdainError for negative or all-zero weights, for a wrong number of them, and for networks that differ in architecture or
+    read different encoders.
+    """
+    weights = [1.0] * len(models) if weights is None else weights
+    if len(models) < 2:
+        raise AdainError("a mean is of several models; give at least two.")
+    if len(weights) != len(models):
+        raise AdainError(f"{len(weights)} weights do not fit {len(models)} models; give one weight for each.")
+    if min(weights) < 0 or not 0 < (total := sum(weights)) < math.inf:
+        raise AdainError("the weights of a mean must be finite, at least 0 and not all 0.")
+    roles = [role for role in ROLES if all(role in model for model in models)]
+    if not roles:
+        raise AdainError("the models have no network in common; one has an encoder alone, another a decoder alone.")
+    read = [{network.encoder_fingerprint for network in model.values()} for model in models]
+    if any(len(each) > 1 for each in read) or ("encoder" not in roles and len(set.union(*read)) > 1):
+        raise AdainError("their decoders are for different encoders; average trainings that went on from the same networks.")
+    means = {role: _mean([model[role] for model in models], [weight / total for weight in weights], name) for role in roles}
+    if encoder := means.get("encoder"):
+        seen = {"encoder_name": encoder.encoder_name, "encoder_fingerprint": encoder.encoder_fingerprint}
+        means |= {role: replace(network, **seen) for role, network in means.items()}
+    return means
+
+
+def _mean(networks: Sequence[NetworkFile], shares: Sequence[float], name: str) -> NetworkFile:
+    """The mean of networks of one role. Raises AdainError if they differ in architecture."""
+    first, others = networks[0], networks[1:]
+    kinds = [(network.architecture, network.config) for network in networks]
+    if other := next((kind for kind in kinds if kind != kinds[0]), None):
+        raise AdainError(f"a {first.role} is {kinds[0][0]} {kinds[0][1]}, another {other[0]} {other[1]}; such have no mean.")
+    recipe = {"mean_of": [{"share": share, "recipe": n.recipe} for share, n in zip(shares, networks, strict=True)]}
+    licence = first.licence if all(n.licence == first.licence for n in others) else ""
+    mean = replace(first, name=name or first.name, recipe=recipe, licence=licence)
+    if first.role == "encoder" and all(n.encoder_fingerprint == first.encoder_fingerprint for n in others):
+        return replace(first, name=mean.name, encoder_name=mean.name)
+    summed = {key: torch.zeros_like(tensor, dtype=torch.float32) for key, tensor in first.state.items()}
+    for share, network in zip(shares, networks, strict=True):
+        for key, total in summed.items():
+            total += share * network.state[key]
+    return replace(mean, state=summed).checked()
 
 
 def _read(path: str | Path, use: Callable[[NetworkFile], Result], role: str = "") -> Result:

@@ -36,7 +36,7 @@ def adain(tmp_path, monkeypatch, small_files):
         )
 
     def device(arguments: tuple) -> list[str]:
-        return [] if arguments[0] == "convert" or arguments[1] in ("mix", "show") else ["--device", "cpu"]
+        return [] if arguments[0] in ("convert", "average") or arguments[1] in ("mix", "show") else ["--device", "cpu"]
 
     return run
 
@@ -78,6 +78,7 @@ def test_every_command_takes_names_of_any_bytes(adain, small_files, vgg, capsys)
         ("train", "--contents", folder, "--styles", folder, "--output", f"{ODD}trained", *train),
         ("train", "--contents", folder, "--styles", folder, "--output", f"{ODD}again", *train,
          "--start-from", f"{ODD}trained/trained-decoder.safetensors"),
+        ("average", f"{ODD}trained/trained", f"{ODD}again/trained", "-o", f"{ODD}mean"),
         ("evaluate", "--contents", folder, "--styles", folder, "--loss-encoder", judge, "--size", 16, "--boil", 0, "--flat", 0,
          "-o", f"{ODD}.json", *networks),
         ("convert", judge, "-o", f"{ODD}converted.safetensors", "--normalise", folder),

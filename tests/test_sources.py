@@ -80,6 +80,7 @@ REFUSED = {
                                        "-o", "decoder.safetensors"],
     "a converted network": ["convert", "judge.safetensors", "-o", "judge.safetensors"],
     "a converted network by a link": ["convert", "judge2.safetensors", "-o", "judge.safetensors"],
+    "a decoder in a mean": ["average", "result", "./result", "-o", "result"],
     "a content of the evaluation": ["evaluate", *EVALUATE, "-o", "in/x.png"],
     "the loss network of the evaluation": ["evaluate", *EVALUATE, "-o", "judge2.safetensors"],
     "a figure over a style of the sheet": ["evaluate", "sheet", *EVALUATE, "--results", "d", "-o", "styles/s.json"],
@@ -98,7 +99,8 @@ def test_a_target_that_is_a_source_is_refused_before_the_work(folder, monkeypatc
     Path("linked3").mkdir()
     Path("linked3/x.png").write_bytes(Path("other.png").read_bytes())
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    for name in ("options.load_encoder", "style.load_encoder", "convert.read_network", "evaluate.evaluate", "bench.bench"):
+    loading = [f"{module}.read_network" for module in ("convert", "average")] + ["options.load_encoder", "style.load_encoder"]
+    for name in (*loading, "evaluate.evaluate", "bench.bench"):
         monkeypatch.setattr(f"adain_core.cli.{name}", lambda *rest, **more: pytest.fail("the work began"))
     capsys.readouterr()
     assert main(REFUSED[what]) == 2

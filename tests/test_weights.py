@@ -1,5 +1,6 @@
 """Networks from files: fingerprints, public files and folding, by docs/design.md, sections 5 and 7."""
 
+import dataclasses
 import hashlib
 import pickle
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from adain_core import encode_style, stylize
 from adain_core.cli import main
 from adain_core.evaluation import plain
 from adain_core.legacy import PAPER_ENCODER
@@ -193,3 +195,58 @@ def test_recipes_travel_with_the_file(small_files, tmp_path):
     network = dataclasses.replace(read_network(small_files[1]), recipe={"steps": 3, "loss": 1.5})
     write_network(network, tmp_path / "again.safetensors", "float16")
     assert read_network(tmp_path / "again.safetensors").recipe == {"steps": 3, "loss": 1.5}
+
+
+def model(path, factor, like):
+    """An encoder and its decoder in files that begin with `path`: those of `like`, multiplied by a factor."""
+    encoder, decoder = (read_network(file) for file in like)
+    scaled = [dataclasses.replace(n, state={name: w * factor for name, w in n.state.items()}) for n in (encoder, decoder)]
+    encoder = scaled[0].checked()
+    write_network(encoder, f"{path}-encoder.safetensors")
+    decoder = dataclasses.replace(scaled[1], encoder_fingerprint=encoder.encoder_fingerprint, recipe={"factor": factor})
+    write_network(decoder, f"{path}-decoder.safetensors")
+    return str(path)
+
+
+def test_the_mean_of_trainings_has_the_means_of_their_weights(small_files, tmp_path):
+    first, second = (model(tmp_path / name, factor, small_files) for name, factor in (("a", 1.0), ("b", 2.0)))
+    out = tmp_path / "mean"
+    assert main(["average", first, second, "--weights", "3", "1", "-o", str(out)]) == 0
+    for role, file in zip(("encoder", "decoder"), small_files, strict=True):
+        found = read_network(f"{out}-{role}.safetensors")
+        assert found.name == "mean"
+        for name, tensor in read_network(file).state.items():
+            torch.testing.assert_close(found.state[name].float(), 1.25 * tensor.float(), rtol=1e-3, atol=1e-6)
+    assert [part["share"] for part in found.recipe["mean_of"]] == [0.75, 0.25]
+    assert [part["recipe"]["factor"] for part in found.recipe["mean_of"]] == [1.0, 2.0]
+    encoder, decoder = load_encoder(str(out)), load_decoder(str(out))
+    picture = torch.rand(1, 3, 24, 30)
+    assert stylize(encoder, decoder, picture, encode_style(encoder, picture)).shape == picture.shape
+
+
+def test_in_a_mean_of_decoders_for_one_encoder_it_stays_as_it_is(small_files, tmp_path):
+    first, second = (model(tmp_path / name, 1.0, small_files) for name in "ab")
+    assert main(["average", first, second, "-o", str(tmp_path / "mean")]) == 0
+    found = read_network(tmp_path / "mean-encoder.safetensors")
+    assert found.encoder_fingerprint == read_network(small_files[0]).encoder_fingerprint
+
+
+@pytest.mark.parametrize(("models", "more", "message"), [
+    (["a"], [], "give at least two"),
+    (["a", "none"], [], "there is no network"),
+    (["a", "b"], ["--weights", "1"], "1 weights do not fit 2 models"),
+    (["a", "b"], ["--weights", "1", "-1"], "at least 0 and not all 0"),
+    (["a", "b"], ["--weights", "0", "nan"], "at least 0 and not all 0"),
+    (["a", "lite"], [], "such have no mean"),
+    (["a", "alone"], [], "for different encoders"),
+    (["alone", "encoder"], [], "no network in common"),
+])  # fmt: skip
+def test_what_has_no_mean_is_refused(small_files, tmp_path, monkeypatch, capsys, models, more, message):
+    monkeypatch.chdir(tmp_path)
+    for name, factor in (("a", 1.0), ("b", 2.0), ("alone", 3.0), ("encoder", 4.0)):
+        model(tmp_path / name, factor, small_files)
+    (tmp_path / "alone-encoder.safetensors").unlink()
+    (tmp_path / "encoder-decoder.safetensors").unlink()
+    assert main(["average", *models, *more, "-o", "mean"]) == 2
+    assert message in (err := capsys.readouterr().err) and err.count("\n") == 1
+    assert not list(tmp_path.glob("mean*"))

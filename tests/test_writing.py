@@ -195,6 +195,7 @@ def test_a_read_only_cache_is_one_sentence(read_only, served, small_files, monke
         ["style", "learn", "photo.png", "--contents", "photos", "-o", "kept/new.safetensors"],
         ["style", "mix", "style.safetensors", "-o", "kept/new.safetensors"],
         ["convert", "network.safetensors", "-o", "kept/new.safetensors"],
+        ["average", "lite", "lite", "-o", "kept/new"],
         ["evaluate", "--contents", "photos", "--styles", "photos", "--loss-encoder", "x", "-o", "kept/new.json"],
         ["bench", "-o", "kept/new.json"],
         ["train", "--contents", "photos", "--styles", "photos", "--loss-encoder", "x", "--output", "kept/new"],
@@ -210,7 +211,8 @@ def test_commands_refuse_a_read_only_folder_before_the_work(read_only, tmp_path,
         save_image(torch.rand(3, 9, 9), path)
     writers.clips.write_clip(tmp_path / "clip.mp4", writers.clips.noise(2))
     writers.style(tmp_path / "style.safetensors", 1)
-    for function in ("options.load_encoder", "style.load_encoder", "convert.read_network", "evaluate.evaluate", "bench.bench"):
+    loading = [f"{module}.read_network" for module in ("convert", "average")] + ["options.load_encoder", "style.load_encoder"]
+    for function in (*loading, "evaluate.evaluate", "bench.bench"):
         monkeypatch.setattr(f"adain_core.cli.{function}", began)
     monkeypatch.setattr("adain_core.training.trainer.frozen", began)
     assert main(command) == 2

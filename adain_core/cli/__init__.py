@@ -18,7 +18,7 @@ from ..devices import is_out_of_memory, keep_freed_memory
 from ..errors import AdainError
 from ..files import printable
 from ..images import limit_pixels, pixel_limit
-from . import bench, convert, dataset, evaluate, info, publish, pull, style, stylize, train
+from . import average, bench, convert, dataset, evaluate, info, publish, pull, style, stylize, train
 from .options import quietly
 
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     parser = _Parser(prog="adain", description="Arbitrary style transfer by adaptive instance normalization.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (stylize, dataset, style, train, evaluate, bench, pull, convert, publish, info):
+    for command in (stylize, dataset, style, train, average, evaluate, bench, pull, convert, publish, info):
         command.add_parser(subparsers)
     arguments, strays = parser.parse_known_args(argv)
     if strays:

@@ -365,8 +365,8 @@ def add_draw(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed for drawing the styles (default: 0)")
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="share of each style in the mix (default: equal)")
+def add_weights(parser: argparse.ArgumentParser, what: str = "share of each style in the mix") -> None:
+    parser.add_argument("--weights", type=float, nargs="+", metavar="W", help=f"{what} (default: equal)")
 
 
 def add_refine(parser: argparse.ArgumentParser) -> None:
