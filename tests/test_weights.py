@@ -210,7 +210,7 @@ def model(path, factor, like):
 
 def test_the_mean_of_trainings_has_the_means_of_their_weights(small_files, tmp_path):
     first, second = (model(tmp_path / name, factor, small_files) for name, factor in (("a", 1.0), ("b", 2.0)))
-    out = tmp_path / "mean"
+    out = tmp_path / "new" / "mean"
     assert main(["average", first, second, "--weights", "3", "1", "-o", str(out)]) == 0
     for role, file in zip(("encoder", "decoder"), small_files, strict=True):
         found = read_network(f"{out}-{role}.safetensors")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ..catalog import find_entry, network_file
-from ..files import check_not_sources, check_writable, remove_leftovers
+from ..files import check_folder, check_not_sources, make_folder, remove_leftovers
 from ..weights import ROLES, average_networks, read_network, write_network
 from . import options
 from .results import print_written
@@ -28,11 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
     roles = [role for role in ROLES if all(role in each for each in files)]
     targets = {role: Path(network_file(arguments.output, role)) for role in roles}
     check_not_sources(targets.values(), [file for each in files for file in each.values()])
-    for target in targets.values():
-        check_writable(target)
-        remove_leftovers(target)
+    folder = Path(arguments.output).parent
+    check_folder(folder)
     models = [{role: read_network(path, role) for role, path in each.items()} for each in files]
-    for role, network in average_networks(models, arguments.weights, Path(arguments.output).name).items():
+    means = average_networks(models, arguments.weights, Path(arguments.output).name)
+    make_folder(folder)
+    for role, network in means.items():
+        remove_leftovers(targets[role])
         write_network(network, targets[role], "float16")
     print_written(" and ".join(map(str, targets.values())), start)
     return 0
