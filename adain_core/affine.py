@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -12,7 +14,7 @@ from torch import Tensor
 from .crossing import to_device
 from .images import resize_mask, resize_smoothly
 from .statistics import ChannelStatistics, affine_pair
-from .style import Component
+from .style import Component, Style, mix_styles
 from .tiling import Window
 
 ROUNDING = 1e-6  # masks that fill a picture together may miss 1 by it
@@ -95,6 +97,26 @@ def gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]:
     parts = [component.weight[:, None, None, None] * mask for component, mask in zip(components, masks, strict=True)]
     covered, total = _coverage(components, masks), reduce(torch.add, parts)
     return [covered * part / total.where(total > 0, torch.ones_like(total)) for part in parts]
+
+
+def interpolate_styles(first: Style, last: Style, share: Tensor) -> Style:
+    """The styles on the way from one to another, each with `share` `(N,)` in [0, 1] of the last and the rest of the first.
+
+    Each maps features to the weighted mean of what both styles map them to. A mix by `mix_styles` with masks covers all that
+    either of them covers instead. Raises the errors of `mix_styles`.
+    """
+    shares = 1 - share, share
+    mix = mix_styles([first, last], shares)
+    if all(component.mask is None for component in mix.components):
+        return mix
+    masks = []
+    for style, part in zip((first, last), shares, strict=True):
+        sizes = [component.mask.shape[2:] for component in style.components if component.mask is not None]
+        size = max(sizes, key=math.prod, default=(1, 1))
+        masks += [part[:, None, None, None] * gain for gain in gains(style.components, size)]
+    weight = torch.full_like(share, 1 / len(masks))  # the masks hold the shares
+    parts = zip(mix.components, masks, strict=True)
+    return dataclasses.replace(mix, components=tuple(dataclasses.replace(c, weight=weight, mask=mask) for c, mask in parts))
 
 
 def _mask(component: Component, size: Sequence[int], resized: Callable[[Tensor, Sequence[int]], Tensor]) -> Tensor:

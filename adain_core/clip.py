@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from .affine import interpolate_styles
 from .background import read_ahead, write_behind
 from .color import keep_colors
 from .crossing import bring, to_device
@@ -38,7 +39,7 @@ from .networks import Decoder, Encoder
 from .picture_video import PictureVideo
 from .progress import part_of, tell
 from .statistics import ChannelStatistics, level_tensors, levels_of
-from .style import Style, mix_styles
+from .style import Style
 from .stylize import check_decoder, check_options, check_texture, decode_part, kept_at_once, transfer_part
 from .tiling import measure_in_memory
 from .video import PART, Frame, Video, VideoWriter, join
@@ -169,7 +170,8 @@ class ClipStylizer:
     """Stylises clips of any length; memory depends on the frames' size alone.
 
     `content_statistics` is as in `transfer`; "batch" reads the clip twice, first to measure it. The styles of a `style` with
-    a batch are spread evenly along the clip; a frame between two of them gets their mix. `size` is the smallest side in
+    a batch are spread evenly along the clip; a frame between two of them gets what is between them. The masks of one style are
+    of one frame each, the last one of those that follow too. `size` is the smallest side in
     pixels that frames are resized to; 0 keeps the size. With `keep_colors` each frame has its content's colours. `texture`
     is as in `decode`; `working_size` and `detail` are as in `stylize`. Raises the errors of `transfer` and
     `decode` before any work.
@@ -203,6 +205,7 @@ class ClipStylizer:
         before the first frame. Raises BlockingIOError if another process writes `path`, and AdainError for the ending of a
         format that is not written.
         """
+        self._check_masks(video)
         path, sound = Path(path), video.sound(path)
         if isinstance(video, Video) and not isinstance(video.file.source, io.BytesIO):
             check_not_sources([path], [video.file.source])
@@ -238,6 +241,7 @@ class ClipStylizer:
         Raises AdainError if that file belongs to a clip of other frames or settings, whose targets would be replaced.
         """
         check_not_sources(targets, clip.paths)
+        self._check_masks(clip)
         with writing_folder(state_path.parent):
             state = ClipState(state_path, self.digest(clip))
             if state.others:
@@ -348,12 +352,23 @@ class ClipStylizer:
         last = self.style.batch - 1
         if last == 0:
             return self.style
+        if self._has_masks_alone():
+            return self.style.select(torch.arange(first, first + count).clamp(max=last))
         places = torch.arange(first, first + count, dtype=torch.float64) * last / max(1, total - 1)
         lower = places.long().clamp(max=last)
         upper, share = (lower + 1).clamp(max=last), places - lower
         if not share.any():
             return self.style.select(lower)
-        return mix_styles([self.style.select(lower), self.style.select(upper)], [1 - share, share])
+        return interpolate_styles(self.style.select(lower), self.style.select(upper), share)
+
+    def _has_masks_alone(self) -> bool:
+        """Whether nothing but the masks of the style has a batch; they are of frames then, and not spread along the clip."""
+        return all(component.unmasked_batch == 1 for component in self.style.components)
+
+    def _check_masks(self, clip: Video | PictureVideo | PictureSequence) -> None:
+        """Raise AdainError if there are more masks than frames."""
+        if self.style.batch > len(clip) and self._has_masks_alone():
+            raise AdainError(f"{self.style.batch} masks do not fit {len(clip)} frames; give one mask, or one for each frame.")
 
 
 def _place(encoder: Encoder) -> torch.device:

@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adain_core import Style, encode_style, load_style, match_colors, mix_styles
+from ..adain_core.affine import interpolate_styles
 from ..adain_core.files import read_safetensors, text_of, version
 from ..adain_core.images import size_for, thumbnail_jpeg
 from ..adain_core.style import encoders_of, jpeg_of
@@ -263,7 +264,7 @@ class StyleSweep(Node):
         if curve not in list(CURVES):
             raise ValueError(f"curve is {curve!r}; choose one of {', '.join(CURVES)}.")
         share = CURVES[curve](torch.linspace(0, 1, frames, dtype=torch.float32))
-        return io.NodeOutput(mix_styles([style_from, style_to], [1 - share, share]))
+        return io.NodeOutput(interpolate_styles(style_from, style_to, share))
 
 
 class SaveStyle(Node):

@@ -21,6 +21,7 @@ from safetensors.torch import save
 
 from adain_core import clip as clip_module
 from adain_core import encode_style, keep_colors, mix_styles, stylize, transfer
+from adain_core.affine import interpolate_styles
 from adain_core.cli import main
 from adain_core.clip import CHUNK, ClipState, ClipStylizer, PictureSequence
 from adain_core.files import writing, writing_folder
@@ -114,6 +115,27 @@ def test_styles_are_spread_along_the_clip(small, clip, frames, style, other, tmp
     ends = mix_styles([style, other], [torch.tensor([1.0, 0]), torch.tensor([0.0, 1])])
     spread = streamed(small, clip, ends, tmp_path, content_statistics="image")
     torch.testing.assert_close(spread, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_masked_styles_are_spread_along_the_clip(small, clip, frames, style, other, tmp_path):
+    left = torch.zeros(32, 32)
+    left[:, :16] = 1
+    first, last = style.masked(left), other.masked(1 - left)
+    expected = stylize(*small, frames, interpolate_styles(first, last, torch.linspace(0, 1, 11)), texture=0.0).cpu()
+    ends = interpolate_styles(first, last, torch.tensor([0.0, 1.0]))
+    spread = streamed(small, clip, ends, tmp_path, content_statistics="image")
+    torch.testing.assert_close(spread, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_mask_is_of_one_frame_and_the_last_of_those_that_follow(small, clip, frames, style, tmp_path):
+    masks = torch.zeros(3, 1, 8, 8)
+    masks[0], masks[2, :, :4] = 1, 1
+    expected = stylize(*small, frames, style.masked(masks[[0, 1, *[2] * 9]]), texture=0.0).cpu()
+    result = streamed(small, clip, style.masked(masks), tmp_path, content_statistics="image")
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    many = ClipStylizer(*small, style.masked(torch.ones(12, 1, 8, 8)))
+    with pytest.raises(ValueError, match="12 masks do not fit 11 frames"):
+        many.video(clip, tmp_path / "out.mp4")
 
 
 def test_colours_are_kept_frame_by_frame(small, clip, frames, style, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from adain_core import adain, channel_statistics, decode, encode_style, load_encoder, mix_styles, stylize, transfer
+from adain_core.affine import interpolate_styles
 
 
 @pytest.fixture
@@ -58,6 +59,24 @@ def test_a_style_of_weight_zero_has_no_say(identity, content, styles):
     mask[:2] = 1
     found = level(transfer(identity, content, mix_styles([styles[0], styles[1].masked(mask)], [0, 1])))
     assert found[:, :, 2:].equal(content[:, :, 2:]) and found.isfinite().all()
+
+
+@pytest.mark.parametrize("case", ["masks apart", "one mask", "no mask", "a mix"])
+def test_between_two_styles_is_the_weighted_mean_of_both(identity, content, styles, case):
+    left, right = torch.zeros(2, 4, 6)
+    left[:, :4], right[:, 2:] = 1, torch.rand(4, 4)
+    first, last = styles
+    if case == "masks apart":
+        first, last = first.masked(left), last.masked(right)
+    elif case == "one mask":
+        last = last.masked(right)
+    elif case == "a mix":
+        first, last = mix_styles([first.masked(left), last.masked(right)], [0.2, 0.8]), first
+    share = torch.tensor([0.0, 0.3, 1.0])
+    found = level(transfer(identity, content, interpolate_styles(first, last, share)))
+    ends = [level(transfer(identity, content, end)) for end in (first, last)]
+    expected = [(1 - part) * ends[0] + part * ends[1] for part in share]
+    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_masks_of_another_size_are_area_resized(identity, styles):

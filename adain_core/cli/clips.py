@@ -6,12 +6,13 @@ import time
 
 import torch
 
+from ..affine import interpolate_styles
 from ..clip import ClipStylizer, PictureSequence
 from ..errors import AdainError
 from ..files import make_folder, natural_order
 from ..images import count_frames
 from ..statistics import check_half_life
-from ..style import Style, mix_styles
+from ..style import Style
 from ..video import SAVE_FORMATS, VIDEO_EXTENSIONS, Video, save_format
 from .options import StylizeOptions, progress_bar
 from .results import Failures, check_target, print_animations, print_written, result_pairs
@@ -66,8 +67,7 @@ def stylize_clip(options: StylizeOptions) -> int:
     encoder, decoder = options.load_networks(styles)
     style = sources.mix(encoder)
     if last is not None:
-        ends = [style, encode_source(last, encoder, options.style_size)]
-        style = mix_styles(ends, [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])])
+        style = interpolate_styles(style, encode_source(last, encoder, options.style_size), torch.tensor([0.0, 1.0]))
     stylizer = ClipStylizer(
         encoder, decoder, style, options.alpha, options.content_statistics or "running", options.half_life,
         options.tile, options.keep_colors, options.size, options.texture_or(0.0), options.working_size, options.detail,
