@@ -210,7 +210,8 @@ def find_file(name: str, file: str) -> Path | None:
 def new_style_path(style_name: str) -> Path:
     """Where a style of this name is saved: in `output/adain_styles`, a sub-folder of which the name may give.
 
-    Raises ValueError for a name that is empty, leaves the folder or has characters that a file name cannot have.
+    Raises ValueError for a name that is empty, leaves the folder or has characters that a file name cannot have, and for that
+    of a style elsewhere, which would be loaded instead.
     """
     return _new_file(STYLES, style_name, ".safetensors", "style")
 
@@ -250,6 +251,9 @@ def input_folder(name: str) -> Path:
 
 def _new_file(folder_name: str, file_name: str, ending: str, what: str) -> Path:
     path = new_path(_output_folder(folder_name), file_name, ending, what)
+    listed = find_file(folder_name, path.relative_to(os.path.realpath(_output_folder(folder_name))).as_posix())
+    if listed is not None and os.path.realpath(listed) != str(path):
+        raise ValueError(f"{file_name.strip()!r} is the name of a {what} in {listed.parent}; give your own another.")
     make_folder(path.parent)
     check_writable(path)
     return path

@@ -105,7 +105,10 @@ class ModelAdaIN(Node):
             raise ValueError(f"start_percent {start_percent} is after end_percent {end_percent}; exchange them.")
         sampling = model.get_model_object("model_sampling")
         sigmas = [float(sampling.percent_to_sigma(percent)) for percent in (start_percent, end_percent)]
-        samples = model.get_model_object("latent_format").process_in(_one_part(reference))
+        latent_format, samples = model.get_model_object("latent_format"), _one_part(reference)
+        if samples.ndim == 4 and getattr(latent_format, "latent_dimensions", 2) == 3:  # a picture, for a model of videos
+            samples = samples.unsqueeze(2)
+        samples = latent_format.process_in(samples)
         steered = model.clone()
         steered.set_model_sampler_post_cfg_function(steer(latent_statistics(samples), alpha, *sigmas))
         return io.NodeOutput(steered)

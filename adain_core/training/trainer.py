@@ -140,6 +140,8 @@ class Trainer:
         else:
             self.objective = EncoderObjective(loss_network, encoder, dtype)
         self.trained = [network for network in (encoder, decoder) if network and network.role in config.trained_roles]
+        for network in self.trained:
+            network.constrain()
         self.parameters = [p.requires_grad_(True) for network in self.trained for p in network.parameters()]
         self.model = self.objective if self.processes == 1 else DistributedDataParallel(self.objective)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

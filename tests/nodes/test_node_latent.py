@@ -120,8 +120,8 @@ def test_what_is_no_latent_is_refused(run, latent):
 class StandInModel:
     """What ModelAdaIN uses of a diffusion model: sigma falls from 10 to 0, the model's latents are half of the VAE's."""
 
-    def __init__(self):
-        self.after = []
+    def __init__(self, latent_format=None):
+        self.after, self.latent_format = [], latent_format or SimpleNamespace(process_in=lambda samples: samples / 2)
 
     def clone(self):
         return copy.deepcopy(self)
@@ -129,7 +129,7 @@ class StandInModel:
     def get_model_object(self, name):
         return {
             "model_sampling": SimpleNamespace(percent_to_sigma=lambda percent: 10 * (1 - percent)),
-            "latent_format": SimpleNamespace(process_in=lambda samples: samples / 2),
+            "latent_format": self.latent_format,
         }[name]
 
     def set_model_sampler_post_cfg_function(self, function):
@@ -160,6 +160,15 @@ def test_only_the_chosen_part_of_sampling_is_steered(run, reference, sigma, stee
     model = run("ModelAdaIN", model=StandInModel(), reference={"samples": reference}, start_percent=0.2, end_percent=0.6)
     denoised = torch.randn(1, 4, 8, 8)
     assert torch.equal(model.denoise(denoised, sigma), denoised) != steered
+
+
+def test_a_picture_steers_a_model_of_videos(run):
+    """By each channel's own mean and deviation in `process_in`, as in ComfyUI's latents of Wan."""
+    means = torch.arange(4.0).view(1, 4, 1, 1, 1)
+    latent_format = SimpleNamespace(latent_dimensions=3, process_in=lambda samples: samples - means)
+    model, reference = StandInModel(latent_format), torch.randn(2, 4, 8, 8)
+    result = run("ModelAdaIN", model=model, reference={"samples": reference}, alpha=1.0).denoise(torch.randn(2, 4, 3, 8, 8), 9)
+    torch.testing.assert_close(result.mean((2, 3, 4)), (reference[:, :, None] - means).mean((2, 3, 4)), rtol=1e-3, atol=1e-3)
 
 
 def test_a_start_after_the_end_is_refused(run, reference):

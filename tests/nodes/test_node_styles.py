@@ -115,6 +115,15 @@ def test_a_saved_style_is_listed_and_loads_the_same(run, style, painting, part, 
     assert loaded.name == "waves" and torch.equal(levels(loaded)[0].mean, levels(style)[0].mean)
 
 
+@pytest.mark.parametrize("place", ["models/adain_styles", "bundled/styles"])
+def test_a_style_that_another_would_be_loaded_for_is_not_saved(run, style, folders, place):
+    (folders / place).mkdir(parents=True)
+    style.save(folders / place / "foo.safetensors")
+    with pytest.raises(ValueError, match="'foo' is the name of a style in .*; give your own another"):
+        run("SaveStyle", style=style, name="foo")
+    assert not (folders / "output" / "adain_styles").exists()
+
+
 def test_a_changed_style_file_runs_again(run, encoder, painting, photo, part):
     node = part("nodes.styles").LoadStyle
     run("SaveStyle", style=run("EncodeStyle", encoder=encoder, image=painting, size=0), name="one")
