@@ -80,20 +80,21 @@ def main() -> None:
     note = "" if arguments.vgg19 == entry.name else NOTE
 
     photos = [_square(ROOT / "workflows" / "pictures" / "photos" / f"{name}.jpg") for name in PHOTOS]
-    sheet = [[resize(photo, TILE)] for photo in photos]
+    sheet, captions = [[resize(photo, TILE)] for photo in photos], [[""] for _ in photos]
     for index, (name, (source, place)) in enumerate(STYLES.items()):
         folder, file = (arguments.paintings, name) if place in (SHOWN, HIDDEN) else (SHARED, place)
         painting = load_image(folder / f"{file}.jpg")
         style = join_encoders([encode_style(encoder, painting) for encoder in (lite, vgg19)])
         results = {row: stylize(lite, decoder, photos[row], style) for row in (0, index % len(PHOTOS))}
         sheet[index % len(PHOTOS)].append(resize(results[index % len(PHOTOS)], TILE))
+        captions[index % len(PHOTOS)].append(name)
         style = dataclasses.replace(
             style, name=name, source=source, licence="public domain", note=note,
             thumbnail=style.thumbnail if place == SHOWN else b"", example=thumbnail_jpeg(results[0], EXAMPLE),
         )  # fmt: skip
         style.save(BUNDLED / "styles" / f"{name}.safetensors")
         print(name, flush=True)
-    draw_sheet(sheet, [[""] * len(row) for row in sheet]).save(PICTURES / "styles.jpg", quality=82)
+    draw_sheet(sheet, captions).save(PICTURES / "styles.jpg", quality=82)
 
 
 def _square(path: Path):
