@@ -52,7 +52,7 @@ CHUNK = 8  # frames at once on a GPU; on a CPU several at once are not faster
 # Of a GPU's free memory for each pixel of the frames that are worked on together: contents, results and what is computed on
 # the way take a quarter of it, 4 times 3 numbers.
 FRAME_BYTES = 4 * 4 * 3 * torch.float32.itemsize
-PART_FRAMES = 64  # in each part of a video; finished parts are kept when the rest is interrupted
+PART_FRAMES = 64  # in each part of a video, or a few more; finished parts are kept when the rest is interrupted
 
 
 class PictureSequence:
@@ -102,8 +102,8 @@ class PictureSequence:
 
 
 class ClipState:
-    """How far a clip is: the numbers of frames `measured` and `done`, the statistics so far (one per level), and the times
-    at which its parts begin.
+    """How far a clip is: the numbers of frames `measured` and `done`, the statistics so far (one per level), the times
+    at which its parts begin, and of the pictures that could not be read the errors, by their numbers as texts.
 
     It is kept in the file `path`. If that file is missing, damaged, or written under another `digest`, which makes `others`
     True, the clip starts anew.
@@ -114,21 +114,23 @@ class ClipState:
         self.measured, self.done, self.others = 0, 0, False
         self.parts: list[int] = []
         self.statistics: list[ChannelStatistics] = []
+        self.failed: dict[str, str] = {}
         try:
             tensors, metadata = read_safetensors(path)
             measured, done, parts = json.loads(metadata["place"])
             statistics = levels_of(tensors)
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # the file is missing or damaged
+            failed = {str(int(number)): str(error) for number, error in json.loads(metadata.get("failed", "{}")).items()}
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # the file is missing or damaged
             return
         self.others = metadata.get("digest") != digest
         if not self.others:
-            self.measured, self.done, self.parts, self.statistics = measured, done, parts, statistics
+            self.measured, self.done, self.parts, self.statistics, self.failed = measured, done, parts, statistics, failed
 
     def save(self) -> None:
         tensors = level_tensors([level.map(Tensor.contiguous) for level in self.statistics])
         place = json.dumps([self.measured, self.done, self.parts])
         with replacing(self.path) as temporary:
-            temporary.write_bytes(save(tensors, {"digest": self.digest, "place": place}))
+            temporary.write_bytes(save(tensors, {"digest": self.digest, "place": place, "failed": json.dumps(self.failed)}))
 
 
 class Parts:
@@ -221,7 +223,7 @@ class ClipStylizer:
         """Write the parts that are missing."""
         state, chunks = parts.state, self._stylized(video, parts.state)
         for first in chunks:
-            begin, size = first[0].time, first[0].pixels.shape[2:]
+            begin, size, before = first[0].time, first[0].pixels.shape[2:], state.done - len(first)
             with (
                 replacing(parts.file(len(state.parts))) as temporary,
                 VideoWriter(temporary, size, video, ending) as writer,
@@ -230,7 +232,7 @@ class ClipStylizer:
                 for chunk in itertools.chain([first], chunks):
                     for frame in chunk:
                         later(writer.write, dataclasses.replace(frame, time=frame.time - begin))
-                    if state.done % PART_FRAMES == 0:
+                    if state.done - before >= PART_FRAMES:
                         break
             state.parts.append(begin)
             state.save()
@@ -250,6 +252,8 @@ class ClipStylizer:
                     " name another folder, or remove that file to begin anew."
                 )
             remove_leftovers(state_path)
+            for number, error in state.failed.items():  # of frames that are not read again
+                clip.failures.setdefault(clip.paths[int(number)], AdainError(error))
             self._write_pictures(clip, targets, state)
             state_path.unlink(missing_ok=True)
 
@@ -262,6 +266,7 @@ class ClipStylizer:
                 make_folder(target.parent)
                 remove_leftovers(target)
                 save_image(frame.picture, target)
+            state.failed = {str(n): str(clip.failures[path]) for n, path in enumerate(clip.paths) if path in clip.failures}
             state.save()
 
         with write_behind() as later:
@@ -307,7 +312,8 @@ class ClipStylizer:
 
     def _measure(self, clip: Video | PictureVideo | PictureSequence, state: ClipState) -> None:
         """The first pass: pool the statistics of all frames, in double precision since there may be many."""
-        for chunk in self._chunks(clip, state.measured):
+        saved = state.measured
+        for chunk in self._chunks(clip, saved):
             with part_of(state.measured, len(clip)):
                 pictures = shrunk(self._pictures(chunk, clip)[:, :3], self.working_size)
                 measured = measure_in_memory(self.encoder, pictures, tile=self.tile)
@@ -316,8 +322,9 @@ class ClipStylizer:
             state.statistics = [a.merge(b) for a, b in zip(before, pooled, strict=True)] if before else pooled
             state.measured += len(chunk)
             tell(state.measured, len(clip))
-            if state.measured % PART_FRAMES == 0:
+            if state.measured - saved >= PART_FRAMES:
                 state.save()
+                saved = state.measured
         state.save()
 
     def _chunks(self, clip: Video | PictureVideo | PictureSequence, skip: int) -> Iterator[list[Frame]]:

@@ -16,9 +16,10 @@ MINIMUM_VARIANCE = 1e-5  # of colour; a direction with less holds rounding error
 def match_colors(style_images: Tensor, content: Tensor) -> Tensor:
     """Style pictures with the content's colours: mean and covariance of their RGB pixels become the content's.
 
-    Both are `(B, 3, H, W)` in [0, 1] (further channels are ignored), of any sizes; batches must be equal, or one of them
-    1. The map is `A (x - mu_s) + mu_c`, `A = S_c^(1/2) S_s^(-1/2)` with symmetric roots; the result is clamped.
-    Source: Gatys et al. 2016 (arXiv 1606.05897), image analogies colour matching. Raises AdainError if the batches do not fit.
+    Both are `(B, 3 or 4, H, W)` in [0, 1], of any sizes; batches must be equal, or one of them 1. Transparent pixels do not
+    count, and the style's alpha channel is kept. The map is `A (x - mu_s) + mu_c`, `A = S_c^(1/2) S_s^(-1/2)` with symmetric
+    roots; the result is clamped. Source: Gatys et al. 2016 (arXiv 1606.05897), image analogies colour matching. Raises
+    AdainError if the batches do not fit.
     """
     _check_batches(len(style_images), len(content))
     # 3x3 roots: the CPU has float64 and eigh everywhere
@@ -31,7 +32,8 @@ def match_colors(style_images: Tensor, content: Tensor) -> Tensor:
     columns = matrix.to(rgb)[..., None, None].unbind(2)
     # channel by channel, since a matrix product may run in TF32
     matched = sum(column * rgb[:, channel, None] for channel, column in enumerate(columns))
-    return (matched + shift.to(rgb)[:, :, None, None]).clamp(0, 1)
+    colored = (matched + shift.to(rgb)[:, :, None, None]).clamp(0, 1)
+    return torch.cat([colored, style_images[:, 3:].expand(len(colored), -1, -1, -1)], dim=1)
 
 
 def keep_colors(stylized: Tensor, content: Tensor) -> Tensor:
@@ -72,10 +74,14 @@ def _check_batches(a: int, b: int) -> None:
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    pixels = images[:, :3].flatten(2).cpu().double()
-    mean = pixels.mean(2)
+    """The mean colour `(B, 3)` and the covariance `(B, 3, 3)` of pixels, each weighted by its alpha, if there is one."""
+    pixels = images.flatten(2).cpu().double()
+    weights = pixels[:, 3:] if pixels.shape[1] > 3 else torch.ones_like(pixels[:, :1])
+    weights = torch.where(weights.any(2, keepdim=True), weights, 1)  # where all is transparent, all counts
+    weights, pixels = weights / weights.sum(2, keepdim=True), pixels[:, :3]
+    mean = (weights * pixels).sum(2)
     centred = pixels - mean[:, :, None]
-    return mean, centred @ centred.mT / pixels.shape[2]
+    return mean, (weights * centred) @ centred.mT
 
 
 def _symmetric_power(covariance: Tensor, power: float, floor: float) -> Tensor:

@@ -37,6 +37,7 @@ TURNS = {
 }  # fmt: skip
 PROGRAMS = ("EPS", "WMF")  # formats that Pillow runs by another program or the system: not safe to open
 LARGEST_PIXEL = 1e6  # far outside of [0, 1], and far below where the sums of float32 overflow
+LEAST_ALPHA = 1 / 255  # below it, colours divided by alpha would be of rounding errors
 NAMED = 3  # of the files that a folder's list leaves out
 ANIMATIONS = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # not JPEG, whose further pictures are previews
 
@@ -297,8 +298,22 @@ def size_for(size: Sequence[int], smallest_side: int, multiple: int = 1) -> list
 
 
 def resize_to(images: Tensor, size: Sequence[int]) -> Tensor:
-    """Pictures `(B, C, H, W)` at the `size` (H, W) in float32, bicubic with antialiasing, clamped to [0, 1]."""
-    return F.interpolate(images.float(), size=list(size), mode="bicubic", antialias=True).clamp_(0, 1)
+    """Pictures `(B, C, H, W)` at the `size` (H, W) in float32, bicubic with antialiasing, clamped to [0, 1].
+
+    Of four channels the last is alpha, which weighs the others: colours of transparent pixels do not reach into visible ones.
+    """
+
+    def resized(x: Tensor) -> Tensor:
+        return F.interpolate(x, size=list(size), mode="bicubic", antialias=True)
+
+    images = images.float()
+    if images.shape[1] != 4:
+        return resized(images).clamp_(0, 1)
+    colors, alpha = images[:, :3], images[:, 3:]
+    result, weighted = resized(images), resized(colors * alpha)
+    shown = result[:, 3:]
+    result[:, :3] = torch.where(shown > LEAST_ALPHA, weighted / shown.clamp(min=LEAST_ALPHA), result[:, :3])
+    return result.clamp_(0, 1)
 
 
 def camera_move(image: Tensor, frames: int) -> Tensor:

@@ -157,8 +157,7 @@ class EncodeStyle(Node):
     ) -> io.NodeOutput:
         pictures = to_pictures(image, "style")
         if match_colors_of is not None:
-            matched = match_colors(pictures, repeat_last(to_pictures(match_colors_of, "match_colors_of"), len(pictures)))
-            pictures = torch.cat([matched, pictures[:, 3:].expand(len(matched), -1, -1, -1)], dim=1)
+            pictures = match_colors(pictures, repeat_last(to_pictures(match_colors_of, "match_colors_of"), len(pictures)))
         part = None if mask is None else repeat_last(to_mask(mask), len(pictures))
         return io.NodeOutput(encode_pictures(encoder, pictures, size, combine, part))
 

@@ -210,6 +210,7 @@ def test_errors_are_one_line_and_status_2(folder, capsys, arguments, reason):
         (["photo.png", "red.png", "-o", "o.png", "--detail", "2"], "detail is 2"),
         (["photo.png", "red.png", "-o", "o.png", "--device", "abacus"], "abacus"),
         (["photo.png", "red.png", "-o", "o.png", "--style-to", "blue.png"], "needs a clip"),
+        (["photo.png", "red.png", "-o", "o.png", "--working-size", "0", "--detail", "0.1"], "--detail does nothing"),
         (["photo.png", "red.png", "-o", "o.png", "--content-statistics", "running"], "is one picture"),
         (["in", "red.png", "-o", "o", "--content-statistics", "running", "--half-life", "0"], "half_life"),
         (["in", "red.png", "-o", "o", "--content-statistics", "running", "--match-colors"], "does not work for a clip"),

@@ -219,6 +219,19 @@ def test_a_broken_clip_goes_on_and_is_the_one_of_one_run(small, clip, style, tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "result.mp4", "whole.mp4"]
 
 
+@pytest.mark.parametrize("mode", ["batch", "running"])
+def test_parts_are_kept_whatever_number_of_frames_is_worked_on_at_once(small, clip, style, tmp_path, monkeypatch, mode):
+    monkeypatch.setattr(clip_module, "PART_FRAMES", 4)
+    monkeypatch.setattr(ClipStylizer, "_at_once", lambda self: 3)
+    monkeypatch.setattr(clip_module, "kept_at_once", lambda *_: 3)
+    joined, saved = [], []
+    monkeypatch.setattr(clip_module, "join", lambda parts, *_: joined.extend(begin for _, begin in parts))
+    save = ClipState.save
+    monkeypatch.setattr(ClipState, "save", lambda state: (saved.append(state.measured), save(state)))
+    ClipStylizer(*small, style, content_statistics=mode).video(clip, tmp_path / "out.mp4")
+    assert len(joined) == 2 and saved[0] == (6 if mode == "batch" else 0)
+
+
 def test_only_what_is_missing_is_done_and_other_settings_start_anew(small, clip, style, tmp_path, monkeypatch):
     monkeypatch.setattr(clip_module, "PART_FRAMES", 4)
     monkeypatch.setattr(clip_module, "CHUNK", 2)
@@ -403,6 +416,17 @@ def test_a_folder_of_frames_is_a_clip(command, networks, tmp_path, mode):
         assert (load_image(tmp_path / "out" / f"{k}.png") - expected[k]).abs().max() < 0.55 / 255
 
 
+def test_what_a_mask_protects_stays_the_content_on_the_way_to_another_style(command, tmp_path):
+    mask = torch.zeros(3, 20, 24)
+    mask[..., :12] = 1
+    save_image(mask, tmp_path / "mask.png")
+    options = ["--mask", "mask.png", "--style-to", "blue.png", "--content-statistics", "running"]
+    assert command("frames", "red.png", "-o", "out", *options) == 0
+    for k in range(5):
+        change = (load_image(tmp_path / "out" / f"{k}.png") - load_image(tmp_path / "frames" / f"{k}.png")).abs()
+        assert change[..., -8:].max() < 1 / 255 < change[..., :8].mean()
+
+
 def test_a_broken_folder_goes_on(command, networks, tmp_path):
     sources = [tmp_path / "frames" / f"{k}.png" for k in range(5)]
     (tmp_path / "out").mkdir()
@@ -421,6 +445,25 @@ def test_a_broken_folder_goes_on(command, networks, tmp_path):
     assert all(path.stat().st_mtime_ns == time for path, time in written.items()) and not state.exists()
     assert command("frames", "red.png", "-o", "again", "--content-statistics", "running") == 0
     assert all(path.read_bytes() == (tmp_path / "again" / path.name).read_bytes() for path in targets)
+
+
+def test_a_clip_that_goes_on_names_the_frames_that_could_not_be_read_before(command, networks, tmp_path):
+    sources = [tmp_path / "frames" / f"{k}.png" for k in range(5)]
+    sources[1].write_bytes(sources[1].read_bytes()[:-600])  # its header is whole
+    (tmp_path / "out").mkdir()
+    targets, state = [tmp_path / "out" / path.name for path in sources], tmp_path / "out" / ".clip.safetensors"
+    stylizer = ClipStylizer(*networks, painted(networks, "red.png"))
+
+    def stop(done, *_):
+        if done == 4:
+            raise Stopped
+
+    with pytest.raises(Stopped), showing(stop):
+        stylizer.pictures(PictureSequence(sources), targets, state)
+    clip = PictureSequence(sources)
+    assert not clip.failures
+    stylizer.pictures(clip, targets, state)
+    assert list(clip.failures) == [sources[1]] and "1.png" in str(clip.failures[sources[1]])
 
 
 def test_a_folder_with_an_unfinished_clip_of_other_settings_is_refused(command, networks, tmp_path, capsys):

@@ -51,6 +51,17 @@ def test_luminance_is_exact_out_of_gamut_too(device):
     assert result.min() >= 0 and result.max() <= 1
 
 
+def test_hidden_colours_do_not_count_where_colours_are_matched(device):
+    style, content = torch.rand(1, 4, 8, 8, device=device), torch.rand(1, 4, 8, 8, device=device)
+    style[:, 3, :, :4], content[:, 3, 5:] = 0, 0
+    style[:, 3, :, 4:], content[:, 3, :5] = 1, 1
+    other, others = style.clone(), content.clone()
+    other[:, :3, :, :4], others[:, :3, 5:] = 0.9, 0.1
+    found, expected = match_colors(other, others), match_colors(style, content)
+    torch.testing.assert_close(found[..., 4:], expected[..., 4:])
+    assert found[:, 3].equal(style[:, 3])
+
+
 def test_transparency_of_the_result_is_kept_and_batches_broadcast():
     assert keep_colors(torch.rand(2, 4, 3, 3), torch.rand(1, 3, 3, 3)).shape == (2, 4, 3, 3)
     assert match_colors(torch.rand(1, 3, 3, 3), torch.rand(2, 3, 4, 4)).shape == (2, 3, 3, 3)

@@ -127,8 +127,9 @@ def test_an_unfinished_data_set_of_other_settings_is_refused(command, whole, tmp
         patched.setattr("adain_core.cli.dataset.save_image", save)
         assert main(arguments) == 130
     half = files(tmp_path / "out")
-    assert main([*arguments, "--alpha", "0.5"]) == 2
-    assert "holds an unfinished data set of other settings; give the same ones to go on" in capsys.readouterr().err
+    for other in (["--alpha", "0.5"], ["--seed", "4"], ["--per-picture", "1"]):
+        assert main([*arguments, *other]) == 2
+        assert "holds an unfinished data set of other settings; give the same ones to go on" in capsys.readouterr().err
     assert files(tmp_path / "out") == half
     assert main(arguments) == 0 and files(tmp_path / "out") == whole
 

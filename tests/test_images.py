@@ -18,6 +18,7 @@ from adain_core.images import (
     list_images,
     load_image,
     load_mask,
+    on_white,
     opened,
     pixel_limit,
     resize,
@@ -295,6 +296,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_colours_of_transparent_pixels_do_not_reach_into_visible_ones():
+    picture = torch.zeros(1, 4, 40, 40)  # black, where it cannot be seen
+    picture[:, :, 10:30, 10:30] = 1
+    small = resize(picture, 13)
+    assert on_white(small).min() > 0.99 and small[:, 3].max() > 0.99 and small[:, 3].min() == 0
 
 
 def test_resize_keeps_the_aspect():

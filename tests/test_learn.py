@@ -78,6 +78,17 @@ def test_it_is_judged_by_what_is_shown_of_the_results(small, painting, contents,
     assert float(re.search(r"fell from ([\d.]+)", caplog.text)[1]) == pytest.approx(shown, abs=0.002)
 
 
+def test_hidden_colours_are_not_learned(small, painting, contents):
+    half = torch.cat([painting, torch.ones_like(painting[:, :1])], 1)
+    half[:, :, :, :32] = 0
+    other = half.clone()
+    other[:, :2, :, :32] = 1
+    opaque = [torch.cat([x[:, :3], torch.ones_like(x[:, 3:])], 1) for x in (half, other)]
+    learned, shown = ([learn_style(*small, x, contents, 3).components[0].levels[-1].mean for x in xs]
+                      for xs in ((half, other), opaque))  # fmt: skip
+    assert (learned[0] - learned[1]).norm() < 0.3 * (shown[0] - shown[1]).norm()
+
+
 def test_the_networks_are_left_alone(small, painting, contents):
     before = [parameter.clone() for network in small for parameter in network.parameters()]
     learn_style(*small, painting, contents, 2)

@@ -36,6 +36,12 @@ def test_a_dry_run_prints_what_would_go_and_sends_nothing(served, mine, capsys):
     assert not served.requests
 
 
+@pytest.mark.parametrize(("role", "other"), [("decoder", "encoder"), ("encoder", "decoder")])
+def test_the_card_of_one_network_names_the_other(mine, capsys, role, other):
+    assert main(["publish", f"mine-{role}.safetensors", "--repo", "me/model", "--dry-run"]) == 0
+    assert f"-o result.png --{role} hf:me/model/mine-{role}.safetensors --{other} FILE\n" in capsys.readouterr().out
+
+
 def test_what_is_published_can_be_pulled(served, mine, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert main(["publish", mine, "--repo", "me/model"]) == 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from adain_core.cli import main
-from adain_core.evaluation.sheet import draw_sheet
+from adain_core.evaluation.sheet import _finished, draw_sheet
 from adain_core.images import load_image, save_image
 
 
@@ -28,6 +28,18 @@ def test_a_folder_without_a_pair_is_named(measure, picture_folders, capsys):
     assert measure("sheet", "--results", picture_folders / "styles")[0] == 2
     err = capsys.readouterr().err
     assert "no picture whose name begins with" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["{content}-stylized-{style}", "{content}/{style}"])
+def test_finished_pictures_are_found_by_their_folders(tmp_path, name):
+    for content in ("x/a", "y/a", "y/ab"):
+        path = tmp_path / f"{name.format(content=content, style='s')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_image(torch.rand(3, 8, 8), path)
+    assert _finished(str(tmp_path), "y/a.png", "s.png") == tmp_path / f"{name.format(content='y/a', style='s')}.png"
+    if "stylized" in name:
+        with pytest.raises(ValueError, match="could both be a.png in s.png"):
+            _finished(str(tmp_path), "a.png", "s.png")
 
 
 def test_a_sheet_shows_the_pixels():

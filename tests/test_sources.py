@@ -87,6 +87,8 @@ REFUSED = {
     "the network of the bench": ["bench", "--encoder", "judge.safetensors", "-o", "judge.safetensors"],
     "the decoder that a training begins with": [*TRAIN, "--contents", "in", "--start-from", "result-decoder.safetensors",
                                                 "--name", "result", "--output", "."],
+    "the teacher of a training": [*TRAIN, "--contents", "in", "--teacher", "result-decoder.safetensors", "--name", "result",
+                                  "--output", "."],
     "a training's content": [*TRAIN, "--contents", "set", "--output", "plain"],
 }  # fmt: skip
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
 
-from ..affine import interpolate_styles
+from ..affine import coverage, interpolate_styles
 from ..clip import ClipStylizer, PictureSequence
 from ..errors import AdainError
 from ..files import make_folder, natural_order
@@ -67,7 +68,11 @@ def stylize_clip(options: StylizeOptions) -> int:
     encoder, decoder = options.load_networks(styles)
     style = sources.mix(encoder)
     if last is not None:
-        style = interpolate_styles(style, encode_source(last, encoder, options.style_size), torch.tensor([0.0, 1.0]))
+        end = encode_source(last, encoder, options.style_size)
+        if masks := [component.mask for component in style.components if component.mask is not None]:
+            size = max((mask.shape[2:] for mask in masks), key=math.prod)
+            end = end.masked(coverage(style.components, size))  # what no mask covers stays the content to the end
+        style = interpolate_styles(style, end, torch.tensor([0.0, 1.0]))
     stylizer = ClipStylizer(
         encoder, decoder, style, options.alpha, options.content_statistics or "running", options.half_life,
         options.tile, options.keep_colors, options.size, options.texture_or(0.0), options.working_size, options.detail,

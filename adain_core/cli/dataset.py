@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     failures, written = Failures(len(pairs)), 0
     recipe = (
         given.alpha, given.size, given.style_size, given.working_size, given.detail, given.keep_colors, given.texture,
-        encoder.dtype, decoder.dtype,
+        encoder.dtype, decoder.dtype, given.seed, given.per_picture, sorted(names.values()),
     )  # fmt: skip
     with (
         writing_folder(given.output, rank),

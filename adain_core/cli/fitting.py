@@ -106,9 +106,15 @@ def _pair(name: str) -> str:
     if not Path(name).is_file():
         return ""
     network = read_network(name)
+    other = other_option(network)
+    return other and " ".join(sorted([f"--{network.role} {name}", other], reverse=True))  # the encoder first
+
+
+def other_option(network: NetworkFile) -> str:
+    """The option for the network of the catalog that belongs to this one; "" if there is none."""
     if network.role == "decoder":
         encoder = _catalog_name(network.encoder_fingerprint, "")
-        return encoder and f"--encoder {encoder} --decoder {name}"
+        return encoder and f"--encoder {encoder}"
     bundled = [entry for entry in catalog() if entry.role == "decoder" and entry.bundled and entry.available]
     fitting = [e.name for e in bundled if read_network(e.path).encoder_fingerprint == network.encoder_fingerprint]
-    return f"--encoder {name} --decoder {fitting[0]}" if fitting else ""
+    return f"--decoder {fitting[0]}" if fitting else ""

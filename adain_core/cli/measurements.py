@@ -26,7 +26,7 @@ HELP = {
     "crop_size": "side of these crops",
     "models": "an encoder and a decoder, or a name for both; give it again for further models",
     "model": "an encoder and a decoder, or a name for both",
-    "results": "folders of finished pictures, named CONTENT...STYLE as adain stylize names them",
+    "results": "folders of finished pictures, named CONTENT...STYLE, or CONTENT/STYLE, as adain names them",
     "size": "side of the squares that pictures are cut to, or of crops in training",
     "sizes": "sides of the pictures",
     "runs": "number of measurements, of which the median is taken",

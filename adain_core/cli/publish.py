@@ -12,6 +12,7 @@ from ..catalog import network_file
 from ..errors import AdainError
 from ..hub import HubFile, upload
 from ..weights import ROLES, NetworkFile, read_network
+from .fitting import other_option
 
 CARD = "README.md"
 # The Hub's names of common licences; for another one, the card gives its name.
@@ -59,6 +60,10 @@ def model_card(repo: str, networks: dict[str, NetworkFile]) -> str:
         tags=["style-transfer", "adain", "comfyui"],
     )
     options = " ".join(f"--{network.role} hf:{repo}/{name}" for name, network in networks.items())
+    if len({network.role for network in networks.values()}) == 1:
+        network = next(iter(networks.values()))
+        missing = next(role for role in ROLES if role != network.role)
+        options += f" {other_option(network) or f'--{missing} FILE'}"
     rows = [
         f"| `{name}` | {network.role} | {network.architecture} | {sum(t.numel() for t in network.state.values()):,} |"
         f" {network.encoder_name} `{network.encoder_fingerprint[:12]}` | {network.licence} |"

@@ -18,7 +18,7 @@ from .pictures import stylize_pictures
 
 GRAMMAR = "give CONTENT STYLE ..., or for several contents CONTENT ... --style STYLE ..., each kind in one row"
 # Defaults that are filled in after it is known whether the option was given.
-DEFAULTS = {"style_size": 512, "half_life": 8.0, "per_picture": 1, "seed": 0}
+DEFAULTS = {"style_size": 512, "half_life": 8.0, "per_picture": 1, "seed": 0, "detail": 0.8}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -132,6 +132,8 @@ def _check_use(options: options.StylizeOptions, given: set[str]) -> None:
         raise AdainError("--style-size does nothing for style files, whose scale is fixed; leave it out, or give pictures.")
     if "half_life" in given and not has_running_statistics(options):
         raise AdainError("--half-life does nothing without running statistics, which are of clips; leave it out.")
+    if "detail" in given and options.working_size == 0:
+        raise AdainError("--detail does nothing at the full size of --working-size 0; leave one of them out.")
     if given & {"per_picture", "seed"}:
         raise AdainError("--per-picture and --seed are for styles drawn from a folder, with --styles; leave them out.")
     if options.each and options.weights:

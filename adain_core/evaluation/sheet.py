@@ -95,16 +95,20 @@ def draw_contact_sheet(pictures: Sequence[Image.Image | None], captions: Sequenc
 
 
 def _finished(folder: str, content: str, style: str) -> Path:
-    """The picture in `folder`, or below, whose name is made of the content's and the style's."""
-    begin, end = PurePosixPath(content).stem, PurePosixPath(style).stem
-    length = len(begin) + len(end)
-    named = [
-        path for path in list_images(folder)
-        if path.stem.startswith(begin) and path.stem.endswith(end) and len(path.stem) > length
-    ]  # fmt: skip
-    if not named:
-        raise AdainError(f"{folder} holds no picture whose name begins with {begin} and ends with {end}; name its pictures so.")
-    return min(named, key=lambda path: len(path.stem))  # longer names belong to contents or styles whose names contain these
+    """The picture in `folder`, or below, whose name is made of the content's and the style's; at best of their paths."""
+    files, end = list_images(folder), PurePosixPath(style).stem
+    place, alone = PurePosixPath(content).with_suffix("").as_posix(), PurePosixPath(content).stem
+    paths = [(path, path.relative_to(folder).with_suffix("").as_posix()) for path in files]
+    for begin, names in ((place, paths), (alone, [(path, path.stem) for path in files])):
+        length = len(begin) + len(end)
+        named = [(p, name) for p, name in names if name.startswith(begin) and name.endswith(end) and len(name) > length]
+        if named:  # longer names belong to contents or styles whose names contain these
+            shortest = min(len(name) for _, name in named)
+            first, *others = [path for path, name in named if len(name) == shortest]
+            if others:
+                raise AdainError(f"{first} and {others[0]} could both be {content} in {style}; leave the wrong one out.")
+            return first
+    raise AdainError(f"{folder} holds no picture whose name begins with {alone} and ends with {end}; name its pictures so.")
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -13,6 +13,7 @@ from ..files import replacing
 from ..pickled import read_pickled
 
 FORMAT = "adain-training-1"
+ELSEWHERE = "give another output folder (in ComfyUI: another name)"
 
 
 def save_checkpoint(path: Path, recipe: dict, state: dict) -> None:
@@ -35,8 +36,7 @@ def load_checkpoint(path: Path, recipe: dict) -> dict:
     changed = sorted(key for key in found if _differ(recipe.get(key), found[key]))
     if changed:
         raise AdainError(
-            f"{path} is of another recipe ({', '.join(changed)} differ); give the same options, or another name or"
-            " output folder."
+            f"{path} is of another recipe ({', '.join(changed)} differ); give the same options, or {ELSEWHERE}."
         )
     return state
 

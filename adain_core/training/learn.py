@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..devices import exact_float32
 from ..errors import AdainError
-from ..images import check_pictures, resize
+from ..images import check_pictures, resize, resize_mask
 from ..losses import content_loss, style_loss
 from ..networks import Decoder, Encoder
 from ..networks.base import check_seed
@@ -42,7 +42,7 @@ def learn_style(
     seed: int = 0,
     loss_encoder: Encoder | None = None,
 ) -> Style:
-    """The style of `style_picture` `(1, 3, H, W)`, with statistics that give results closer to it than the encoded ones.
+    """The style of `style_picture` `(1, 3 or 4, H, W)`, with statistics that give results closer to it than the encoded ones.
 
     They start as those of `encode_style` and are refined by gradient on `contents` `(N, 3, H, W)`, both in [0, 1], with
     fixed networks: the affine pair of conditional instance normalization (Dumoulin et al. 2017), of one style. The loss is
@@ -57,7 +57,7 @@ def learn_style(
     if steps < 1 or not 0 < learning_rate <= 1:
         raise AdainError("steps must be at least 1, and the learning rate above 0 and at most 1.")
     check_seed(seed)
-    style_picture, contents = check_pictures(style_picture, "style")[:1, :3], check_pictures(contents, "content")[:, :3]
+    style_picture, contents = check_pictures(style_picture, "style")[:1], check_pictures(contents, "content")[:, :3]
     places = torch.linspace(0, len(contents) - 1, min(CONTENTS, len(contents))).round().long()
     device = next(encoder.parameters()).device
     # a host may call in inference mode, which has no gradients
@@ -80,7 +80,9 @@ class _StyleLearner:
         encoder, self.decoder = encoder.copy_for(device), decoder.copy_for(device)
         self.loss_encoder = loss_encoder.copy_for(device, training_dtype("auto", device))
         self.layers, self.size = loss_encoder.loss_layers, contents.shape[2:]
-        self.style = [channel_statistics(x) for x in self.loss_encoder.features(style, self.layers)]
+        seen = self.loss_encoder.features(style[:, :3], self.layers)
+        alphas = [resize_mask(style[:, 3:], x.shape[2:]) if style.shape[1] == 4 else None for x in seen]
+        self.style = [channel_statistics(x, alpha) for x, alpha in zip(seen, alphas, strict=True)]
         pictures = [picture[None] for picture in contents]
         self.contents = [encoder.encode(picture) for picture in pictures]
         self.targets = [adain(self.loss_encoder.features(picture, self.layers[-1:])[0], self.style[-1]) for picture in pictures]

@@ -81,7 +81,7 @@ def trained_file(config: TrainingConfig, role: str) -> Path:
 
 def network_sources(config: TrainingConfig) -> list[str]:
     """The files, or names that are not files, of the networks that a training reads."""
-    read = [(config.encoder, "encoder"), (config.loss_encoder, "encoder")]
+    read = [(config.encoder, "encoder"), (config.loss_encoder, "encoder"), (config.teacher, "decoder")]
     read += [(config.start_from, role) for role in config.trained_roles]
     named = [(name, role) for name, role in read if isinstance(name, str) and name]
     return [file for name, role in named for file in (name, network_file(name, role))]

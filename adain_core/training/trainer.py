@@ -26,7 +26,7 @@ from ..networks import Decoder, Encoder
 from ..networks.base import check_weights
 from ..progress import tell
 from .augmentation import augment_style
-from .checkpoints import load_checkpoint, save_checkpoint
+from .checkpoints import ELSEWHERE, load_checkpoint, save_checkpoint
 from .config import INVERSE, TrainingConfig
 from .data import PictureFolder, RandomCrops, pictures_of, stream
 from .distributed import mean_over_processes, processes
@@ -111,7 +111,8 @@ class Trainer:
                     " folder outside of it."
                 )
         check_folder(self.output)
-        self.checkpoint = self.output / "checkpoint.pt"
+        # an encoder is taught in the folder in which its decoder is trained then
+        self.checkpoint = self.output / ("encoder-checkpoint.pt" if config.stage == "encoder" else "checkpoint.pt")
         self._check_sources(network_sources(config))
         dtype = training_dtype(config.precision, device)
         loss_network = frozen(config.loss_encoder, Encoder, device, dtype)
@@ -170,7 +171,7 @@ class Trainer:
                 try:
                     stack.enter_context(locked(self.output / ".lock"))
                 except BlockingIOError:
-                    raise AdainError(f"another training writes to {self.output} now; wait, or give another name.") from None
+                    raise AdainError(f"another training writes to {self.output} now; wait, or {ELSEWHERE}.") from None
                 for file in self._written():
                     remove_leftovers(file)
             if self.checkpoint.exists():
