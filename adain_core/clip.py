@@ -374,7 +374,7 @@ class ClipStylizer:
 
     def _check_masks(self, clip: Video | PictureVideo | PictureSequence) -> None:
         """Raise AdainError if there are more masks than frames."""
-        if self.style.batch > len(clip) and self._has_masks_alone():
+        if self.style.batch > 1 and self._has_masks_alone() and self.style.batch > len(clip):
             raise AdainError(f"{self.style.batch} masks do not fit {len(clip)} frames; give one mask, or one for each frame.")
 
 

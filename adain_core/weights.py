@@ -239,7 +239,7 @@ def _mean(networks: Sequence[NetworkFile], shares: Sequence[float], name: str) -
     summed = {key: torch.zeros_like(tensor, dtype=torch.float32) for key, tensor in first.state.items()}
     for share, network in zip(shares, networks, strict=True):
         for key, total in summed.items():
-            total += share * network.state[key]
+            total.add_(network.state[key].float(), alpha=share)
     return replace(mean, state=summed).checked()
 
 
