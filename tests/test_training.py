@@ -507,7 +507,7 @@ class Stop(BaseException):
 
 def test_only_one_training_at_a_time_writes_to_a_folder(config):
     def another(*_):
-        with pytest.raises(ValueError, match="another training writes to .*out now; wait, or give another name"):
+        with pytest.raises(ValueError, match="another training writes to .*out now; wait, or give another output folder"):
             train(config)
 
     with showing(another):

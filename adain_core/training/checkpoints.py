@@ -13,7 +13,7 @@ from ..files import replacing
 from ..pickled import read_pickled
 
 FORMAT = "adain-training-1"
-ELSEWHERE = "give another output folder (in ComfyUI: another name)"
+ELSEWHERE = "another output folder (in ComfyUI: another name)"
 
 
 def save_checkpoint(path: Path, recipe: dict, state: dict) -> None:

@@ -171,7 +171,7 @@ class Trainer:
                 try:
                     stack.enter_context(locked(self.output / ".lock"))
                 except BlockingIOError:
-                    raise AdainError(f"another training writes to {self.output} now; wait, or {ELSEWHERE}.") from None
+                    raise AdainError(f"another training writes to {self.output} now; wait, or give {ELSEWHERE}.") from None
                 for file in self._written():
                     remove_leftovers(file)
             if self.checkpoint.exists():

@@ -93,9 +93,8 @@ def test_cancelled_training_leaves_a_decoder_and_the_same_run_goes_on(train, run
 
 def test_other_settings_under_the_same_name_are_refused_with_what_differs(train, pictures):
     train()
-    with pytest.raises(
-        ValueError, match=r"another recipe \(learning_rate, styles differ\); give the same options, or another name"
-    ):
+    advice = r"give the same options, or another output folder \(in ComfyUI: another name"
+    with pytest.raises(ValueError, match=rf"another recipe \(learning_rate, styles differ\); {advice}"):
         train(learning_rate=1e-2, styles="photos")
 
 
