@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -300,20 +300,23 @@ def size_for(size: Sequence[int], smallest_side: int, multiple: int = 1) -> list
 def resize_to(images: Tensor, size: Sequence[int]) -> Tensor:
     """Pictures `(B, C, H, W)` at the `size` (H, W) in float32, bicubic with antialiasing, clamped to [0, 1].
 
-    Of four channels the last is alpha, which weighs the others: colours of transparent pixels do not reach into visible ones.
+    Of four channels the last is alpha, as in `resized_by_alpha`.
     """
+    return resized_by_alpha(
+        images.float(), lambda x: F.interpolate(x, size=list(size), mode="bicubic", antialias=True)
+    ).clamp_(0, 1)
 
-    def resized(x: Tensor) -> Tensor:
-        return F.interpolate(x, size=list(size), mode="bicubic", antialias=True)
 
-    images = images.float()
-    if images.shape[1] != 4:
-        return resized(images).clamp_(0, 1)
-    colors, alpha = images[:, :3], images[:, 3:]
-    result, weighted = resized(images), resized(colors * alpha)
-    shown = result[:, 3:]
-    result[:, :3] = torch.where(shown > LEAST_ALPHA, weighted / shown.clamp(min=LEAST_ALPHA), result[:, :3])
-    return result.clamp_(0, 1)
+def resized_by_alpha(images: Tensor, resized: Callable[[Tensor], Tensor]) -> Tensor:
+    """`resized(images)`, where the last of four channels, alpha, weighs the others.
+
+    Colours of transparent pixels, which are hidden, do not reach into visible ones then.
+    """
+    result = resized(images)
+    if images.shape[1] == 4:
+        weighted, alpha = resized(images[:, :3] * images[:, 3:]), result[:, 3:]
+        result[:, :3] = torch.where(alpha > LEAST_ALPHA, weighted / alpha.clamp(min=LEAST_ALPHA), result[:, :3])
+    return result
 
 
 def camera_move(image: Tensor, frames: int) -> Tensor:

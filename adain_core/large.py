@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from .color import keep_colors
 from .devices import free_memory, is_out_of_memory
 from .errors import AdainError
 from .files import FULL, check_not_sources, not_written, remove_leftovers, replacing, working_folder
-from .images import TooManyPixels, as_floats, check_size, opened, save_format, to_bytes
+from .images import TooManyPixels, as_floats, check_size, opened, resized_by_alpha, save_format, to_bytes
 from .kinds import is_read, unread
 from .metadata import EXTRA, without_metadata
 from .networks import Decoder, Encoder
@@ -62,7 +63,7 @@ class RawPicture:
 
     def __init__(self, path: Path, height: int, width: int, channels: int = 3, colors_of: RawPicture | None = None):
         self.path, self.pixels, self.colors_of = path, (height, width, channels), colors_of
-        self.shape = torch.Size((1, 3, height, width))
+        self.shape, self.read = torch.Size((1, 3, height, width)), 3
         with path.open("ab") as file:
             try:  # reserve the space: a full disk would kill a process that writes to a mapped file
                 os.posix_fallocate(file.fileno(), 0, height * width * channels)
@@ -71,12 +72,18 @@ class RawPicture:
                     raise
                 file.truncate(height * width * channels)
 
+    def with_alpha(self) -> RawPicture:
+        """The same file, of which all channels are read."""
+        whole = copy.copy(self)
+        whole.read = self.pixels[2]
+        return whole
+
     def __len__(self) -> int:
         return 1
 
     def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Tensor:
         _, _, rows, columns = index
-        part = np.array(np.memmap(self.path, np.uint8, "r", shape=self.pixels)[rows, columns, :3])
+        part = np.array(np.memmap(self.path, np.uint8, "r", shape=self.pixels)[rows, columns, : self.read])
         return as_floats(torch.from_numpy(part).permute(2, 0, 1)[None])
 
     def __setitem__(self, index: tuple[slice, slice, slice, slice], part: Tensor) -> None:
@@ -133,7 +140,8 @@ def stylize_file(
             height, width = content.shape[2:]
             size = reduced_size((height, width), working_size)
             if tuple(size) != (height, width):
-                small = torch.cat([resized_rows(content, size, rows) for rows in bands(size[0], height * width)], dim=2)
+                whole, steps = content.with_alpha(), bands(size[0], height * width)
+                small = torch.cat([resized_rows(whole, size, rows) for rows in steps], dim=2)
                 stylized = stylize(encoder, decoder, small, style, alpha, tile=tile, texture=texture)
                 _enlarge_into(result, stylized, content, small, alpha * coverage(style.components, (1, 1)), detail)
             else:
@@ -170,12 +178,11 @@ def bands(rows: int, pixels: int) -> Iterator[slice]:
 
 
 def resized_rows(picture: Pictures, size: Sequence[int], rows: slice) -> Tensor:
-    """Some `rows` of a picture `(1, 3, H, W)` at another `size`, `(1, 3, n, w)`; as by `resize_to`, but only a part is read."""
+    """Some `rows` of a picture `(1, C, H, W)` at another `size`, `(1, C, n, w)`; as by `resize_to`, but only a part is read."""
     height, width = picture.shape[2:]
     scale = height / size[0]
     top, bottom, reach = rows.start * scale, rows.stop * scale, 2 * max(1, scale) + 1  # of a bicubic filter
     first, last = max(0, int(top - reach)), min(height, int(bottom + reach) + 1)
-    part = picture[:, :, first:last, :][0].permute(1, 2, 0).numpy()
     box = (0, top - first, last - first, min(bottom, last) - first)
     identity = Image.fromarray(np.eye(last - first, dtype=np.float32))
     weights = np.asarray(identity.resize((last - first, rows.stop - rows.start), Image.Resampling.BICUBIC, box=box))
@@ -188,9 +195,13 @@ def resized_rows(picture: Pictures, size: Sequence[int], rows: slice) -> Tensor:
     def down(lines: np.ndarray) -> np.ndarray:
         return (weights @ lines.reshape(len(lines), -1)).reshape(len(weights), *lines.shape[1:])
 
-    # in the order that leaves fewer rows to be resized across, which takes longer
-    resized = down(across(part)) if scale < 1 else across(down(part))
-    return torch.from_numpy(resized).permute(2, 0, 1)[None].clamp_(0, 1)
+    def resized(part: Tensor) -> Tensor:
+        lines = part[0].permute(1, 2, 0).numpy()
+        # in the order that leaves fewer rows to be resized across, which takes longer
+        lines = down(across(lines)) if scale < 1 else across(down(lines))
+        return torch.from_numpy(lines).permute(2, 0, 1)[None]
+
+    return resized_by_alpha(picture[:, :, first:last, :], resized).clamp_(0, 1)
 
 
 def _enlarge_into(
@@ -202,7 +213,7 @@ def _enlarge_into(
     tell(0, len(steps))
     for step, rows in enumerate(steps, 1):
         band = (slice(None), slice(None), rows, slice(None))
-        picture, blurred = (resized_rows(part, size, rows) for part in (stylized, small))
+        picture, blurred = (resized_rows(part[:, :3], size, rows) for part in (stylized, small))
         result[band] = add_detail(picture, content[band], blurred, coverage, detail)
         tell(step, len(steps))
 
