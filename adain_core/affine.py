@@ -99,6 +99,12 @@ def gains(components: Sequence[Component], size: Sequence[int]) -> list[Tensor]:
     return [covered * part / total.where(total > 0, torch.ones_like(total)) for part in parts]
 
 
+def mask_size(components: Sequence[Component]) -> Sequence[int]:
+    """The size (H, W) of the largest mask; one pixel if no component has a mask."""
+    sizes = [component.mask.shape[2:] for component in components if component.mask is not None]
+    return max(sizes, key=math.prod, default=(1, 1))
+
+
 def interpolate_styles(first: Style, last: Style, share: Tensor) -> Style:
     """The styles on the way from one to another, each with `share` `(N,)` in [0, 1] of the last and the rest of the first.
 
@@ -111,9 +117,7 @@ def interpolate_styles(first: Style, last: Style, share: Tensor) -> Style:
         return mix
     masks = []
     for style, part in zip((first, last), shares, strict=True):
-        sizes = [component.mask.shape[2:] for component in style.components if component.mask is not None]
-        size = max(sizes, key=math.prod, default=(1, 1))
-        masks += [part[:, None, None, None] * gain for gain in gains(style.components, size)]
+        masks += [part[:, None, None, None] * gain for gain in gains(style.components, mask_size(style.components))]
     weight = torch.full_like(share, 1 / len(masks))  # the masks hold the shares
     parts = zip(mix.components, masks, strict=True)
     return dataclasses.replace(mix, components=tuple(dataclasses.replace(c, weight=weight, mask=mask) for c, mask in parts))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 import torch
 
-from ..affine import coverage, interpolate_styles
+from ..affine import coverage, interpolate_styles, mask_size
 from ..clip import ClipStylizer, PictureSequence
 from ..errors import AdainError
 from ..files import make_folder, natural_order
@@ -69,9 +68,8 @@ def stylize_clip(options: StylizeOptions) -> int:
     style = sources.mix(encoder)
     if last is not None:
         end = encode_source(last, encoder, options.style_size)
-        if masks := [component.mask for component in style.components if component.mask is not None]:
-            size = max((mask.shape[2:] for mask in masks), key=math.prod)
-            end = end.masked(coverage(style.components, size))  # what no mask covers stays the content to the end
+        if any(component.mask is not None for component in style.components):  # what none covers stays the content to the end
+            end = end.masked(coverage(style.components, mask_size(style.components)))
         style = interpolate_styles(style, end, torch.tensor([0.0, 1.0]))
     stylizer = ClipStylizer(
         encoder, decoder, style, options.alpha, options.content_statistics or "running", options.half_life,
