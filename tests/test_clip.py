@@ -427,18 +427,23 @@ def test_what_a_mask_protects_stays_the_content_on_the_way_to_another_style(comm
         assert change[..., -8:].max() < 1 / 255 < change[..., :8].mean()
 
 
+def pictures_broken_off(stylizer, sources, targets, state, at: int) -> None:
+    """What a run leaves that ends as it has told that frame `at` is done."""
+
+    def stop(done, *_):
+        if done == at:
+            raise Stopped
+
+    with pytest.raises(Stopped), showing(stop):
+        stylizer.pictures(PictureSequence(sources), targets, state)
+
+
 def test_a_broken_folder_goes_on(command, networks, tmp_path):
     sources = [tmp_path / "frames" / f"{k}.png" for k in range(5)]
     (tmp_path / "out").mkdir()
     targets, state = [tmp_path / "out" / f"{k}.png" for k in range(5)], tmp_path / "out" / ".clip.safetensors"
     stylizer = ClipStylizer(*networks, painted(networks, "red.png"))
-
-    def stop(done, *_):
-        if done == 3:
-            raise Stopped
-
-    with pytest.raises(Stopped), showing(stop):
-        stylizer.pictures(PictureSequence(sources), targets, state)
+    pictures_broken_off(stylizer, sources, targets, state, at=3)
     written = {path: path.stat().st_mtime_ns for path in targets if path.exists()}
     assert len(written) == 2 and state.exists()
     stylizer.pictures(PictureSequence(sources), targets, state)
@@ -453,13 +458,7 @@ def test_a_clip_that_goes_on_names_the_frames_that_could_not_be_read_before(comm
     (tmp_path / "out").mkdir()
     targets, state = [tmp_path / "out" / path.name for path in sources], tmp_path / "out" / ".clip.safetensors"
     stylizer = ClipStylizer(*networks, painted(networks, "red.png"))
-
-    def stop(done, *_):
-        if done == 4:
-            raise Stopped
-
-    with pytest.raises(Stopped), showing(stop):
-        stylizer.pictures(PictureSequence(sources), targets, state)
+    pictures_broken_off(stylizer, sources, targets, state, at=4)
     clip = PictureSequence(sources)
     assert not clip.failures
     stylizer.pictures(clip, targets, state)
@@ -470,14 +469,8 @@ def test_a_folder_with_an_unfinished_clip_of_other_settings_is_refused(command, 
     sources, out = [tmp_path / "frames" / f"{k}.png" for k in range(5)], tmp_path / "out"
     out.mkdir()
     targets = [out / path.name for path in sources]
-
-    def stop(done, *_):
-        if done == 3:
-            raise Stopped
-
-    with pytest.raises(Stopped), showing(stop):
-        stylizer = ClipStylizer(*networks, painted(networks, "red.png"), working_size=AUTOMATIC)  # as the command
-        stylizer.pictures(PictureSequence(sources), targets, out / ".clip.safetensors")
+    stylizer = ClipStylizer(*networks, painted(networks, "red.png"), working_size=AUTOMATIC)  # as the command
+    pictures_broken_off(stylizer, sources, targets, out / ".clip.safetensors", at=3)
     before = {path: path.read_bytes() for path in out.iterdir()}
     again = ["frames", "red.png", "-o", "out", "--content-statistics", "running"]
     assert command(*again, "--alpha", "0.5") == 2
