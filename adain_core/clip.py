@@ -34,7 +34,17 @@ from .files import (
     writing,
     writing_folder,
 )
-from .images import as_floats, check_size, load_pixels, resize, rounded, save_image, size_for, upright_size
+from .images import (
+    as_floats,
+    check_size,
+    load_pixels,
+    resize,
+    rounded,
+    save_image,
+    size_for,
+    upright_size,
+    visible_colors,
+)
 from .networks import Decoder, Encoder
 from .picture_video import PictureVideo
 from .progress import part_of, tell
@@ -306,18 +316,17 @@ class ClipStylizer:
             state.done += len(chunk)
             tell(state.done, len(clip), result)
             arrival = bring(result if result.device.type == "cpu" else rounded(result), CPU)
-            yield [
-                Frame(picture[None], frame.time, arrival.arrived) for frame, picture in zip(chunk, arrival.tensor, strict=True)
-            ]
+            pictures = zip(chunk, arrival.tensor, strict=True)
+            yield [dataclasses.replace(frame, pixels=picture[None], ready=arrival.arrived) for frame, picture in pictures]
 
     def _measure(self, clip: Video | PictureVideo | PictureSequence, state: ClipState) -> None:
         """The first pass: pool the statistics of all frames, in double precision since there may be many."""
         saved = state.measured
         for chunk in self._chunks(clip, saved):
             with part_of(state.measured, len(clip)):
-                pictures = shrunk(self._pictures(chunk, clip)[:, :3], self.working_size)
-                measured = measure_in_memory(self.encoder, pictures, tile=self.tile)
-            pooled = [level[0].map(Tensor.double).pool() for level in measured]
+                pictures = shrunk(self._pictures(chunk, clip), self.working_size)
+                measured = measure_in_memory(self.encoder, *visible_colors(pictures), tile=self.tile)
+            pooled = [level.map(Tensor.double).pool() for level in measured]
             before = state.statistics
             state.statistics = [a.merge(b) for a, b in zip(before, pooled, strict=True)] if before else pooled
             state.measured += len(chunk)
@@ -361,7 +370,8 @@ class ClipStylizer:
             return self.style
         if self._has_masks_alone():
             return self.style.select(torch.arange(first, first + count).clamp(max=last))
-        places = torch.arange(first, first + count, dtype=torch.float64) * last / max(1, total - 1)
+        # clamped: a damaged video may hold more frames than it says
+        places = (torch.arange(first, first + count, dtype=torch.float64) * last / max(1, total - 1)).clamp(max=last)
         lower = places.long().clamp(max=last)
         upper, share = (lower + 1).clamp(max=last), places - lower
         if not share.any():

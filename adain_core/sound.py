@@ -137,8 +137,8 @@ class _Copy:
         self.target = output.add_stream_from_template(stream, opaque=True, layout=_name(stream.layout))
 
     def packets(self, packet: av.Packet, file: MediaFile) -> list[av.Packet]:
-        if not file.within(packet.pts, packet.time_base):
-            return []
+        if not file.within(packet.pts, packet.time_base) or (packet.pts or 0) + (packet.duration or 0) < 0:
+            return []  # before 0 lies what was cut away; the packet that ends there, a decoder needs
         shift(packet, -file.offset)
         return self.written(packet)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .errors import AdainError
 from .files import parse_json, read_safetensors, replacing, text_of
-from .images import check_mask, check_pictures, resize, resize_mask, thumbnail_jpeg
+from .images import check_mask, check_pictures, resize, resize_mask, thumbnail_jpeg, visible_colors
 from .networks import Encoder
 from .networks.base import DTYPES
 from .statistics import ChannelStatistics, level_tensors, levels_of
@@ -117,7 +117,8 @@ class Style:
         def confine(component: Component) -> Component:
             if component.mask is None:
                 return dataclasses.replace(component, mask=mask)
-            return dataclasses.replace(component, mask=component.mask * resize_mask(mask, component.mask.shape[2:]))
+            size = [max(sides) for sides in zip(component.mask.shape[2:], mask.shape[2:], strict=True)]
+            return dataclasses.replace(component, mask=resize_mask(component.mask, size) * resize_mask(mask, size))
 
         return dataclasses.replace(self, components=tuple(map(confine, self.components)))
 
@@ -245,8 +246,8 @@ def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str
         if not (visible.any() if combine == "pool" else visible.all()):
             raise AdainError("a style picture is transparent or masked everywhere; leave it out, or paint its mask.")
     pictures = resize(images, size)
-    measured = measure_in_memory(encoder, pictures[:, :3], [] if mask is None else [mask.cpu()])
-    levels = [level[-1].pool() if combine == "pool" else level[-1] for level in measured]
+    measured = measure_in_memory(encoder, visible_colors(pictures)[0], mask)
+    levels = [level.pool() if combine == "pool" else level for level in measured]
     weight = torch.ones(levels[0].batch, dtype=torch.float32)
     thumbnail = thumbnail_jpeg(min(images, pictures, key=Tensor.numel)[:1])  # a full picture may take longer than its encoding
     return Style((Component(weight, tuple(levels)),), encoder.fingerprint, encoder.name, thumbnail=thumbnail)
@@ -290,26 +291,14 @@ def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None
     if not styles:
         raise AdainError("there is no style to mix; give at least one.")
     weights = [1.0] * len(styles) if weights is None else weights
-    if len(weights) != len(styles):
-        raise AdainError(f"{len(weights)} weights do not fit {len(styles)} styles; give one weight for each.")
+    device = styles[0].components[0].weight.device
+    shares = mix_shares(weights, [style.batch for style in styles], device)
     common = styles[0].encoders
     for style in styles[1:]:
         left = {fingerprint: name for fingerprint, name in common.items() if fingerprint in style.encoders}
         if not left:
             raise _not_by(style, next(iter(common.values())), "the styles before it")
         common = left
-    device = styles[0].components[0].weight.device
-    weights = [torch.as_tensor(weight, dtype=torch.float32, device=device).reshape(-1) for weight in weights]
-    batches = sorted({*map(len, weights), *(style.batch for style in styles)} - {1})
-    if len(batches) > 1:
-        raise AdainError(
-            f"styles or weights for {batches[0]} and {batches[1]} pictures cannot be mixed; give equal numbers, or 1."
-        )
-    table = torch.stack(torch.broadcast_tensors(*weights))
-    total = table.sum(0)
-    if (table < 0).any() or not ((total > 0) & torch.isfinite(total)).all():
-        raise AdainError("the weights of a mix must be finite, at least 0 and not all 0.")
-    shares = list(table / total)
 
     def mixed(parts: Sequence[Style]) -> Style:
         components = tuple(
@@ -322,6 +311,25 @@ def mix_styles(styles: Sequence[Style], weights: Sequence[float | Tensor] | None
     mix = join_encoders([mixed([style._by(fingerprint) for style in styles]) for fingerprint in common])
     name = " + ".join(style.name for style in styles if style.name)
     return dataclasses.replace(mix, name=name, source="", licence="", example=b"", note="")
+
+
+def mix_shares(
+    weights: Sequence[float | Tensor], batches: Sequence[int], device: str | torch.device = "cpu"
+) -> list[Tensor]:
+    """The weights `(1,)` or `(N,)` of a mix of styles of these batches, normalised to a sum of 1. Raises as `mix_styles`."""
+    if len(weights) != len(batches):
+        raise AdainError(f"{len(weights)} weights do not fit {len(batches)} styles; give one weight for each.")
+    tensors = [torch.as_tensor(weight, dtype=torch.float32, device=device).reshape(-1) for weight in weights]
+    counts = sorted({*map(len, tensors), *batches} - {1})
+    if len(counts) > 1:
+        raise AdainError(
+            f"styles or weights for {counts[0]} and {counts[1]} pictures cannot be mixed; give equal numbers, or 1."
+        )
+    table = torch.stack(torch.broadcast_tensors(*tensors))
+    total = table.sum(0)
+    if (table < 0).any() or not ((total > 0) & torch.isfinite(total)).all():
+        raise AdainError("the weights of a mix must be finite, at least 0 and not all 0.")
+    return list(table / total)
 
 
 def check_levels(style: Style, encoder: Encoder) -> None:

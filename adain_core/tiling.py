@@ -156,15 +156,24 @@ def grid(size: Sequence[int], stride: int) -> list[int]:
 
 
 def measure(
-    encoder: Encoder, pictures: Pictures, masks: Sequence[Tensor], attempt: Plan, keep: bool = False
+    encoder: Encoder,
+    pictures: Pictures,
+    masks: Sequence[Tensor],
+    attempt: Plan,
+    keep: bool = False,
+    visible: Tensor | None = None,
 ) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
     """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of whole pictures, then of each of the `masks`.
 
-    They are on the encoder's device, and carry no gradients. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, which
-    needs a plan of one window, also returns the levels.
+    They are on the encoder's device, and carry no gradients. Masks are `(B or 1, 1, H, W)` of any size; `visible`, another
+    one, weighs all pixels. With `keep`, which needs a plan of one window, also returns the levels.
     """
     size = pictures.shape[2:]
-    weights = [[None, *(resize_mask(mask, grid(size, level.stride)) for mask in masks)] for level in encoder.levels]
+    if visible is not None:
+        visible = visible.cpu()
+        masks = [visible * resize_mask(mask, visible.shape[2:]) for mask in masks]
+    places, grids = [visible, *masks], [grid(size, level.stride) for level in encoder.levels]
+    weights = [[None if place is None else resize_mask(place, cells) for place in places] for cells in grids]
     windows, parts = attempt.windows(size, encoder.levels[-1].stride), list(attempt.parts(len(pictures)))
     steps = itertools.count()
     tell(next(steps), len(parts) * len(windows))
@@ -192,18 +201,18 @@ def measure(
 
 
 def measure_in_memory(
-    encoder: Encoder, pictures: Tensor, masks: Sequence[Tensor] = (), tile: int | None = None
-) -> list[list[ChannelStatistics]]:
-    """The statistics of `measure`, on the CPU, computed in parts that fit the memory; `tile` is as in `plan`."""
+    encoder: Encoder, pictures: Tensor, visible: Tensor | None = None, tile: int | None = None
+) -> list[ChannelStatistics]:
+    """The statistics of whole pictures by `measure`, on the CPU, in parts that fit the memory; `tile` is as in `plan`."""
     attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, encoder.sample())
 
-    def measured(encoder: Encoder) -> list[list[ChannelStatistics]]:
-        found = run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
-        return [[statistics.map(Tensor.cpu) for statistics in level] for level in found]
+    def measured(encoder: Encoder) -> list[ChannelStatistics]:
+        found = run_in_memory(lambda attempt: measure(encoder, pictures, (), attempt, visible=visible)[0], attempt)
+        return [level[0].map(Tensor.cpu) for level in found]
 
     with torch.no_grad(), exact_float32():
         found = measured(encoder)
-        if encoder.dtype == torch.float16 and not all(each.m2.isfinite().all() for level in found for each in level):
+        if encoder.dtype == torch.float16 and not all(level.m2.isfinite().all() for level in found):
             found = measured(encoder.in_float32())
     return found
 

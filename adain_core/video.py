@@ -61,14 +61,16 @@ LIMITED_RANGE = 1  # FFmpeg's: 8-bit luma from 16 to 235
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture of a clip, and the time at which it is shown, in units of the `time_base`.
+    """A picture of a clip, and the time at which and for which it is shown, in units of the `time_base`.
 
-    The `pixels` `(1, 3 or 4, H, W)` are uint8, or floats in [0, 1]. They are there once `ready` has returned.
+    The `pixels` `(1, 3 or 4, H, W)` are uint8, or floats in [0, 1]. They are there once `ready` has returned. A `duration` of
+    0 is not known.
     """
 
     pixels: Tensor
     time: int
     ready: Wait = nothing
+    duration: int = 0
 
     @property
     def picture(self) -> Tensor:
@@ -82,7 +84,7 @@ class Video:
 
     `start` and `duration` in seconds select a part; a duration of 0 goes to the end. `size` is the upright frames' H and W,
     `aspect` their pixels' width to height, `rate` their average number per second, `time_base` the unit of their times in
-    seconds, `step` the usual time between two frames in that unit, `len` their number as the file states it. Raises
+    seconds, `step` the usual time between two frames in that unit, `len` their number by the file's packets. Raises
     FileNotFoundError, TooManyPixels for frames larger than `pixel_limit()`, or AdainError if the file is not a video or PyAV is
     not installed.
     """
@@ -99,10 +101,9 @@ class Video:
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.time_base = stream.time_base or Fraction(1, 1000)
             self.step = max(1, round(1 / self.rate / self.time_base))
-            self.count = stream.frames
-            if not self.count or start or duration:
-                packets = self.file.packets(container, stream)
-                self.count = sum(p.size > 0 and self.file.within(p.pts, p.time_base) for p in packets)
+            # what the file states counts frames that were cut away, and may leave out others
+            packets = [p for p in self.file.packets(container, stream) if p.size and not p.is_discard]
+            self.count = sum(self.file.within(packet.pts, packet.time_base) for packet in packets)
             aspect = stream.sample_aspect_ratio or Fraction(1)
             self.reader = FrameReader(stream, self.name)
         with contextlib.closing(self._decoded()) as decoded:
@@ -127,7 +128,7 @@ class Video:
         """
         to_size = SameSize(self.name, self.size)
         for frame, time in itertools.islice(self._decoded(), skip, None):
-            yield Frame(to_size(self.reader.pixels(frame)), time)
+            yield Frame(to_size(self.reader.pixels(frame)), time, duration=frame.duration or 0)
 
     def sound(self, path: str | Path) -> Sound:
         """The sound, to be written into a video file `path`."""
@@ -177,7 +178,7 @@ class VideoWriter:
         context.height, context.width = size
         context.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
         context.time_base = video.time_base
-        self.step = video.step
+        self.step = self.last = video.step
         context.sample_aspect_ratio = video.aspect
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED_RANGE
@@ -195,6 +196,7 @@ class VideoWriter:
         picture = pyav().VideoFrame.from_image(to_pil(frame.pixels[:, :3]))
         picture = picture.reformat(format=self.stream.codec_context.pix_fmt, dst_colorspace="ITU709")
         picture.pts, picture.time_base = frame.time, self.stream.codec_context.time_base
+        self.last = frame.duration or self.step
         self._encode(picture)
 
     def _encode(self, picture: av.VideoFrame | None) -> None:
@@ -207,7 +209,7 @@ class VideoWriter:
                 " make them smaller, or write another format."
             ) from None
         for packet in packets:
-            packet.duration = self.step  # counts for the last frame only; others last until the next frame
+            packet.duration = self.last  # counts for the last frame only; others last until the next frame
             self.container.mux(packet)
 
 

@@ -62,6 +62,21 @@ def write_clip(
     return path
 
 
+def cut_losslessly(path: Path, target: Path, seconds: float) -> Path:
+    """The clip from `seconds` on, of copied packets: those before are in the file still, and an edit list leaves them out."""
+    with (
+        av.open(str(path)) as original,
+        av.open(str(target), "w", options={"use_editlist": "1", "avoid_negative_ts": "disabled"}) as container,
+    ):
+        streams = {stream: container.add_stream_from_template(stream) for stream in original.streams}
+        for packet in original.demux():
+            if packet.dts is not None:
+                ticks = round(seconds / packet.time_base)
+                packet.stream, packet.pts, packet.dts = streams[packet.stream], packet.pts - ticks, packet.dts - ticks
+                container.mux(packet)
+    return target
+
+
 def write_transparent(path: Path, encoder: str, pix_fmt: str, rgba: np.ndarray) -> Path:
     """Three frames of RGBA `(H, W, 4)`, of 8 bits."""
     with av.open(str(path), "w") as container:

@@ -98,7 +98,10 @@ def test_styles_of_two_encoders_do_not_mix(identity, small_files):
 def test_masks_of_masks_multiply(identity):
     style = encode_style(identity, picture(0.5, 0.1)).masked(torch.tensor([[1.0, 0.5]]))
     again = style.masked(torch.tensor([[0.5, 0.5, 1.0, 1.0]]))
-    assert again.components[0].mask.flatten().tolist() == [0.5, 0.5]
+    assert again.components[0].mask.flatten().tolist() == [0.5, 0.5, 0.5, 0.5]
+    fine, coarse = torch.rand(6, 8), torch.rand(3, 4)
+    orders = style.masked(fine).masked(coarse), style.masked(coarse).masked(fine)
+    torch.testing.assert_close(*(order.components[0].mask for order in orders))  # in the finer detail of both
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import clips
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from adain_core.errors import AdainError
 from adain_core.images import TooManyPixels, limit_pixels, pixel_limit
@@ -143,6 +144,24 @@ def test_varying_frame_times_are_kept(tmp_path):
     moments = [0, 50, 400, 410, 1000, 1960]
     original = clips.write_clip(tmp_path / "clip.mp4", clips.noise(6), moments)
     assert clips.times(copy(Video(original), tmp_path / "result.mp4")) == [Fraction(t, clips.TICKS) for t in moments]
+
+
+def test_the_last_frame_is_shown_as_long_as_in_the_original(tmp_path):
+    first, *others = (Image.fromarray(frame) for frame in clips.noise(3))
+    first.save(tmp_path / "clip.gif", save_all=True, append_images=others, duration=[100, 500, 2000])
+    result = copy(Video(tmp_path / "clip.gif"), tmp_path / "result.mp4")
+    assert clips.duration(result) == pytest.approx(2.6, abs=0.01)
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_what_was_cut_away_without_encoding_anew_does_not_come_back(tmp_path, ending):
+    original = clips.write_clip(tmp_path / "clip.mp4", clips.noise(20), encoder="mpeg4")
+    video = Video(clips.cut_losslessly(original, tmp_path / "cut.mp4", 0.8))
+    assert len(video) == len(list(video.frames())) == 12
+    result = copy(video, tmp_path / f"result{ending}")
+    times, sound = clips.times(result), clips.packets(result, "audio")
+    assert len(times) == 12 and times[0] < 0.05
+    assert abs(sound[0][0] - times[0]) < 0.05 and abs(sound[-1][0] - times[0] - 1.2) < 0.06
 
 
 def flat(colour, count: int, height: int, width: int) -> np.ndarray:

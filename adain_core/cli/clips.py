@@ -61,7 +61,7 @@ def stylize_clip(options: StylizeOptions) -> int:
     else:
         raise AdainError(f"{content} is one picture; --content-statistics batch and running are for a folder or a video.")
     sources = StyleSources.read(options)
-    last = read_source(options.style_to) if options.style_to else None
+    last = read_source(options.style_to, options.style_size) if options.style_to else None
     styles = [*sources.style_files, *([last] if isinstance(last, Style) else [])]
     print_animations([*(clip.paths if isinstance(clip, PictureSequence) else ()), *options.style_pictures])
     encoder, decoder = options.load_networks(styles)

@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     with (
         writing_folder(given.output, rank),
-        _one_recipe(given.output, fingerprint(recipe, encoder.state_dict(), decoder.state_dict()), rank),
+        _one_recipe(given.output, fingerprint(recipe, encoder.state_dict(), decoder.state_dict()), rank, processes),
         options.progress_bar("picture", shown=rank == 0),
     ):
         counter = Counter(len(pairs))
@@ -127,9 +127,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _one_recipe(folder: Path, recipe: str, rank: int) -> Iterator[None]:
+def _one_recipe(folder: Path, recipe: str, rank: int, processes: int) -> Iterator[None]:
     """Note the recipe in `folder` until its pictures are done. Raises AdainError if some of them are of another recipe."""
-    note = folder / f".dataset-{rank}.json"
+    notes = [folder / f".dataset-{number}.json" for number in range(processes)]
     for other in folder.glob(".dataset-*.json"):
         with contextlib.suppress(FileNotFoundError):  # another process is done
             if other.read_text(errors="replace") != json.dumps(recipe):
@@ -137,11 +137,12 @@ def _one_recipe(folder: Path, recipe: str, rank: int) -> Iterator[None]:
                     f"{folder} holds an unfinished data set of other settings; give the same ones to go on, name another"
                     f" folder, or remove {other} to mix both."
                 )
-    with replacing(note) as temporary:
+    with replacing(notes[rank]) as temporary:
         temporary.write_text(json.dumps(recipe))
     yield
-    for done in folder.glob(".dataset-*.json") if rank == 0 else [note]:  # a killed run may have had more processes
-        done.unlink(missing_ok=True)
+    notes[rank].unlink(missing_ok=True)
+    for other in set(folder.glob(".dataset-*.json")) - set(notes):  # a killed run may have had more processes
+        other.unlink(missing_ok=True)
 
 
 def draw_styles(name: Path, styles: Sequence[Path], count: int, seed: int) -> list[Path]:

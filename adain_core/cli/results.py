@@ -14,6 +14,7 @@ from ..devices import is_out_of_memory
 from ..errors import AdainError
 from ..files import FULL, check_folder, check_not_sources, check_writable, printable, remove_leftovers
 from ..images import SAVE_FORMATS, count_frames, list_images, save_format
+from ..video import SAVE_FORMATS as VIDEO_FORMATS
 from .options import say
 
 SHEET = "contact-sheet"  # the name of its file, beside the results that it shows
@@ -31,11 +32,11 @@ def result_pairs(contents: Sequence[Path], output: Path, others: Sequence[str | 
             raise AdainError(f"{wrong} is a folder; several contents must be pictures: give a folder alone.")
         if missing := next((path for path in contents if not path.is_file()), None):
             raise FileNotFoundError(f"there is no picture {missing}.")
-        if output.exists() and not output.is_dir() or output.suffix.lower() in SAVE_FORMATS:
+        if _is_file(output):
             raise AdainError(f"{output} is not a folder; name a folder for the results of {len(contents)} contents.")
         return _pairs([(source, source.name) for source in contents], output, others)
     if content.is_dir():
-        if (output.exists() and not output.is_dir()) or output.resolve().is_relative_to(content.resolve()):
+        if _is_file(output) or output.resolve().is_relative_to(content.resolve()):
             raise AdainError(f"{output} is not a folder for the results; name a folder outside of {content}.")
         return _pairs([(source, source.relative_to(content)) for source in list_images(content)], output, others)
     if not content.is_file():
@@ -54,7 +55,7 @@ def style_pairs(
 
     It is OUT/STYLE for one picture, OUT/CONTENT/STYLE for one of many.
     """
-    if output.suffix.lower() in SAVE_FORMATS or (output.exists() and not output.is_dir()):
+    if _is_file(output):
         raise AdainError(f"{output} is not a folder; name a folder for the results of --each.")
     content = contents[0]
     if len(contents) > 1 or content.is_dir():
@@ -159,6 +160,11 @@ def _check_kept(pairs: Sequence[tuple[Path, Path]], others: Sequence[str | Path]
 def _check_different(targets: Sequence[Path]) -> None:
     if twice := [target for target, count in Counter(targets).items() if count > 1]:
         raise AdainError(f"two of the pictures would both be written to {twice[0]}; rename one of them.")
+
+
+def _is_file(output: Path) -> bool:
+    """Whether it is a file, or named like one that would be written."""
+    return not output.is_dir() and (output.exists() or output.suffix.lower() in {*SAVE_FORMATS, *VIDEO_FORMATS})
 
 
 def _writable(path: Path) -> Path:

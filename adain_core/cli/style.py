@@ -17,7 +17,7 @@ from ..devices import resolve_device
 from ..errors import AdainError
 from ..evaluation.sheet import draw_contact_sheet
 from ..files import check_not_sources, check_writable, printable, remove_leftovers
-from ..images import load_image, load_mask, save_format, write_picture
+from ..images import load_image, load_mask, resize, save_format, write_picture
 from ..style import Style, encode_style, join_encoders, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
 from ..training.learn import CONTENT_SIDE, CONTENTS, learn_style
@@ -102,7 +102,7 @@ def run_make(arguments: argparse.Namespace) -> int:
     masks = [arguments.mask] if arguments.mask else []
     _check_output(arguments, *arguments.pictures, *masks, *options.network_files(*(arguments.encoders or [])))
     mask = load_mask(arguments.mask) if arguments.mask else None
-    pictures = [load_image(path) for path in arguments.pictures]
+    pictures = [resize(load_image(path), arguments.style_size) for path in arguments.pictures]  # many may be held
     print_animations(arguments.pictures)
     device = resolve_device(arguments.device)
     names = [options.network(name, "encoder") for name in arguments.encoders or [options.DEFAULT_MODEL]]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..color import match_colors
 from ..errors import AdainError
-from ..images import load_image, load_mask
+from ..images import check_mask, load_image, load_mask, resize
 from ..networks import Encoder
-from ..style import Style, encode_style, load_style, mix_styles
+from ..style import Style, encode_style, load_style, mix_shares, mix_styles
 from .gallery import is_style_file
 from .options import StylizeOptions
 
@@ -37,8 +37,11 @@ class StyleSources:
             raise AdainError(
                 f"{len(names)} masks do not fit {len(options.styles)} styles; give one for each; - means everywhere."
             )
-        masks = tuple(None if name == "-" else load_mask(name) for name in names)
-        return cls(options, tuple(map(read_source, options.styles)), masks)
+        if options.weights:
+            mix_shares(options.weights, [1] * len(options.styles))
+        masks = tuple(None if name == "-" else check_mask(load_mask(name)) for name in names)
+        size = 0 if options.match_colors else options.style_size  # colours are matched at full size
+        return cls(options, tuple(read_source(path, size) for path in options.styles), masks)
 
     @property
     def style_files(self) -> list[Style]:
@@ -74,9 +77,9 @@ class StyleSources:
         return mix_styles(styles, self.options.weights)
 
 
-def read_source(path: Path) -> Tensor | Style:
-    """The style of a style file, or the picture of another file."""
-    return load_style(path) if is_style_file(path) else load_image(path)
+def read_source(path: Path, size: int) -> Tensor | Style:
+    """The style of a style file, or the picture of another file, resized to `size` at once: many may be held."""
+    return load_style(path) if is_style_file(path) else resize(load_image(path), size)
 
 
 def encode_source(source: Tensor | Style, encoder: Encoder, size: int) -> Style:

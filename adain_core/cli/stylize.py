@@ -136,6 +136,8 @@ def _check_use(options: options.StylizeOptions, given: set[str]) -> None:
         raise AdainError("--detail does nothing at the full size of --working-size 0; leave one of them out.")
     if given & {"per_picture", "seed"}:
         raise AdainError("--per-picture and --seed are for styles drawn from a folder, with --styles; leave them out.")
+    if options.content_statistics == "region" and not options.mask and len(options.style_pictures) == len(options.styles):
+        raise AdainError("--content-statistics region is for styles with a mask; give --mask, or leave it out.")
     if options.each and options.weights:
         raise AdainError("--weights are for a mix of styles, and --each mixes none; leave one of them out.")
     if len(options.styles) == 1 and len(options.weights or ()) == 1 and 0 < sum(options.weights or ()) < math.inf:

@@ -143,10 +143,10 @@ class Judge:
     def __init__(self, config: MeasurementConfig, contents: int, styles: int):
         """Draw so many contents and styles. Raises AdainError for an unreadable picture."""
         self.device = resolve_device(config.device)
-        self.network = load_loss_network(config.loss_encoder, self.device)
-        self.network.plain = True  # pictures are optimised through it
         self.contents = _draw(config.contents, contents, config)
         self.styles = _draw(config.styles, styles, config)
+        self.network = load_loss_network(config.loss_encoder, self.device)
+        self.network.plain = True  # pictures are optimised through it
         # only the deepest features of a content are compared; all layers take 125 MB at 512 pixels
         self.features = {name: layer_features(self.network, picture)[-1:] for name, picture in self.contents.items()}
         self.statistics = {

@@ -151,8 +151,8 @@ def evaluate(config: EvaluationConfig) -> Report:
     alpha 1, in the boil without a texture, the loss network in float32. Unreadable pictures are skipped with their pairs.
     Raises FileNotFoundError if a folder does not exist, and AdainError if it holds no pictures or if losses are not finite.
     """
-    evaluation = _Evaluation(config)
     pairs = draw_pairs(list_images(config.contents), list_images(config.styles), config.pairs, config.seed)
+    evaluation = _Evaluation(config)
     counter = Counter(len(pairs) + min(config.boil_pairs, len(pairs)) + min(config.flat_pairs, len(pairs)))
     losses: dict[tuple[Path, Path], PairLosses] = {}
     for pair in pairs:

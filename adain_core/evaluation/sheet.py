@@ -43,9 +43,9 @@ def compare_pictures(config: SheetConfig) -> Measurement:
 
     Raises FileNotFoundError and AdainError for unusable folders and networks, and if a folder lacks the picture of a pair.
     """
-    models = load_models(config.models, config.device)
     judge = Judge(config, config.content_count, config.style_count)
     finished = {folder: {pair: _finished(folder, *pair) for pair in judge.pairs} for folder in config.results}
+    models = load_models(config.models, config.device)
     counter = Counter(len(judge.pairs))
     losses_of: dict[str, list[Losses]] = {}
     cells, captions = [], []

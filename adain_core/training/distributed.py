@@ -26,6 +26,15 @@ def processes(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def same_in_processes(value: int, device: torch.device) -> bool:
+    """Whether `value` is the same in all processes."""
+    if not dist.is_initialized():
+        return True
+    largest = torch.tensor([value, -value], device=device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return bool(largest.sum() == 0)
+
+
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     """The mean of `values` over all processes."""
     if not dist.is_initialized():

@@ -60,6 +60,8 @@ def new_networks(config: TrainingConfig, loss_network: Encoder, device: torch.de
     start = frozen(config.start_from, Decoder, device) if config.start_from and not inverse else None
     if config.stage == "both":
         encoder = frozen(str(config.start_from), Encoder, device).requires_grad_()
+        if encoder.architecture != TAUGHT:
+            raise AdainError(f"{encoder.name!r} cannot be trained together with its decoder; start from a taught encoder's.")
     else:
         encoder = frozen(config.encoder, Encoder, device) if config.encoder else loss_network
     kind = ARCHITECTURES[encoder.architecture].decoder

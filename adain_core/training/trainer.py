@@ -29,7 +29,7 @@ from .augmentation import augment_style
 from .checkpoints import ELSEWHERE, load_checkpoint, save_checkpoint
 from .config import INVERSE, TrainingConfig
 from .data import PictureFolder, RandomCrops, pictures_of, stream
-from .distributed import mean_over_processes, processes
+from .distributed import mean_over_processes, processes, same_in_processes
 from .interrupts import is_dead_worker, uninterrupted
 from .muon import Muon
 from .networks import frozen, network_sources, new_networks, trained_file, training_dtype, write_networks
@@ -114,16 +114,16 @@ class Trainer:
         # an encoder is taught in the folder in which its decoder is trained then
         self.checkpoint = self.output / ("encoder-checkpoint.pt" if config.stage == "encoder" else "checkpoint.pt")
         self._check_sources(network_sources(config))
-        dtype = training_dtype(config.precision, device)
-        loss_network = frozen(config.loss_encoder, Encoder, device, dtype)
-        encoder, decoder = new_networks(config, loss_network, device)
-        decoder = decoder and vary(decoder).to(device)
-        self.encoder, self.decoder = encoder, decoder
         augment = augment_style if config.augment else None
         self.folders = (
             pictures_of(config.contents, config.crop_size, config.resize_content, seed=config.seed),
             pictures_of(config.styles, config.crop_size, config.resize_style, augment, seed=(config.seed + 1) % 2**64),
         )
+        dtype = training_dtype(config.precision, device)
+        loss_network = frozen(config.loss_encoder, Encoder, device, dtype)
+        encoder, decoder = new_networks(config, loss_network, device)
+        decoder = decoder and vary(decoder).to(device)
+        self.encoder, self.decoder = encoder, decoder
         self.recipe = config.recipe() | {
             "loss_network": loss_network.fingerprint,
             "encoder": "" if "encoder" in config.trained_roles else encoder.fingerprint,
@@ -176,6 +176,11 @@ class Trainer:
                     remove_leftovers(file)
             if self.checkpoint.exists():
                 self._load_checkpoint()
+            if not same_in_processes(self.step, self.device):
+                raise AdainError(
+                    f"not all processes find the same {self.checkpoint}; put the output on a disk that all machines share, or"
+                    " give each a copy of that file."
+                )
             yield
 
     def run(self, preview_every: int = 0) -> None:

@@ -53,6 +53,14 @@ def test_each_of_several_contents_has_a_folder(stylize, styles, folder):
     assert names(folder / "out") == [f"{content}/{name}" for content in ("lake", "photo") for name in results]
 
 
+@pytest.mark.parametrize("output", ["out.png", "out.mp4"])
+def test_a_folder_of_contents_is_not_written_to_what_is_named_like_a_file(stylize, styles, folder, output):
+    (folder / "contents").mkdir()
+    (folder / "photo.png").rename("contents/photo.png")
+    status, err = stylize("contents", "styles/red.png", "-o", output)
+    assert status == 2 and "not a folder for the results" in err and not (folder / output).exists()
+
+
 def test_styles_of_one_name_are_told_apart(stylize, styles, folder):
     save_image(torch.rand(3, 20, 20), styles / "sea" / "red.png")
     save_image(torch.rand(3, 20, 20), styles / "sea" / "red.jpg")
