@@ -14,6 +14,7 @@ from .hub import HubFile, assets
 _INSTALLED = Path(__file__).resolve().parent / "weights_data"
 # In a checkout the folder stands beside the package, in an installed wheel inside it.
 BUNDLED = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "weights"
+ROLES = ("encoder", "decoder")
 PUBLIC_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 

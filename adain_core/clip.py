@@ -111,6 +111,9 @@ class PictureSequence:
         raise self.failures[self.paths[number]]
 
 
+Clip = Video | PictureVideo | PictureSequence
+
+
 class ClipState:
     """How far a clip is: the numbers of frames `measured` and `done`, the statistics so far (one per level), the times
     at which its parts begin, and of the pictures that could not be read the errors, by their numbers as texts.
@@ -283,7 +286,7 @@ class ClipStylizer:
             for chunk in self._stylized(clip, state):
                 later(write, chunk, copy.copy(state))
 
-    def digest(self, clip: Video | PictureVideo | PictureSequence) -> str:
+    def digest(self, clip: Clip) -> str:
         """A hash of everything that the result depends on."""
         settings = (
             clip.version, str(self.encoder.dtype), str(self.decoder.dtype), self.alpha, self.content_statistics, self.half_life,
@@ -291,13 +294,13 @@ class ClipStylizer:
         )  # fmt: skip
         return fingerprint(settings, self.encoder.state_dict(), self.decoder.state_dict(), self.style.tensors())
 
-    def _stylized(self, clip: Video | PictureVideo | PictureSequence, state: ClipState) -> Iterator[list[Frame]]:
+    def _stylized(self, clip: Clip, state: ClipState) -> Iterator[list[Frame]]:
         """The frames that are not done yet, in chunks; `state` describes the clip after the last chunk that was yielded."""
         statistics = state.statistics
         if self.content_statistics == "batch":
             if not state.done:
                 self._measure(clip, state)
-            device = next(self.encoder.parameters()).device
+            device = self.encoder.device
             statistics = [level.map(lambda part: part.float().to(device)) for level in state.statistics]
         for chunk in self._chunks(clip, state.done):
             pictures = self._pictures(chunk, clip)
@@ -319,7 +322,7 @@ class ClipStylizer:
             pictures = zip(chunk, arrival.tensor, strict=True)
             yield [dataclasses.replace(frame, pixels=picture[None], ready=arrival.arrived) for frame, picture in pictures]
 
-    def _measure(self, clip: Video | PictureVideo | PictureSequence, state: ClipState) -> None:
+    def _measure(self, clip: Clip, state: ClipState) -> None:
         """The first pass: pool the statistics of all frames, in double precision since there may be many."""
         saved = state.measured
         for chunk in self._chunks(clip, saved):
@@ -336,7 +339,7 @@ class ClipStylizer:
                 saved = state.measured
         state.save()
 
-    def _chunks(self, clip: Video | PictureVideo | PictureSequence, skip: int) -> Iterator[list[Frame]]:
+    def _chunks(self, clip: Clip, skip: int) -> Iterator[list[Frame]]:
         count, frames, here = self._at_once(), clip.frames(skip), _place(self.encoder)
         if here == CPU:  # by the thread that reads
             frames = (dataclasses.replace(frame, pixels=self._prepared(frame.pixels, clip)) for frame in frames)
@@ -351,17 +354,17 @@ class ClipStylizer:
             while chunk := list(itertools.islice(similar, max(1, most))):
                 yield chunk
 
-    def _pictures(self, chunk: Sequence[Frame], clip: Video | PictureVideo | PictureSequence) -> Tensor:
+    def _pictures(self, chunk: Sequence[Frame], clip: Clip) -> Tensor:
         """The pictures of a chunk in [0, 1], at the size that is asked for. 8-bit ones cross to CUDA as such."""
         pixels, here = torch.cat([frame.pixels for frame in chunk]), _place(self.encoder)
         return pixels if here == CPU else self._prepared(to_device(pixels, here), clip)
 
-    def _prepared(self, pixels: Tensor, clip: Video | PictureVideo | PictureSequence) -> Tensor:
+    def _prepared(self, pixels: Tensor, clip: Clip) -> Tensor:
         return resize(as_floats(pixels), self.size, clip.multiple)
 
     def _at_once(self) -> int:
         """How many frames the networks work on together; twice as many are read ahead and written behind meanwhile."""
-        return 1 if next(self.encoder.parameters()).device.type == "cpu" else CHUNK
+        return 1 if self.encoder.device.type == "cpu" else CHUNK
 
     def _styles(self, first: int, count: int, total: int) -> Style:
         """The styles of `count` frames from number `first` on, of `total`."""
@@ -382,7 +385,7 @@ class ClipStylizer:
         """Whether nothing but the masks of the style has a batch; they are of frames then, and not spread along the clip."""
         return all(component.unmasked_batch == 1 for component in self.style.components)
 
-    def _check_masks(self, clip: Video | PictureVideo | PictureSequence) -> None:
+    def _check_masks(self, clip: Clip) -> None:
         """Raise AdainError if there are more masks than frames."""
         if self.style.batch > 1 and self._has_masks_alone() and self.style.batch > len(clip):
             raise AdainError(f"{self.style.batch} masks do not fit {len(clip)} frames; give one mask, or one for each frame.")
@@ -390,5 +393,5 @@ class ClipStylizer:
 
 def _place(encoder: Encoder) -> torch.device:
     """Where frames are prepared and finished: beside the networks on CUDA, else on the CPU."""
-    device = next(encoder.parameters()).device
+    device = encoder.device
     return device if device.type == "cuda" else CPU

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .catalog import ROLES
 from .errors import AdainError
 from .networks.base import State
 from .networks.vgg import VGGDecoder, VGGEncoder
@@ -17,7 +18,6 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "net", "network
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 ENCODER_LAYERS = (0, 2, 5, 9, 12, 16, 19, 22, 25, 29)
 DECODER_LAYERS = (1, 5, 8, 11, 14, 18, 21, 25, 28)
-ROLES = ("encoder", "decoder")
 PARTS = {"enc_1": 0, "enc_2": 4, "enc_3": 11, "enc_4": 18}  # of the encoder, and the layers before them
 DEEPEST = 4  # dicts around a state dict
 # The fingerprint of the paper's normalised VGG-19: all public decoders read it, but their files do not say so.

@@ -31,7 +31,7 @@ def style_loss(
 ) -> Tensor:
     """Sum over layers of `mse(mu, mu_s) + mse(sigma, sigma_s)`, each layer times its weight (default 1).
 
-    `features` are `(B, C, H, W)` of each layer, `statistics` those of the style, of batch B or 1. Raises AdainError where
+    `features` are `(B, C, H, W)` of each layer, `statistics` those of the style, of batch B or 1. Raises ValueError where
     the numbers of layers differ. Source: Huang and Belongie 2017, equation 13.
     """
     pairs = zip(features, statistics, strict=True)
@@ -55,7 +55,7 @@ def gram_matrix(x: Tensor) -> Tensor:
 def gram_loss(features: Sequence[Tensor], grams: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
     """Sum over layers of the mean squared error of Gram matrices, each layer times its weight (default 1).
 
-    `features` are `(B, C, H, W)` of each layer, `grams` the style's `gram_matrix` of each. Raises AdainError where the
+    `features` are `(B, C, H, W)` of each layer, `grams` the style's `gram_matrix` of each. Raises ValueError where the
     numbers of layers differ. Source: Gatys, Ecker and Bethge 2016, equations 4 and 5.
     """
     return _weighted_sum([_mean_square(gram_matrix(x) - gram) for x, gram in zip(features, grams, strict=True)], weights)

@@ -58,7 +58,7 @@ def refine(
         raise AdainError(f"the picture to refine is {of_image}, its content {of_content}; give both in one size.")
     if len(content) not in (1, len(image)):
         raise AdainError(f"{len(content)} contents do not fit {len(image)} pictures; give one content, or one for each.")
-    total, device = len(image) * steps, next(encoder.parameters()).device
+    total, device = len(image) * steps, encoder.device
     # a host may call in inference mode, which has no gradients
     with torch.inference_mode(False), torch.no_grad(), exact_float32():
         networks = encoder.for_losses(), encoder.for_losses(plain=True)
@@ -201,10 +201,6 @@ class _Losses:
                 parts.append((weighted.sum((2, 3)) * of_mean / count).sum())
                 parts.append(((weighted * deviation).sum((2, 3)) * of_m2).sum())
         return torch.stack(parts).sum()
-
-
-def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    return (values * weights).sum() / weights.sum().clamp_min(EPS)
 
 
 def _of_places(level: Sequence[ChannelStatistics]) -> Sequence[ChannelStatistics]:

@@ -17,7 +17,7 @@ from .errors import AdainError
 from .files import parse_json, read_safetensors, replacing, text_of
 from .images import check_mask, check_pictures, resize, resize_mask, thumbnail_jpeg, visible_colors
 from .networks import Encoder
-from .networks.base import DTYPES
+from .networks.base import STORED_DTYPES
 from .statistics import ChannelStatistics, level_tensors, levels_of
 from .tiling import measure_in_memory
 
@@ -217,7 +217,7 @@ def encoders_of(metadata: Mapping[str, str]) -> dict[str, str]:
     return dict(_encoders_of(metadata).values())
 
 
-def jpeg_of(metadata: Mapping[str, str], key: str = "thumbnail") -> str:
+def jpeg_of(metadata: Mapping[str, str], key: str) -> str:
     """A JPEG in a style file's metadata, in base64; "" if it is none, or far larger than a thumbnail."""
     jpeg = metadata.get(key, "")
     return jpeg if jpeg.startswith(JPEG) and len(jpeg) <= LARGEST_JPEG else ""
@@ -383,7 +383,7 @@ def _parts_of(tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor | None
 
 def _numbers(tensor: Tensor) -> Tensor:
     """A tensor of a style file in float32."""
-    if tensor.dtype not in DTYPES:
+    if tensor.dtype not in STORED_DTYPES:
         raise AdainError("its statistics are not floating-point numbers")
     return tensor.float()
 

@@ -178,7 +178,7 @@ def measure(
     steps = itertools.count()
     tell(next(steps), len(parts) * len(windows))
     measured, kept_levels = [], []
-    before, device = None, next(encoder.parameters()).device
+    before, device = None, encoder.device
     for part in parts:
         merged = []
         for window in windows:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 
 from . import hub, legacy
-from .catalog import Entry, catalog, find_entry, network_file
+from .catalog import ROLES, Entry, catalog, find_entry, network_file
 from .devices import resolve_dtype
 from .errors import AdainError
 from .files import FULL, parse_json, read_safetensors, remove_leftovers, replacing, text_of
@@ -27,7 +27,6 @@ Result = TypeVar("Result")
 Kind = TypeVar("Kind", Encoder, Decoder)
 
 FORMAT = "adain-network-1"
-ROLES = ("encoder", "decoder")
 FORMER = "pyramid"  # the architecture of the small networks of version 0.1
 # The fields that describe the network in its file, beside the weights. Files of other versions may have more or fewer.
 DESCRIPTION = ("role", "architecture", "config", "name", "encoder_name", "encoder_fingerprint", "recipe", "licence")

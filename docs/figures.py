@@ -98,9 +98,9 @@ def style(name: str) -> adain_core.Style:
     return load_style(BUNDLED / "styles" / f"{name}.safetensors")
 
 
-def small(picture: Tensor, width: int = 480) -> Image.Image:
+def small(picture: Tensor) -> Image.Image:
     """A picture of the table of six, and of models."""
-    return to_pil(resize(picture[None] if picture.ndim == 3 else picture, width * 2 // 3))
+    return to_pil(resize(picture[None] if picture.ndim == 3 else picture, 320))
 
 
 def hero(sources: Sources) -> Image.Image:

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..adain_core import load_decoder, load_encoder
 from ..adain_core.catalog import catalog, find_entry, network_file
+from ..adain_core.devices import DTYPES
 from ..adain_core.files import version
 from ..adain_core.progress import showing
 from ..adain_core.weights import pull, stated_fingerprint
@@ -17,7 +18,6 @@ from . import host
 from .inputs import NOTHING_THERE, names_input
 from .sockets import DecoderSocket, EncoderSocket, Node, schema
 
-DTYPES = ["auto", "float32", "float16", "bfloat16"]
 WHERE = (
     "Bundled networks, networks on the Hugging Face Hub, which are fetched when they run for the first time, and files in"
     " models/adain: NAME-encoder.safetensors and NAME-decoder.safetensors are listed as NAME, public .pth or .safetensors"
@@ -135,7 +135,7 @@ def _inputs(role: str) -> list[io.Input]:
         names_input("name", network_names(role), f"Which {role} to load. {_about(role)}{WHERE}", default="lite"),
         io.Combo.Input(
             "dtype",
-            options=DTYPES,
+            options=["auto", *DTYPES],
             default="auto",
             tooltip="Number type to compute in. auto: 16 bits (half the memory, faster) where the device is good at it, else"
             " 32 bits.",

@@ -78,7 +78,7 @@ def test_the_verdict_says_which_claims_hold():
 def test_the_concatenating_decoder_takes_twice_the_channels(small):
     encoder, decoder = small
     decoder.plain = True
-    concat = ablation.ConcatDecoder(decoder, seed=0).to(next(decoder.parameters()).device)
+    concat = ablation.ConcatDecoder(decoder).to(next(decoder.parameters()).device)
     features = encoder.encode(torch.rand(1, 3, 16, 16).to(next(encoder.parameters())))
     assert concat([torch.cat([x, x], 1) for x in features]).shape == (1, 3, 16, 16)
     with pytest.raises(RuntimeError):

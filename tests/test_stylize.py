@@ -130,7 +130,7 @@ def test_one_style_for_each_content(small):
     assert stylize(*small, contents[:1], each).shape[0] == 2
 
 
-def test_alpha_zero_is_the_plain_reconstruction(small):
+def test_alpha_zero_leaves_the_features_as_they_are(small):
     content = torch.rand(1, 3, 10, 10)
     style = encode_style(small[0], torch.rand(1, 3, 12, 12))
     features = small[0].encode(content.to(next(small[0].parameters())))

@@ -14,7 +14,7 @@ from adain_core.stylize import DeferredFeatures
 from adain_core.tiling import Plan, Window, plan
 
 
-def networks(kind, device):
+def random_networks(kind, device):
     """An encoder and a decoder with random weights."""
     if kind == "vgg19":
         pair = VGGEncoder({}), VGGDecoder({})
@@ -43,7 +43,7 @@ def masked_mix(encoder):
     ("vgg19", 64, (97, 131)), ("student", 64, (131, 203)), ("student", 100, (75, 310)), ("student", 128, (257, 129)),
 ])  # fmt: skip
 def test_tiled_equals_untiled(kind, tile, size, mode, device):
-    encoder, decoder = networks(kind, device)
+    encoder, decoder = random_networks(kind, device)
     content, style = torch.rand(1, 3, *size), masked_mix(encoder)
     whole, tiled = (stylize(encoder, decoder, content, style, 0.9, mode, tile=t) for t in (0, tile))
     assert isinstance(transfer(encoder, content, style, tile=tile), DeferredFeatures)
@@ -54,7 +54,7 @@ def test_tiled_equals_untiled(kind, tile, size, mode, device):
 
 @pytest.mark.parametrize("mode", ["image", "batch", "running"])
 def test_a_clip_in_tiles_equals_the_clip_whole(mode, device):
-    encoder, decoder = networks("student", device)
+    encoder, decoder = random_networks("student", device)
     content = torch.rand(3, 4, 70, 90) * torch.linspace(0.3, 1, 3)[:, None, None, None]
     style = masked_mix(encoder)
     whole, tiled = (stylize(encoder, decoder, content, style, content_statistics=mode, half_life=2, tile=t) for t in (0, 64))
@@ -65,7 +65,7 @@ def test_a_clip_in_tiles_equals_the_clip_whole(mode, device):
 
 
 def test_one_content_in_many_styles_can_be_tiled(device):
-    encoder, decoder = networks("student", device)
+    encoder, decoder = random_networks("student", device)
     content = torch.rand(1, 3, 70, 90)
     styles = encode_style(encoder, torch.rand(3, 3, 40, 40) * torch.linspace(0.2, 1, 3)[:, None, None, None], 0, "each")
     whole, tiled = (stylize(encoder, decoder, content, styles, tile=t) for t in (0, 64))
@@ -75,7 +75,7 @@ def test_one_content_in_many_styles_can_be_tiled(device):
 
 @pytest.mark.parametrize("kind", ["vgg19", "student"])
 def test_halos_are_as_large_as_they_must_be_and_no_larger(kind):
-    encoder, decoder = networks(kind, "cpu")
+    encoder, decoder = random_networks(kind, "cpu")
     side, stride = (128 if kind == "vgg19" else 256), decoder.stride
     middle = side // 2
     for network in (encoder, decoder):
@@ -154,7 +154,7 @@ def test_memory_that_runs_out_is_tried_with_less():
 
 
 def test_progress_is_told_between_tiles_and_can_end_the_work(device):
-    encoder, decoder = networks("student", device)
+    encoder, decoder = random_networks("student", device)
     content, seen = torch.rand(1, 3, 70, 130), []
     style = encode_style(encoder, torch.rand(1, 3, 40, 40), size=0)
 

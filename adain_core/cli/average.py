@@ -7,10 +7,10 @@ import os
 import time
 from pathlib import Path
 
-from ..catalog import find_entry, network_file
+from ..catalog import ROLES, find_entry, network_file
 from ..errors import AdainError
 from ..files import check_folder, check_not_sources, is_safe_name, make_folder, remove_leftovers
-from ..weights import ROLES, average_networks, read_network, write_network
+from ..weights import average_networks, read_network, write_network
 from . import options
 from .results import print_written
 

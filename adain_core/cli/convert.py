@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     over = f", normalised over {len(pictures) - len(broken)} pictures, {len(broken)} files unreadable" if pictures else ""
     print(f"{arguments.output}: {network.role} {network.architecture}, fingerprint {network.encoder_fingerprint[:12]}{over}")
     if broken:
-        print("adain: not read, and left out:", *broken, sep="\n  ", file=sys.stderr)
+        options.print_failures("not read, and left out", broken)
     return 0
 
 

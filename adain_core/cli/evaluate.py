@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from ..errors import AdainError
 from ..evaluation import EvaluationConfig, Report, evaluate
 from ..evaluation.boil import SIZE
 from ..evaluation.report import MODES
-from ..files import printable
 from . import measurements, options
 from .fitting import check_fit
 
@@ -69,8 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output:  # last: if the writing fails, the numbers have been printed
         report.save(arguments.output)
     if report.skipped:
-        skipped = map(printable, report.skipped)
-        print(f"adain: {len(report.skipped)} pictures could not be read:", *skipped, sep="\n  ", file=sys.stderr)
+        options.print_failures(f"{len(report.skipped)} pictures could not be read", report.skipped)
     return 1 if report.skipped else 0
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..catalog import PUBLIC_SUFFIXES, Entry, catalog, find_entry, network_file
+from ..catalog import PUBLIC_SUFFIXES, ROLES, Entry, catalog, find_entry, network_file
 from ..errors import AdainError
 from ..networks import ARCHITECTURES
 from ..style import Style
-from ..weights import ROLES, NetworkFile, network_path, read_network
+from ..weights import NetworkFile, network_path, read_network
 
 
 def other_name(name: str, role: str) -> str:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 from tqdm import tqdm
 
-from ..catalog import network_file
+from ..catalog import ROLES, network_file
 from ..devices import DTYPES, resolve_device
 from ..errors import AdainError
-from ..files import check_not_sources, check_writable
+from ..files import check_not_sources, check_writable, printable
 from ..images import check_size, list_images, pixel_limit
 from ..networks import Decoder, Encoder
 from ..progress import showing
@@ -29,7 +29,7 @@ from ..statistics import check_alpha
 from ..style import Style
 from ..stylize import check_texture
 from ..tiling import check_tile
-from ..weights import ROLES, load_decoder, load_encoder, network_path
+from ..weights import load_decoder, load_encoder, network_path
 from ..working import AUTOMATIC, check_detail
 from .fitting import check_fit, check_textured, missing_network, other_name
 from .gallery import is_style_file
@@ -69,6 +69,11 @@ def quietly(quiet: bool) -> Iterator[None]:
         yield
     finally:
         _quiet.reset(token)
+
+
+def print_failures(head: str, sentences: Iterable[str]) -> None:
+    """Print a line on stderr, and below it what failed, one each."""
+    print(f"adain: {head}:", *map(printable, sentences), sep="\n  ", file=sys.stderr)
 
 
 def say(sentence: str) -> None:
@@ -338,7 +343,7 @@ def add_working_size(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--detail", type=float, default=0.8, metavar="X",
-        help="share of the content's detail that is added as it is enlarged, from 0 to 1 (default: %(default)s)",
+        help="share of the content's detail that is added as it is enlarged, from 0 to 1 (default: 0.8)",
     )  # fmt: skip
 
 

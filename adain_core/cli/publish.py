@@ -8,10 +8,10 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from ..catalog import network_file
+from ..catalog import ROLES, network_file
 from ..errors import AdainError
 from ..hub import HubFile, upload
-from ..weights import ROLES, NetworkFile, read_network
+from ..weights import NetworkFile, read_network
 from .fitting import other_option
 
 CARD = "README.md"

@@ -15,7 +15,7 @@ from ..errors import AdainError
 from ..files import FULL, check_folder, check_not_sources, check_writable, printable, remove_leftovers
 from ..images import SAVE_FORMATS, count_frames, list_images, save_format
 from ..video import SAVE_FORMATS as VIDEO_FORMATS
-from .options import say
+from .options import print_failures, say
 
 SHEET = "contact-sheet"  # the name of its file, beside the results that it shows
 
@@ -49,7 +49,7 @@ def result_pairs(contents: Sequence[Path], output: Path, others: Sequence[str | 
 
 
 def style_pairs(
-    contents: Sequence[Path], output: Path, styles: Sequence[str], others: Sequence[str | Path] = ()
+    contents: Sequence[Path], output: Path, styles: Sequence[str], others: Sequence[str | Path]
 ) -> list[tuple[Path, list[Path]]]:
     """As `result_pairs`, with a file for each of the styles, by their names.
 
@@ -88,7 +88,7 @@ def style_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def check_target(content: Path, target: Path, others: Sequence[str | Path] = ()) -> None:
+def check_target(content: Path, target: Path, others: Sequence[str | Path]) -> None:
     """Raise AdainError or OSError if the result of `content` cannot be written to `target`, or would replace a source."""
     _check_kept([(content, target)], others)
     check_writable(target)
@@ -117,8 +117,8 @@ class Failures:
     def printed(self) -> int:
         """Print the failures, each once. Returns the exit status, which is 1 if something failed."""
         if self.items:
-            start = f"adain: {len(set(self.items.values()))} of {self.total} pictures could not be stylised:"
-            print(start, *map(printable, self.items), sep="\n  ", file=sys.stderr)
+            count = len(set(self.items.values()))
+            print_failures(f"{count} of {self.total} pictures could not be stylised", self.items)
         return 1 if self.items else 0
 
 
@@ -134,12 +134,12 @@ def print_written(what: str, start: float) -> None:
 
 def print_animations(pictures: Sequence[Path], advice: str = "") -> None:
     """Say of which pictures only the first frame is taken, and the `advice` what to do for the others."""
-    if animated := [str(path) for path in dict.fromkeys(pictures) if count_frames(path) > 1]:
+    if animated := [printable(str(path)) for path in dict.fromkeys(pictures) if count_frames(path) > 1]:
         print(f"adain: only the first frame is taken of {', '.join(animated)}{advice}.", file=sys.stderr)
 
 
 def _pairs(
-    places: Sequence[tuple[Path, Path | str]], output: Path, others: Sequence[str | Path] = ()
+    places: Sequence[tuple[Path, Path | str]], output: Path, others: Sequence[str | Path]
 ) -> list[tuple[Path, Path]]:
     """The pictures with the files for their results in the folder `output`, which need not exist."""
     pairs = [(source, output / _writable(Path(place))) for source, place in places]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -179,7 +178,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         about = "; ".join(filter(None, (style.source, style.licence)))
         print(f"{name:{width}}  {', '.join(style.encoders.values()):11}  {about}".rstrip())
     if failures:
-        print(f"adain: {len(failures)} styles could not be read:", *failures, sep="\n  ", file=sys.stderr)
+        options.print_failures("styles that could not be read", failures)
     if arguments.output and styles:
         pictures = [_thumbnail(style) for _, style in styles]
         sheet = draw_contact_sheet(pictures, [name for name, _ in styles])

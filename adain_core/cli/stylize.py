@@ -17,8 +17,7 @@ from .gallery import style_files
 from .pictures import stylize_pictures
 
 GRAMMAR = "give CONTENT STYLE ..., or for several contents CONTENT ... --style STYLE ..., each kind in one row"
-# Defaults that are filled in after it is known whether the option was given.
-DEFAULTS = {"style_size": 512, "half_life": 8.0, "per_picture": 1, "seed": 0, "detail": 0.8}
+NOTICED = ("style_size", "half_life", "per_picture", "seed", "detail")  # options that are refused where they do nothing
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -88,13 +87,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     options.add_device(parser)
     options.add_dtype(parser)
     options.add_quiet(parser)
-    parser.set_defaults(run=run, grammar=GRAMMAR, **dict.fromkeys(DEFAULTS))
+    # defaults are filled in after it is known whether the option was given
+    defaults = {name: parser.get_default(name) for name in NOTICED}
+    parser.set_defaults(run=run, grammar=GRAMMAR, defaults=defaults, **dict.fromkeys(NOTICED))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    given = {name for name in DEFAULTS if getattr(arguments, name) is not None}
-    for name in DEFAULTS.keys() - given:
-        setattr(arguments, name, DEFAULTS[name])
+    given = {name for name in NOTICED if getattr(arguments, name) is not None}
+    for name in set(NOTICED) - given:
+        setattr(arguments, name, arguments.defaults[name])
     if arguments.style_folder:
         return _run_dataset(arguments, given)
     arguments.contents = (arguments.content,)

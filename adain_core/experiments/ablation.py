@@ -52,13 +52,13 @@ class ConcatDecoder(Decoder):
 
     architecture = "concat"
 
-    def __init__(self, inner: Decoder, seed: int):
+    def __init__(self, inner: Decoder):
         super().__init__(inner.config)
         self.inner, self.stride, self.halo, self.values_per_pixel = inner, inner.stride, inner.halo, inner.values_per_pixel
         inner.plain = self.plain = True
         self.channels = tuple(2 * width for width in inner.channels)
         self.fusion: LayerList[PointwiseConv2d] = LayerList(PointwiseConv2d(2 * width, width) for width in inner.channels)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         for convolution in self.fusion:
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear", generator=generator)
             nn.init.zeros_(convolution.bias)
@@ -146,13 +146,9 @@ def _curve(result: TrainingResult, steps: int) -> list[Losses]:
     return curve[1:]
 
 
-def _concatenated(decoder: Decoder) -> Decoder:
-    return ConcatDecoder(decoder, seed=0)
-
-
 VARIANTS: dict[str, tuple[Callable[[Decoder], Decoder], type[Objective]]] = {
     PLAIN: (lambda decoder: decoder, Objective),
-    CONCAT: (_concatenated, ConcatObjective),
+    CONCAT: (ConcatDecoder, ConcatObjective),
     BATCH: (lambda decoder: normalized(decoder, NORMALIZATIONS["batch"], "batch normalization"), Objective),
     INSTANCE: (lambda decoder: normalized(decoder, NORMALIZATIONS["instance"], "instance normalization"), Objective),
 }

@@ -50,7 +50,8 @@ def compare_normalizations(config: NormalizationConfig) -> Measurement:
     counter = Counter(config.training_steps * (len(NORMALIZATIONS) * len(KINDS) + 1))
     with part_of(0, counter.total):
         common = model.encode_style(judge.styles[unseen])
-    kinds = dict(zip(KINDS, (None, equalized, lambda crop, _: model.stylize(crop[None], common)[0]), strict=True))
+    changes = None, lambda crop, _: equalized(crop), lambda crop, _: model.stylize(crop[None], common)[0]
+    kinds = dict(zip(KINDS, changes, strict=True))
     trained = {}
     for (kind, augment), (name, layer) in itertools.product(kinds.items(), NORMALIZATIONS.items()):
         with counter.part(config.training_steps):
@@ -82,7 +83,7 @@ def compare_normalizations(config: NormalizationConfig) -> Measurement:
     return Measurement(config, judge.named([model]), (convergence, abilities), lambda: _figure(trained, last), curves)
 
 
-def equalized(picture: Tensor, _: object = None) -> Tensor:
+def equalized(picture: Tensor) -> Tensor:
     """A picture `(3, H, W)` in [0, 1] with the histogram of its luminance equalised."""
     grey = ImageOps.equalize(to_pil(picture).convert("L"))
     luminance = torch.from_numpy(np.array(grey)).float() / 255

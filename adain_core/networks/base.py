@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 State = dict[str, Tensor]
 
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of the weights in a file
+STORED_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of the weights in a file
 AUTOCAST = ("cpu", "cuda", "xpu", "mps")  # kinds of device that have it
 KEPT_COLORS = 64  # flat pictures that an encoder keeps, of some kilobytes each
 MOST_LEVELS, MOST_CHANNELS, MOST_BLOCKS = 8, 4096, 64  # a description with larger numbers is damaged
@@ -86,9 +86,14 @@ class Network(nn.Module):
         shared.dtype = torch.float32
         return shared
 
+    @property
+    def device(self) -> torch.device:
+        """The device that the weights are on."""
+        return next(self.parameters()).device
+
     def sample(self) -> Tensor:
         """An empty tensor on the device, and in the number type, that the network computes in."""
-        return torch.empty(0, dtype=self.dtype, device=next(self.parameters()).device)
+        return torch.empty(0, dtype=self.dtype, device=self.device)
 
     def layer_names(self) -> list[str]:
         """The convolutions of a network file in their order."""
@@ -171,7 +176,7 @@ class Encoder(Network):
 
     def for_losses(self, plain: bool = False) -> Self:
         """A frozen copy in float32 whose levels are the `loss_levels`: a style of it has the statistics of each."""
-        copied = self.copy_for(next(self.parameters()).device, plain=plain)
+        copied = self.copy_for(self.device, plain=plain)
         copied.levels = self.loss_levels
         return copied
 
@@ -181,7 +186,7 @@ class Encoder(Network):
         In 16 bits only the pictures' difference from about their mean colour is computed (`half.py`). Pixels far outside
         [0, 1] may overflow float16; `in_float32` has room for them. The pictures may be on the CPU.
         """
-        here = to_device(images, next(self.parameters()).device)
+        here = to_device(images, self.device)
         names = [level.name for level in self.levels]
         with self._computing(here):
             if self.dtype.itemsize > 2:
@@ -364,7 +369,7 @@ def check_weights(state: State, expected: dict[str, tuple[int, ...]]) -> None:
                 f"the weights do not fit the architecture: {name} is {found or 'missing'}"
                 f", but {expected.get(name) or 'nothing'} is expected."
             )
-        if state[name].dtype not in DTYPES:
+        if state[name].dtype not in STORED_DTYPES:
             raise AdainError(f"{name} is of {state[name].dtype}; convert the weights to float32 or float16.")
         if not torch.isfinite(state[name].float()).all():  # of float64, numbers may be too large for float32
             raise AdainError(f"the weights hold values that are not finite in {name}; the file is damaged.")

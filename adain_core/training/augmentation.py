@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..color import luma
+from ..color import LUMINANCE, luma
 
 Random = np.random.Generator
 Transform = Callable[[Tensor, Random], Tensor]
@@ -333,7 +333,7 @@ def _palette(count: int, rng: Random) -> Tensor:
     """Random colours `(count, 3)` from dark to light, or in any order."""
     values = rng.random((count, 3)) ** rng.choice([0.5, 1, 2], (count, 1))
     if count > 1:
-        values = values[np.argsort(values @ [0.299, 0.587, 0.114])]
+        values = values[np.argsort(values @ LUMINANCE)]
         values[0] *= rng.uniform(0, 0.8)
         values[-1] = 1 - rng.uniform(0, 0.8) * (1 - values[-1])
     if rng.random() < 0.3:

@@ -68,8 +68,8 @@ class FeatureMaps:
             moments = [[x.T @ x / len(x), x.T @ y / len(x), y.square().mean(0)] for x, y in pairs]
             moments = self._merged(moments, lambda new, old: torch.lerp(new, old, MEMORY))
         shares = {
-            name: (x @ linear_map(*known) - y).square().sum(1).mean() / variance(*known)
-            for name, (x, y), known in zip(self.layers, pairs, moments, strict=True)
+            name: (x @ linear_map(squares, products) - y).square().sum(1).mean() / variance(products, powers)
+            for name, (x, y), (squares, products, powers) in zip(self.layers, pairs, moments, strict=True)
         }
         finite = reduce(torch.add, shares.values()).isfinite()  # else the step is skipped
         if self.running or finite.cpu():  # a GPU is waited for in the first step alone
@@ -122,7 +122,7 @@ def _layers_of_its_strides(loss_network: Encoder, encoder: Encoder) -> list[str]
     return [names[side] for side in sides.values()]
 
 
-def linear_map(squares: Tensor, products: Tensor, powers: Tensor) -> Tensor:
+def linear_map(squares: Tensor, products: Tensor) -> Tensor:
     """The least-squares map `(C + 1, K)` of features and a 1, given their mean products `(C + 1, C + 1)` and those with the
     K wanted features; nearly singular systems are held back by a small ridge.
     """
@@ -131,7 +131,7 @@ def linear_map(squares: Tensor, products: Tensor, powers: Tensor) -> Tensor:
     return torch.linalg.solve_ex(system, products)[0]  # without a look at errors, for which a GPU would be waited for
 
 
-def variance(squares: Tensor, products: Tensor, powers: Tensor) -> Tensor:
+def variance(products: Tensor, powers: Tensor) -> Tensor:
     """The total variance of the wanted features, given their mean squares `(K,)` and, as the last products, their means."""
     return (powers - products[-1].square()).sum()
 

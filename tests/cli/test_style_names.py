@@ -53,7 +53,7 @@ def test_a_damaged_style_is_named_and_the_others_are_listed(folder, capsys):
     (folder / "damaged.safetensors").write_bytes(save({}, {"format": "adain-style-1"}))
     assert main(["style", "list"]) == 1
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 33 and "1 styles could not be read" in err and "damaged.safetensors" in err
+    assert len(out.splitlines()) == 33 and "styles that could not be read" in err and "damaged.safetensors" in err
 
 
 def test_a_sheet_is_a_picture(adain):
