@@ -188,7 +188,7 @@ def models_table() -> str:
     took = f"{seconds:.0f} s at 256x256"
     lines = [
         line("`lite`", "everything at first, clips, CPUs; it is bundled", "lite", lite),
-        line("`vgg19`", "results closer to painting and photo; pulls 80 MB once", "vgg19", paper),
+        line("`vgg19`", "results closer to the photo, and the paper's encoder; pulls 80 MB once", "vgg19", paper),
         line("the published decoder", "closer still, if you have its file", "published", paper, "1, 1"),
         line("`vgg19`, refined", "a single picture at its best", "refined", took, f"{shares} of `vgg19`'s"),
     ]
