@@ -300,7 +300,7 @@ class ClipStylizer:
         if self.content_statistics == "batch":
             if not state.done:
                 self._measure(clip, state)
-            device = self.encoder.device
+            device = self.encoder.weights_device
             statistics = [level.map(lambda part: part.float().to(device)) for level in state.statistics]
         for chunk in self._chunks(clip, state.done):
             pictures = self._pictures(chunk, clip)
@@ -364,7 +364,7 @@ class ClipStylizer:
 
     def _at_once(self) -> int:
         """How many frames the networks work on together; twice as many are read ahead and written behind meanwhile."""
-        return 1 if self.encoder.device.type == "cpu" else CHUNK
+        return 1 if self.encoder.weights_device.type == "cpu" else CHUNK
 
     def _styles(self, first: int, count: int, total: int) -> Style:
         """The styles of `count` frames from number `first` on, of `total`."""
@@ -393,5 +393,5 @@ class ClipStylizer:
 
 def _place(encoder: Encoder) -> torch.device:
     """Where frames are prepared and finished: beside the networks on CUDA, else on the CPU."""
-    device = encoder.device
+    device = encoder.weights_device
     return device if device.type == "cuda" else CPU

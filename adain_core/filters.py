@@ -56,7 +56,7 @@ def mean_activations(encoder: Encoder, images: Iterable[Tensor]) -> tuple[dict[s
         return layer.register_forward_hook(add)
 
     # in one piece, layer by layer, and in float32: in 16 bits a layer is called for the mean colour too
-    plain = encoder.copy_for(encoder.device)
+    plain = encoder.copy_for(encoder.weights_device)
     hooks = [watch(name, layer) for name, layer in plain.named_modules() if isinstance(layer, nn.Conv2d)]
     count = 0
     try:

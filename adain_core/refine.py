@@ -58,7 +58,7 @@ def refine(
         raise AdainError(f"the picture to refine is {of_image}, its content {of_content}; give both in one size.")
     if len(content) not in (1, len(image)):
         raise AdainError(f"{len(content)} contents do not fit {len(image)} pictures; give one content, or one for each.")
-    total, device = len(image) * steps, encoder.device
+    total, device = len(image) * steps, encoder.weights_device
     # a host may call in inference mode, which has no gradients
     with torch.inference_mode(False), torch.no_grad(), exact_float32():
         networks = encoder.for_losses(), encoder.for_losses(plain=True)

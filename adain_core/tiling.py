@@ -178,7 +178,7 @@ def measure(
     steps = itertools.count()
     tell(next(steps), len(parts) * len(windows))
     measured, kept_levels = [], []
-    before, device = None, encoder.device
+    before, device = None, encoder.weights_device
     for part in parts:
         merged = []
         for window in windows:

@@ -41,7 +41,7 @@ def load_loss_network(name: str, device: torch.device) -> Encoder:
 def layer_features(network: Encoder, pictures: Tensor) -> list[Tensor]:
     """Features of pictures `(B, 3, H, W)` in [0, 1] at relu1_1 to relu4_1 of a VGG, on its device, without gradients."""
     with torch.no_grad(), exact_float32():
-        return network.features(pictures.to(network.device), network.loss_layers)
+        return network.features(pictures.to(network.weights_device), network.loss_layers)
 
 
 def pair_losses(

@@ -177,7 +177,7 @@ def train_style_network(
     `styles` are the statistics of each style's `layer_features`; the `AdaINLoss` is minimised. Both networks are on one
     device; the trained one is in evaluation mode afterwards.
     """
-    device, curve = network.device, []
+    device, curve = network.weights_device, []
     optimizer = torch.optim.Adam(style_network.train().parameters(), learning_rate)
     pictures = PictureFolder(contents, crop_size, 2 * crop_size, augment, seed=seed)
     batches, counter = stream([pictures], batch_size, workers=0), Counter(steps)

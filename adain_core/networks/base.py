@@ -87,13 +87,13 @@ class Network(nn.Module):
         return shared
 
     @property
-    def device(self) -> torch.device:
-        """The device that the weights are on."""
+    def weights_device(self) -> torch.device:
+        """The device that the weights are on. Not named `device`: ComfyUI sets an attribute of that name on models."""
         return next(self.parameters()).device
 
     def sample(self) -> Tensor:
         """An empty tensor on the device, and in the number type, that the network computes in."""
-        return torch.empty(0, dtype=self.dtype, device=self.device)
+        return torch.empty(0, dtype=self.dtype, device=self.weights_device)
 
     def layer_names(self) -> list[str]:
         """The convolutions of a network file in their order."""
@@ -176,7 +176,7 @@ class Encoder(Network):
 
     def for_losses(self, plain: bool = False) -> Self:
         """A frozen copy in float32 whose levels are the `loss_levels`: a style of it has the statistics of each."""
-        copied = self.copy_for(self.device, plain=plain)
+        copied = self.copy_for(self.weights_device, plain=plain)
         copied.levels = self.loss_levels
         return copied
 
@@ -186,7 +186,7 @@ class Encoder(Network):
         In 16 bits only the pictures' difference from about their mean colour is computed (`half.py`). Pixels far outside
         [0, 1] may overflow float16; `in_float32` has room for them. The pictures may be on the CPU.
         """
-        here = to_device(images, self.device)
+        here = to_device(images, self.weights_device)
         names = [level.name for level in self.levels]
         with self._computing(here):
             if self.dtype.itemsize > 2:

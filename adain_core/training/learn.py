@@ -59,7 +59,7 @@ def learn_style(
     check_seed(seed)
     style_picture, contents = check_pictures(style_picture, "style")[:1], check_pictures(contents, "content")[:, :3]
     places = torch.linspace(0, len(contents) - 1, min(CONTENTS, len(contents))).round().long()
-    device = encoder.device
+    device = encoder.weights_device
     # a host may call in inference mode, which has no gradients
     with torch.inference_mode(False), torch.enable_grad(), exact_float32():
         with part_of(0, steps):

@@ -245,7 +245,7 @@ class Objective(nn.Module):
         return _Clamp.apply(images) if self.config.clamp else images
 
     def _autocast(self) -> torch.autocast:
-        device = self.loss_network.device.type
+        device = self.loss_network.weights_device.type
         return torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32)
 
 
