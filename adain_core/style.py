@@ -110,7 +110,7 @@ class Style:
         Raises AdainError for a mask of another shape or range, or one that is zero everywhere, and if there are several masks
         and several styles, but not the same number.
         """
-        mask = check_mask(mask)
+        mask = check_mask(mask).to(self.components[0].weight.device)
         if 1 not in (len(mask), self.batch) and len(mask) != self.batch:
             raise AdainError(f"{len(mask)} masks do not fit {self.batch} styles; give one, or one for each.")
 

@@ -54,6 +54,14 @@ def test_a_learned_style_comes_closer_to_its_picture_also_on_other_contents(smal
     assert style.thumbnail and style.encoder_fingerprint == small[0].fingerprint
 
 
+def test_hidden_colors_of_transparent_contents_count_nowhere(small, painting, contents):
+    alpha = torch.zeros(3, 1, 48, 64)
+    alpha[:, :, 8:40, 8:50] = 1
+    hidden = [torch.cat([contents * alpha + color * (1 - alpha), alpha], 1) for color in (0.0, 1.0)]
+    first, second = (learn_style(*small, painting, pictures, 5).components[0].levels for pictures in hidden)
+    assert all(a.mean.equal(b.mean) for a, b in zip(first, second, strict=True))
+
+
 def test_the_start_is_kept_and_it_ends_early_where_nothing_is_gained(small, painting, contents, caplog, monkeypatch):
     monkeypatch.setattr("adain_core.training.learn.SPEED", 500)  # each step goes far too far
     steps = []

@@ -142,7 +142,8 @@ async function openGallery(node) {
   dialog.addEventListener("keydown", (event) => {
     event.stopPropagation(); // the canvas has shortcuts of its own
     if (event.target === close || event.isComposing) return;
-    if (move(event.key)) event.preventDefault();
+    const modified = event.ctrlKey || event.shiftKey || event.altKey || event.metaKey; // such keys edit the filter's text
+    if (!modified && move(event.key)) event.preventDefault();
     else if (event.key === "Enter") {
       event.preventDefault(); // or it would press what has the focus next: the button that opened the gallery
       if (active) finish(active);
@@ -156,7 +157,10 @@ async function openGallery(node) {
     });
     activate(shown()[0]);
   });
-  list.addEventListener("click", (event) => finish(event.target.closest("[role=option]")));
+  list.addEventListener("click", (event) => {
+    const option = event.target.closest("[role=option]"); // null between two tiles
+    if (option) finish(option);
+  });
   list.addEventListener("pointermove", (event) => activate(event.target.closest("[role=option]") ?? active));
   dialog.addEventListener("click", (event) => event.target === dialog && finish());
   close.addEventListener("click", () => finish());

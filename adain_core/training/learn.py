@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..devices import exact_float32
 from ..errors import AdainError
-from ..images import check_pictures, resize, resize_mask
+from ..images import check_pictures, resize, resize_mask, visible_colors
 from ..losses import content_loss, style_loss
 from ..networks import Decoder, Encoder
 from ..networks.base import check_seed
@@ -57,14 +57,15 @@ def learn_style(
     if steps < 1 or not 0 < learning_rate <= 1:
         raise AdainError("steps must be at least 1, and the learning rate above 0 and at most 1.")
     check_seed(seed)
-    style_picture, contents = check_pictures(style_picture, "style")[:1], check_pictures(contents, "content")[:, :3]
+    style_picture, contents = check_pictures(style_picture, "style")[:1], check_pictures(contents, "content")
     places = torch.linspace(0, len(contents) - 1, min(CONTENTS, len(contents))).round().long()
     device = encoder.weights_device
     # a host may call in inference mode, which has no gradients
     with torch.inference_mode(False), torch.enable_grad(), exact_float32():
         with part_of(0, steps):
             start = encode_style(encoder, style_picture, STYLE_SIDE)
-        pictures = (resize(x.clone(), side) for x, side in ((contents[places], CONTENT_SIDE), (style_picture, STYLE_SIDE)))
+        contents = visible_colors(contents[places])[0]
+        pictures = (resize(x.clone(), side) for x, side in ((contents, CONTENT_SIDE), (style_picture, STYLE_SIDE)))
         learner = _StyleLearner(encoder, decoder, loss_encoder or encoder, *(picture.to(device) for picture in pictures))
         levels = learner.learn(start.to(device).components[0].levels, steps, learning_rate, seed)
     component = Component(start.components[0].weight, tuple(level.map(lambda tensor: tensor.cpu()) for level in levels))
@@ -80,7 +81,7 @@ class _StyleLearner:
         encoder, self.decoder = encoder.copy_for(device), decoder.copy_for(device)
         self.loss_encoder = loss_encoder.copy_for(device, training_dtype("auto", device))
         self.layers, self.size = loss_encoder.loss_layers, contents.shape[2:]
-        seen = self.loss_encoder.features(style[:, :3], self.layers)
+        seen = self.loss_encoder.features(visible_colors(style)[0], self.layers)
         alphas = [resize_mask(style[:, 3:], x.shape[2:]) if style.shape[1] == 4 else None for x in seen]
         self.style = [channel_statistics(x, alpha) for x, alpha in zip(seen, alphas, strict=True)]
         pictures = [picture[None] for picture in contents]

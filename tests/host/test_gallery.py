@@ -211,6 +211,24 @@ def test_the_list_takes_keys_too_and_gives_letters_to_the_filter(canvas):
     assert canvas.names() == ["spring"]
 
 
+def test_the_text_of_the_filter_is_selected_by_keys(canvas):
+    canvas.open()
+    canvas.page.keyboard.type("spring")
+    canvas.press("Shift+Home")
+    canvas.page.keyboard.type("hokusai")
+    assert canvas.names()[0] == "great-wave"
+    canvas.press("Escape")
+
+
+def test_a_click_beside_the_tiles_chooses_nothing(canvas):
+    canvas.open()
+    canvas.page.keyboard.type("poppies")
+    box = canvas.page.get_by_role("listbox").bounding_box()
+    canvas.page.mouse.click(box["x"] + box["width"] - 12, box["y"] + 20)
+    assert canvas.page.locator(".adain-gallery").is_visible()
+    canvas.press("Escape")
+
+
 def test_a_style_saved_meanwhile_is_there(canvas, server):
     saved = server.base / "output" / "adain_styles" / "late.safetensors"
     shutil.copy(BUNDLED / "styles" / "poppies.safetensors", saved)

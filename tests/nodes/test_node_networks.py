@@ -13,6 +13,11 @@ def test_networks_stay_trainable_though_the_server_runs_in_inference_mode(encode
     assert not any(parameter.is_inference() for parameter in [*encoder.model.parameters(), *decoder.model.parameters()])
 
 
+def test_the_host_can_set_the_device_of_a_model_as_it_does(encoder, decoder):
+    for patcher in (encoder, decoder):
+        patcher.model.device = torch.device("cpu")
+
+
 def test_a_number_type_is_taken(run):
     assert run("LoadEncoder", name="small", dtype="bfloat16").model.dtype == torch.bfloat16
 
