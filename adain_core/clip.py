@@ -34,17 +34,7 @@ from .files import (
     writing,
     writing_folder,
 )
-from .images import (
-    as_floats,
-    check_size,
-    load_pixels,
-    resize,
-    rounded,
-    save_image,
-    size_for,
-    upright_size,
-    visible_colors,
-)
+from .images import as_floats, check_size, load_pixels, resize, rounded, save_image, size_for, upright_size
 from .networks import Decoder, Encoder
 from .picture_video import PictureVideo
 from .progress import part_of, tell
@@ -327,8 +317,8 @@ class ClipStylizer:
         saved = state.measured
         for chunk in self._chunks(clip, saved):
             with part_of(state.measured, len(clip)):
-                pictures = shrunk(self._pictures(chunk, clip), self.working_size)
-                measured = measure_in_memory(self.encoder, *visible_colors(pictures), tile=self.tile)
+                pictures = shrunk(self._pictures(chunk, clip)[:, :3], self.working_size)
+                measured = measure_in_memory(self.encoder, pictures, tile=self.tile)
             pooled = [level.map(Tensor.double).pool() for level in measured]
             before = state.statistics
             state.statistics = [a.merge(b) for a, b in zip(before, pooled, strict=True)] if before else pooled

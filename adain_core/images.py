@@ -319,18 +319,17 @@ def resized_by_alpha(images: Tensor, resized: Callable[[Tensor], Tensor]) -> Ten
     return result
 
 
-def visible_colors(images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The colours `(B, 3, H, W)` of pictures `(B, 3 or 4, H, W)`, and a mask `(B, 1, H, W)` of what alpha does not hide.
+def visible_colors(images: Tensor) -> Tensor:
+    """The colours `(B, 3, H, W)` of pictures `(B, 3 or 4, H, W)`.
 
-    What it hides gets the mean of the visible colours: the program that saved the picture may have left anything there. The
-    mask is None where nothing is hidden, and everywhere 1 for a picture that is hidden as a whole.
+    Those that alpha hides are the mean of the visible ones: the program that saved the picture may have left anything there.
     """
     colors, hidden = images[:, :3], images[:, 3:] < LEAST_ALPHA
     if not hidden.any():  # or there is no alpha
-        return colors, None
-    visible = (~hidden | hidden.flatten(1).all(1)[:, None, None, None]).float()
+        return colors
+    visible = (~hidden | hidden.flatten(1).all(1)[:, None, None, None]).float()  # where all is hidden, all counts
     mean = (colors * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True)
-    return torch.where(hidden, mean.to(colors), colors), visible
+    return torch.where(hidden, mean.to(colors), colors)
 
 
 def camera_move(image: Tensor, frames: int) -> Tensor:

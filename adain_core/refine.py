@@ -71,7 +71,7 @@ def refine(
         size, values = image.shape[2:], KEPT * encoder.values_per_pixel
         attempt = plan(tile, 1, size, encoder.halo, values, next(networks[0].parameters()))
         for index in range(len(image)):
-            start, own_content = (visible_colors(x[[index % len(x)]].to(device).float())[0] for x in (image, content))
+            start, own_content = (visible_colors(x[[index % len(x)]].to(device).float()) for x in (image, content))
             components = style.select(torch.tensor([index])).components
             losses = partial(_Losses, networks, own_content, components, alpha, content_weight, style_weight)
             work = partial(_descend, start.clamp(0, 1), losses, steps, index * steps, total)

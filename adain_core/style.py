@@ -246,7 +246,7 @@ def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str
         if not (visible.any() if combine == "pool" else visible.all()):
             raise AdainError("a style picture is transparent or masked everywhere; leave it out, or paint its mask.")
     pictures = resize(images, size)
-    measured = measure_in_memory(encoder, visible_colors(pictures)[0], mask)
+    measured = measure_in_memory(encoder, visible_colors(pictures), mask)
     levels = [level.pool() if combine == "pool" else level for level in measured]
     weight = torch.ones(levels[0].batch, dtype=torch.float32)
     thumbnail = thumbnail_jpeg(min(images, pictures, key=Tensor.numel)[:1])  # a full picture may take longer than its encoding

@@ -15,7 +15,7 @@ from .affine import AffineMap, affine_map, coverage, window_of
 from .crossing import Arrival, bring, one_behind, to_device
 from .devices import exact_float32, free_memory
 from .errors import AdainError
-from .images import check_pictures, visible_colors
+from .images import check_pictures
 from .networks import Decoder, Encoder
 from .networks.base import check_seed
 from .networks.texture import Texture
@@ -143,11 +143,11 @@ def transfer_part(
     style = style.to("cpu")  # its masks may be as large as a clip; parts of them go to the device when they are needed
     (height, width), count = content.shape[2:], max(len(content), style.batch)
     size = height, width
-    rgb, alpha_channel, visible, device = content, None, None, torch.device("cpu")
+    rgb, alpha_channel, device = content, None, torch.device("cpu")
     regional = content_statistics == "region"
     regions = [component.mask for component in style.components if regional and component.mask is not None]
     if isinstance(content, Tensor):  # pictures that are read in parts are on the CPU, finite and without alpha
-        (rgb, visible), device = visible_colors(content), content.device
+        rgb, device = content[:, :3], content.device
         if content.shape[1] == 4:
             alpha_channel = content[:, 3:].expand(count, -1, -1, -1)
         if regional:
@@ -164,7 +164,7 @@ def transfer_part(
         keep = len(windows) == 1 and count <= kept_at_once(encoder, size)
         pooled = given if content_statistics == "batch" else ()
         if keep or not pooled:
-            measured, levels = measure(encoder, rgb, regions, attempt, keep, visible)
+            measured, levels = measure(encoder, rgb, regions, attempt, keep)
         if pooled:
             measured = [[statistics] for statistics in pooled]
         for parts, past in itertools.zip_longest(measured, given):

@@ -156,24 +156,15 @@ def grid(size: Sequence[int], stride: int) -> list[int]:
 
 
 def measure(
-    encoder: Encoder,
-    pictures: Pictures,
-    masks: Sequence[Tensor],
-    attempt: Plan,
-    keep: bool = False,
-    visible: Tensor | None = None,
+    encoder: Encoder, pictures: Pictures, masks: Sequence[Tensor], attempt: Plan, keep: bool = False
 ) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
     """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of whole pictures, then of each of the `masks`.
 
-    They are on the encoder's device, and carry no gradients. Masks are `(B or 1, 1, H, W)` of any size; `visible`, another
-    one, weighs all pixels. With `keep`, which needs a plan of one window, also returns the levels.
+    They are on the encoder's device, and carry no gradients. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, which
+    needs a plan of one window, also returns the levels.
     """
     size = pictures.shape[2:]
-    if visible is not None:
-        visible = visible.cpu()
-        masks = [visible * resize_mask(mask, visible.shape[2:]) for mask in masks]
-    places, grids = [visible, *masks], [grid(size, level.stride) for level in encoder.levels]
-    weights = [[None if place is None else resize_mask(place, cells) for place in places] for cells in grids]
+    weights = [[None, *(resize_mask(mask, grid(size, level.stride)) for mask in masks)] for level in encoder.levels]
     windows, parts = attempt.windows(size, encoder.levels[-1].stride), list(attempt.parts(len(pictures)))
     steps = itertools.count()
     tell(next(steps), len(parts) * len(windows))
@@ -201,14 +192,18 @@ def measure(
 
 
 def measure_in_memory(
-    encoder: Encoder, pictures: Tensor, visible: Tensor | None = None, tile: int | None = None
+    encoder: Encoder, pictures: Tensor, mask: Tensor | None = None, tile: int | None = None
 ) -> list[ChannelStatistics]:
-    """The statistics of whole pictures by `measure`, on the CPU, in parts that fit the memory; `tile` is as in `plan`."""
+    """The statistics of `measure` under one mask, or of whole pictures, on the CPU, in parts that fit the memory.
+
+    `tile` is as in `plan`.
+    """
     attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, encoder.sample())
 
     def measured(encoder: Encoder) -> list[ChannelStatistics]:
-        found = run_in_memory(lambda attempt: measure(encoder, pictures, (), attempt, visible=visible)[0], attempt)
-        return [level[0].map(Tensor.cpu) for level in found]
+        masks = [] if mask is None else [mask.cpu()]
+        found = run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
+        return [level[-1].map(Tensor.cpu) for level in found]
 
     with torch.no_grad(), exact_float32():
         found = measured(encoder)

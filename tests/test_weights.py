@@ -231,10 +231,9 @@ def test_in_a_mean_of_decoders_for_one_encoder_it_stays_as_it_is(small_files, tm
     assert found.encoder_fingerprint == read_network(small_files[0]).encoder_fingerprint
 
 
-@pytest.mark.parametrize("output", ["folder/", "folder/a*b"])
-def test_a_mean_needs_a_name(tmp_path, monkeypatch, capsys, output):
+def test_a_mean_needs_a_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["average", "lite", "lite", "-o", output]) == 2
+    assert main(["average", "lite", "lite", "-o", "folder/"]) == 2
     assert "does not end in a name" in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..catalog import ROLES, find_entry, network_file
 from ..errors import AdainError
-from ..files import check_folder, check_not_sources, is_safe_name, make_folder, remove_leftovers
+from ..files import check_folder, check_not_sources, make_folder, remove_leftovers
 from ..weights import average_networks, read_network, write_network
 from . import options
 from .results import print_written
@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     files = [_files(model) for model in arguments.models]
-    if not is_safe_name(Path(arguments.output).name) or arguments.output.endswith(("/", os.sep)):
+    if not Path(arguments.output).name or arguments.output.endswith(("/", os.sep)):
         raise AdainError(f"{arguments.output} does not end in a name for the networks; give DIR/NAME.")
     roles = [role for role in ROLES if all(role in each for each in files)]
     targets = {role: Path(network_file(arguments.output, role)) for role in roles}

@@ -64,7 +64,7 @@ def learn_style(
     with torch.inference_mode(False), torch.enable_grad(), exact_float32():
         with part_of(0, steps):
             start = encode_style(encoder, style_picture, STYLE_SIDE)
-        contents = visible_colors(contents[places])[0]
+        contents = visible_colors(contents[places])
         pictures = (resize(x.clone(), side) for x, side in ((contents, CONTENT_SIDE), (style_picture, STYLE_SIDE)))
         learner = _StyleLearner(encoder, decoder, loss_encoder or encoder, *(picture.to(device) for picture in pictures))
         levels = learner.learn(start.to(device).components[0].levels, steps, learning_rate, seed)
@@ -81,7 +81,7 @@ class _StyleLearner:
         encoder, self.decoder = encoder.copy_for(device), decoder.copy_for(device)
         self.loss_encoder = loss_encoder.copy_for(device, training_dtype("auto", device))
         self.layers, self.size = loss_encoder.loss_layers, contents.shape[2:]
-        seen = self.loss_encoder.features(visible_colors(style)[0], self.layers)
+        seen = self.loss_encoder.features(visible_colors(style), self.layers)
         alphas = [resize_mask(style[:, 3:], x.shape[2:]) if style.shape[1] == 4 else None for x in seen]
         self.style = [channel_statistics(x, alpha) for x, alpha in zip(seen, alphas, strict=True)]
         pictures = [picture[None] for picture in contents]
