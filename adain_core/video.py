@@ -102,8 +102,8 @@ class Video:
             self.time_base = stream.time_base or Fraction(1, 1000)
             self.step = max(1, round(1 / self.rate / self.time_base))
             # what the file states counts frames that were cut away, and may leave out others
-            packets = [p for p in self.file.packets(container, stream) if p.size and not p.is_discard]
-            self.count = sum(self.file.within(packet.pts, packet.time_base) for packet in packets)
+            shown = (p for p in self.file.packets(container, stream) if p.size and not p.is_discard)
+            self.count = sum(self.file.within(packet.pts, packet.time_base) for packet in shown)
             aspect = stream.sample_aspect_ratio or Fraction(1)
             self.reader = FrameReader(stream, self.name)
         with contextlib.closing(self._decoded()) as decoded:
