@@ -34,7 +34,18 @@ from .files import (
     writing,
     writing_folder,
 )
-from .images import as_floats, check_size, load_pixels, resize, rounded, save_image, size_for, upright_size
+from .images import (
+    as_floats,
+    check_size,
+    load_pixels,
+    resize,
+    rounded,
+    save_image,
+    size_for,
+    upright_size,
+    visible_pixels,
+    without_hidden,
+)
 from .networks import Decoder, Encoder
 from .picture_video import PictureVideo
 from .progress import part_of, tell
@@ -317,8 +328,10 @@ class ClipStylizer:
         saved = state.measured
         for chunk in self._chunks(clip, saved):
             with part_of(state.measured, len(clip)):
-                pictures = shrunk(self._pictures(chunk, clip)[:, :3], self.working_size)
-                measured = measure_in_memory(self.encoder, pictures, tile=self.tile)
+                pictures = shrunk(self._pictures(chunk, clip), self.working_size)
+                measured = measure_in_memory(
+                    self.encoder, without_hidden(pictures)[:, :3], tile=self.tile, visible=visible_pixels(pictures)
+                )
             pooled = [level.map(Tensor.double).pool() for level in measured]
             before = state.statistics
             state.statistics = [a.merge(b) for a, b in zip(before, pooled, strict=True)] if before else pooled
@@ -350,7 +363,7 @@ class ClipStylizer:
         return pixels if here == CPU else self._prepared(to_device(pixels, here), clip)
 
     def _prepared(self, pixels: Tensor, clip: Clip) -> Tensor:
-        return resize(as_floats(pixels), self.size, clip.multiple)
+        return without_hidden(resize(as_floats(pixels), self.size, clip.multiple))
 
     def _at_once(self) -> int:
         """How many frames the networks work on together; twice as many are read ahead and written behind meanwhile."""

@@ -319,17 +319,30 @@ def resized_by_alpha(images: Tensor, resized: Callable[[Tensor], Tensor]) -> Ten
     return result
 
 
-def visible_colors(images: Tensor) -> Tensor:
-    """The colours `(B, 3, H, W)` of pictures `(B, 3 or 4, H, W)`.
+def visible_pixels(images: Tensor) -> Tensor | None:
+    """Which pixels of pictures `(B, 3 or 4, H, W)` alpha does not hide, `(B, 1, H, W)`; None where it is known to hide none.
 
-    Those that alpha hides are the mean of the visible ones: the program that saved the picture may have left anything there.
+    Of a picture that is hidden everywhere, all count.
     """
-    colors, hidden = images[:, :3], images[:, 3:] < LEAST_ALPHA
-    if not hidden.any():  # or there is no alpha
-        return colors
-    visible = (~hidden | hidden.flatten(1).all(1)[:, None, None, None]).float()  # where all is hidden, all counts
-    mean = (colors * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True)
-    return torch.where(hidden, mean.to(colors), colors)
+    if images.shape[1] == 3:
+        return None
+    hidden = images[:, 3:] < LEAST_ALPHA
+    if hidden.device.type == "cpu" and not hidden.any():  # a GPU would have to be waited for
+        return None
+    return ~hidden | hidden.flatten(1).all(1)[:, None, None, None]
+
+
+def without_hidden(images: Tensor) -> Tensor:
+    """Pictures `(B, 3 or 4, H, W)` with the mean of the visible colours where alpha hides them.
+
+    The program that saved a picture may have left anything there.
+    """
+    visible = visible_pixels(images)
+    if visible is None:
+        return images
+    colors, weights = images[:, :3], visible.float()
+    mean = (colors * weights).sum((2, 3), keepdim=True) / weights.sum((2, 3), keepdim=True)
+    return torch.cat([torch.where(visible, colors, mean.to(colors)), images[:, 3:]], dim=1)
 
 
 def camera_move(image: Tensor, frames: int) -> Tensor:

@@ -22,14 +22,14 @@ from .color import keep_colors
 from .devices import free_memory, is_out_of_memory
 from .errors import AdainError
 from .files import FULL, check_not_sources, not_written, remove_leftovers, replacing, working_folder
-from .images import TooManyPixels, as_floats, check_size, opened, resized_by_alpha, save_format, to_bytes
+from .images import LEAST_ALPHA, TooManyPixels, as_floats, check_size, opened, resized_by_alpha, save_format, to_bytes
 from .kinds import is_read, unread
 from .metadata import EXTRA, without_metadata
 from .networks import Decoder, Encoder
 from .progress import tell
 from .srgb import srgb
 from .style import Style
-from .stylize import decode_into, stylize, transfer
+from .stylize import check_options, decode_into, stylize, transfer_part
 from .tiling import Pictures
 from .working import add_detail, check_detail, reduced_size
 
@@ -63,7 +63,7 @@ class RawPicture:
 
     def __init__(self, path: Path, height: int, width: int, channels: int = 3, colors_of: RawPicture | None = None):
         self.path, self.pixels, self.colors_of = path, (height, width, channels), colors_of
-        self.shape, self.read = torch.Size((1, 3, height, width)), 3
+        self.shape, self.read = torch.Size((1, 3, height, width)), slice(3)
         with path.open("ab") as file:
             try:  # reserve the space: a full disk would kill a process that writes to a mapped file
                 os.posix_fallocate(file.fileno(), 0, height * width * channels)
@@ -72,18 +72,36 @@ class RawPicture:
                     raise
                 file.truncate(height * width * channels)
 
-    def with_alpha(self) -> RawPicture:
-        """The same file, of which all channels are read."""
-        whole = copy.copy(self)
-        whole.read = self.pixels[2]
-        return whole
+    def of_channels(self, first: int, last: int) -> RawPicture:
+        """The same file, of which the channels from `first` up to `last` are read."""
+        part = copy.copy(self)
+        part.read = slice(first, last)
+        return part
+
+    def fill_hidden(self) -> RawPicture | None:
+        """`without_hidden`, in the file; returns the alpha channel, or None if it hides nothing or all."""
+        whole, alpha = self.of_channels(0, 4), self.of_channels(3, 4)
+        (height, width), total, count = self.shape[2:], torch.zeros(3, dtype=torch.float64), 0
+        for rows in bands(height, height * width):
+            band = whole[:, :, rows, :]
+            visible = band[:, 3:] >= LEAST_ALPHA
+            total += (band[:, :3] * visible).sum((0, 2, 3), dtype=torch.float64)
+            count += int(visible.sum())
+        if count in (0, height * width):
+            return None
+        mean = (total / count).float()[:, None, None]
+        for rows in bands(height, height * width):
+            band = whole[:, :, rows, :]
+            band[:, :3] = torch.where(band[:, 3:] >= LEAST_ALPHA, band[:, :3], mean)
+            whole[:, :, rows, :] = band
+        return alpha
 
     def __len__(self) -> int:
         return 1
 
     def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Tensor:
         _, _, rows, columns = index
-        part = np.array(np.memmap(self.path, np.uint8, "r", shape=self.pixels)[rows, columns, : self.read])
+        part = np.array(np.memmap(self.path, np.uint8, "r", shape=self.pixels)[rows, columns, self.read])
         return as_floats(torch.from_numpy(part).permute(2, 0, 1)[None])
 
     def __setitem__(self, index: tuple[slice, slice, slice, slice], part: Tensor) -> None:
@@ -129,23 +147,26 @@ def stylize_file(
     target = Path(target)
     check_size(working_size)
     check_detail(detail)
+    check_options(encoder, style, alpha, "image", 8.0)
     check_large(source, target, [style], max_pixels)
     remove_leftovers(target)
     try:
         with working_folder(target) as folder:
             with _opened(source) as picture:
                 content = picture.unpack(folder)
+            visible = content.fill_hidden() if content.pixels[2] == 4 else None
             result = RawPicture(folder / "result", *content.pixels[:2], 3, content if keep_content_colors else None)
             tile = tile or TILE
             height, width = content.shape[2:]
             size = reduced_size((height, width), working_size)
             if tuple(size) != (height, width):
-                whole, steps = content.with_alpha(), bands(size[0], height * width)
+                whole, steps = content.of_channels(0, content.pixels[2]), bands(size[0], height * width)
                 small = torch.cat([resized_rows(whole, size, rows) for rows in steps], dim=2)
                 stylized = stylize(encoder, decoder, small, style, alpha, tile=tile, texture=texture)
                 _enlarge_into(result, stylized, content, small, alpha * coverage(style.components, (1, 1)), detail)
             else:
-                decode_into(result, decoder, transfer(encoder, content, style, alpha, tile=tile), tile, texture)
+                features = transfer_part(encoder, content, style, alpha, "image", 8.0, tile, visible=visible)
+                decode_into(result, decoder, features, tile, texture)
             _write(result, content, target)
     except _vips().Error as error:
         if is_out_of_memory(error):

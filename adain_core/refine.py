@@ -14,7 +14,7 @@ from torch import Tensor
 from .affine import affine_map, gains
 from .devices import exact_float32
 from .errors import AdainError
-from .images import check_pictures, resize_mask, visible_colors
+from .images import check_pictures, resize_mask, without_hidden
 from .losses import statistics_loss
 from .networks import Encoder
 from .progress import part_of, tell
@@ -71,7 +71,7 @@ def refine(
         size, values = image.shape[2:], KEPT * encoder.values_per_pixel
         attempt = plan(tile, 1, size, encoder.halo, values, next(networks[0].parameters()))
         for index in range(len(image)):
-            start, own_content = (visible_colors(x[[index % len(x)]].to(device).float()) for x in (image, content))
+            start, own_content = (without_hidden(x[[index % len(x)]].to(device).float())[:, :3] for x in (image, content))
             components = style.select(torch.tensor([index])).components
             losses = partial(_Losses, networks, own_content, components, alpha, content_weight, style_weight)
             work = partial(_descend, start.clamp(0, 1), losses, steps, index * steps, total)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .errors import AdainError
 from .files import parse_json, read_safetensors, replacing, text_of
-from .images import check_mask, check_pictures, resize, resize_mask, thumbnail_jpeg, visible_colors
+from .images import check_mask, check_pictures, resize, resize_mask, thumbnail_jpeg, without_hidden
 from .networks import Encoder
 from .networks.base import STORED_DTYPES
 from .statistics import ChannelStatistics, level_tensors, levels_of
@@ -246,7 +246,7 @@ def encode_style(encoder: Encoder, images: Tensor, size: int = 512, combine: str
         if not (visible.any() if combine == "pool" else visible.all()):
             raise AdainError("a style picture is transparent or masked everywhere; leave it out, or paint its mask.")
     pictures = resize(images, size)
-    measured = measure_in_memory(encoder, visible_colors(pictures), mask)
+    measured = measure_in_memory(encoder, without_hidden(pictures)[:, :3], mask)
     levels = [level.pool() if combine == "pool" else level for level in measured]
     weight = torch.ones(levels[0].batch, dtype=torch.float32)
     thumbnail = thumbnail_jpeg(min(images, pictures, key=Tensor.numel)[:1])  # a full picture may take longer than its encoding

@@ -15,7 +15,7 @@ from .affine import AffineMap, affine_map, coverage, window_of
 from .crossing import Arrival, bring, one_behind, to_device
 from .devices import exact_float32, free_memory
 from .errors import AdainError
-from .images import check_pictures
+from .images import check_pictures, check_size, visible_pixels, without_hidden
 from .networks import Decoder, Encoder
 from .networks.base import check_seed
 from .networks.texture import Texture
@@ -23,7 +23,7 @@ from .progress import tell
 from .statistics import ChannelStatistics, check_alpha, check_half_life
 from .style import Style, check_levels
 from .tiling import Pictures, Plan, Window, encode_window, grid, measure, plan, run_in_memory
-from .working import check_detail, enlarged, reduced
+from .working import check_detail, enlarged, shrunk
 
 CONTENT_STATISTICS = ("image", "batch", "running", "region")
 
@@ -130,11 +130,12 @@ def transfer_part(
     half_life: float,
     tile: int | None,
     clip_statistics: Sequence[ChannelStatistics] = (),
+    visible: Pictures | None = None,
 ) -> Features:
     """`transfer`, without its checks, of a part of a clip, given the `clip_statistics`, of batch 1 for each level.
 
     For "batch" they are those of the whole clip, for "running" the last of the `content_statistics` of the part before.
-    `content` may also be pictures that are read in parts.
+    `content` may also be pictures that are read in parts; then `visible` is as in `measure`.
     """
     if 1 not in (len(content), style.batch) and len(content) != style.batch:
         what = "mask" if all(part.unmasked_batch == 1 for part in style.components) else "style"
@@ -147,14 +148,15 @@ def transfer_part(
     regional = content_statistics == "region"
     regions = [component.mask for component in style.components if regional and component.mask is not None]
     if isinstance(content, Tensor):  # pictures that are read in parts are on the CPU, finite and without alpha
-        rgb, device = content[:, :3], content.device
+        rgb, visible, device = without_hidden(content)[:, :3], visible_pixels(content), content.device
         if content.shape[1] == 4:
             alpha_channel = content[:, 3:].expand(count, -1, -1, -1)
-        if regional:
-            rgb = rgb.expand(count, -1, -1, -1)  # one content has different statistics inside each mask
+        if regional:  # one content has different statistics inside each mask
+            rgb = rgb.expand(count, -1, -1, -1)
+            visible = None if visible is None else visible.expand(count, -1, -1, -1)
     strides = tuple(level.stride for level in encoder.levels)
     covered = alpha * coverage(style.components, size)
-    again = encoder.in_float32(), content, style, alpha, content_statistics, half_life, tile, clip_statistics
+    again = encoder.in_float32(), content, style, alpha, content_statistics, half_life, tile, clip_statistics, visible
     in_float32 = partial(transfer_part, *again) if encoder.dtype == torch.float16 else None
     sample = encoder.sample()
     given = [statistics.map(lambda part: part.to(sample.device)) for statistics in clip_statistics]
@@ -164,7 +166,7 @@ def transfer_part(
         keep = len(windows) == 1 and count <= kept_at_once(encoder, size)
         pooled = given if content_statistics == "batch" else ()
         if keep or not pooled:
-            measured, levels = measure(encoder, rgb, regions, attempt, keep)
+            measured, levels = measure(encoder, rgb, regions, attempt, keep, visible)
         if pooled:
             measured = [[statistics] for statistics in pooled]
         for parts, past in itertools.zip_longest(measured, given):
@@ -327,7 +329,9 @@ def stylize(
     the content's brightness has beyond that size: `up(y) + detail (x - up(down(x)))`.
     """
     check_detail(detail)
-    small = reduced(content, working_size)
+    check_size(working_size)
+    content = without_hidden(check_pictures(content, "content"))
+    small = shrunk(content, working_size)
     features = transfer(encoder, small, style, alpha, content_statistics, half_life, tile)
     result = decode(decoder, features, tile, texture, seed, residual)
     return enlarged(result, content, small, style, alpha, detail, residual)

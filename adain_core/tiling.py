@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .crossing import mark
+from .crossing import mark, to_device
 from .devices import exact_float32, free_memory, is_out_of_memory, release_memory
 from .errors import AdainError
-from .images import resize_mask
+from .images import LEAST_ALPHA, resize_mask
 from .networks import Encoder
 from .progress import tell
 from .statistics import ChannelStatistics, channel_statistics
@@ -156,12 +157,18 @@ def grid(size: Sequence[int], stride: int) -> list[int]:
 
 
 def measure(
-    encoder: Encoder, pictures: Pictures, masks: Sequence[Tensor], attempt: Plan, keep: bool = False
+    encoder: Encoder,
+    pictures: Pictures,
+    masks: Sequence[Tensor],
+    attempt: Plan,
+    keep: bool = False,
+    visible: Pictures | None = None,
 ) -> tuple[list[list[ChannelStatistics]], list[Tensor]]:
     """Statistics of the features of `pictures` `(B, 3, H, W)`: for each level, of whole pictures, then of each of the `masks`.
 
-    They are on the encoder's device, and carry no gradients. Masks are `(B or 1, 1, H, W)` of any size. With `keep`, which
-    needs a plan of one window, also returns the levels.
+    They are on the encoder's device, and carry no gradients. Masks are `(B or 1, 1, H, W)` of any size; `visible`, of the size
+    of the pictures and as many, is below `LEAST_ALPHA` at pixels that count nowhere. With `keep`, which needs a plan of one
+    window, also returns the levels.
     """
     size = pictures.shape[2:]
     weights = [[None, *(resize_mask(mask, grid(size, level.stride)) for mask in masks)] for level in encoder.levels]
@@ -174,8 +181,9 @@ def measure(
         merged = []
         for window in windows:
             levels = encode_window(encoder, pictures, part, window)
+            seen = None if visible is None else visible[(part, slice(None), *window.positions(1))] >= LEAST_ALPHA
             of_window = [
-                _statistics(x.detach(), mask, part, window.positions(level.stride))
+                _statistics(x.detach(), mask, seen, part, window, level.stride)
                 for x, level_masks, level in zip(levels, weights, encoder.levels, strict=True)
                 for mask in level_masks
             ]
@@ -192,17 +200,21 @@ def measure(
 
 
 def measure_in_memory(
-    encoder: Encoder, pictures: Tensor, mask: Tensor | None = None, tile: int | None = None
+    encoder: Encoder,
+    pictures: Tensor,
+    mask: Tensor | None = None,
+    tile: int | None = None,
+    visible: Tensor | None = None,
 ) -> list[ChannelStatistics]:
     """The statistics of `measure` under one mask, or of whole pictures, on the CPU, in parts that fit the memory.
 
-    `tile` is as in `plan`.
+    `tile` is as in `plan`, `visible` as in `measure`.
     """
     attempt = plan(tile, len(pictures), pictures.shape[2:], encoder.halo, encoder.values_per_pixel, encoder.sample())
 
     def measured(encoder: Encoder) -> list[ChannelStatistics]:
         masks = [] if mask is None else [mask.cpu()]
-        found = run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt)[0], attempt)
+        found = run_in_memory(lambda attempt: measure(encoder, pictures, masks, attempt, visible=visible)[0], attempt)
         return [level[-1].map(Tensor.cpu) for level in found]
 
     with torch.no_grad(), exact_float32():
@@ -217,7 +229,14 @@ def _together(parts: tuple[Tensor, ...]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _statistics(x: Tensor, mask: Tensor | None, part: slice, positions: tuple[slice, slice]) -> ChannelStatistics:
-    if mask is None:
-        return channel_statistics(x)
-    return channel_statistics(x, (mask if len(mask) == 1 else mask[part])[(..., *positions)])
+def _statistics(
+    x: Tensor, mask: Tensor | None, seen: Tensor | None, part: slice, window: Window, stride: int
+) -> ChannelStatistics:
+    """Of features `x` of a window: where there is a `mask`, `(B or 1, 1, h, w)`, and where the window's pixels are `seen`."""
+    if mask is not None:
+        mask = (mask if len(mask) == 1 else mask[part])[(..., *window.positions(stride))]
+    if seen is not None:
+        # the shares of whole strides, at a border of what there is of one: the same in every tile
+        share = F.avg_pool2d(seen.float(), stride, ceil_mode=True, count_include_pad=False)
+        mask = share if mask is None else to_device(mask, share.device) * share
+    return channel_statistics(x, mask)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from adain_core import encode_style, keep_colors, large, stylize, transfer
+from adain_core import encode_style, keep_colors, large, stylize
 from adain_core.cli import main
-from adain_core.images import load_image, save_image
-from adain_core.stylize import DeferredFeatures
+from adain_core.images import load_image, save_image, without_hidden
+from adain_core.stylize import DeferredFeatures, transfer_part
 
 pyvips = pytest.importorskip("pyvips")
 
@@ -42,6 +42,17 @@ def test_a_file_in_parts_equals_the_picture_whole(networks, style, picture, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {source, target}
 
 
+def test_hidden_colours_count_nowhere_in_parts_either(networks, style, picture, tmp_path):
+    colors, visible = picture[:, :3], (picture[:, 3:] > 0.4).float()
+    found = []
+    for hidden in (0.0, 1.0):
+        save_image(torch.cat([colors.lerp(torch.full_like(colors, hidden), 1 - visible), visible], 1), tmp_path / "in.png")
+        large.stylize_file(*networks, tmp_path / "in.png", tmp_path / "out.png", style, tile=64)
+        found.append(load_image(tmp_path / "out.png"))
+    assert found[0].equal(found[1])
+    assert (found[0] - stylize(*networks, load_image(tmp_path / "in.png"), style)).abs().max() < 1.1 / 255
+
+
 @pytest.mark.parametrize("channels, alpha", [(3, 1.0), (4, 0.7)])
 def test_a_file_worked_at_a_smaller_size_equals_the_picture_in_memory(
     networks, style, picture, tmp_path, channels, alpha, monkeypatch
@@ -59,7 +70,7 @@ def test_a_file_worked_at_a_smaller_size_equals_the_picture_in_memory(
 
 def test_a_large_picture_is_read_and_enlarged_in_bands(networks, style, picture, tmp_path, monkeypatch):
     monkeypatch.setattr(large, "BAND", 5000)
-    save_image(picture, tmp_path / "in.png")
+    save_image(picture.clamp(min=0.1), tmp_path / "in.png")
     read, written = [], []
     get, put = large.RawPicture.__getitem__, large.RawPicture.__setitem__
     monkeypatch.setattr(large.RawPicture, "__getitem__", lambda self, index: read.append(get(self, index)) or read[-1])
@@ -72,7 +83,7 @@ def test_a_large_picture_is_read_and_enlarged_in_bands(networks, style, picture,
 
 
 def test_no_style_at_all_is_the_picture_itself(networks, style, picture, tmp_path):
-    save_image(picture, tmp_path / "in.png")
+    save_image(picture.clamp(min=0.1), tmp_path / "in.png")
     large.stylize_file(*networks, tmp_path / "in.png", tmp_path / "out.png", style, alpha=0.0, tile=64)
     assert load_image(tmp_path / "out.png").equal(load_image(tmp_path / "in.png"))
 
@@ -113,7 +124,7 @@ def test_16_bit_colours_with_alpha_are_read_as_in_memory(networks, style, pictur
 
 
 def test_no_more_than_a_tile_is_in_memory(networks, style, picture, tmp_path, monkeypatch):
-    save_image(picture, tmp_path / "in.png")
+    save_image(picture[:, :3], tmp_path / "in.png")
     read = []
     monkeypatch.setattr(large, "decode_into", lambda images, decoder, features, *_: read.append(features))
     get = large.RawPicture.__getitem__
@@ -130,7 +141,7 @@ def test_the_command_takes_this_way_for_large_pictures(networks, style, picture,
     arguments = ["stylize", str(tmp_path / "in.png"), str(tmp_path / "style.safetensors"), "--keep-colors", "--tile", "64"]
     arguments += ["--encoder", str(small_files[0]), "--decoder", str(small_files[1]), "--device", "cpu"]
     arguments += ["--dtype", "float32"]
-    content = load_image(tmp_path / "in.png")
+    content = without_hidden(load_image(tmp_path / "in.png"))
     for size in ({}, {"working_size": 70, "detail": 0.5}):
         more = [f"--{name.replace('_', '-')}={value}" for name, value in size.items()]
         assert main([*arguments, *more, "-o", str(tmp_path / "out.png")]) == 0
@@ -157,7 +168,7 @@ def test_pictures_beyond_pillows_limit_are_large(picture, tmp_path, monkeypatch)
 def test_what_cannot_be_is_told_in_one_line_before_the_work(
     networks, style, picture, tmp_path, small_files, everything_is_large, change, reason, capsys, monkeypatch
 ):
-    monkeypatch.setattr(large, "transfer", lambda *rest, **options: pytest.fail("the work began"))
+    monkeypatch.setattr(large, "transfer_part", lambda *rest, **options: pytest.fail("the work began"))
     monkeypatch.chdir(tmp_path)
     save_image(picture, "in.png")
     if "broken" not in change:  # what is wrong behind the header shows when it is read
@@ -181,11 +192,11 @@ def test_what_cannot_be_is_told_in_one_line_before_the_work(
 
 def test_an_error_leaves_nothing_behind(networks, style, picture, tmp_path, monkeypatch):
     def full(*rest, **options):
-        transfer(*rest, **options)
+        transfer_part(*rest, **options)
         raise OSError("no space left")
 
     save_image(picture, tmp_path / "in.png")
-    monkeypatch.setattr(large, "transfer", full)
+    monkeypatch.setattr(large, "transfer_part", full)
     with pytest.raises(OSError, match="no space"):
         large.stylize_file(*networks, tmp_path / "in.png", tmp_path / "out.png", style)
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]

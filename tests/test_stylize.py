@@ -184,11 +184,33 @@ def test_masks_that_fill_the_picture_and_the_full_style_take_one_decoding(small,
 
 def test_transparency_is_kept_and_has_no_influence(small):
     content = torch.rand(1, 3, 9, 7)
-    alpha = torch.rand(1, 1, 9, 7)
+    alpha = torch.rand(1, 1, 9, 7).clamp(min=0.1)
     style = encode_style(small[0], torch.rand(1, 3, 12, 12))
     result = stylize(*small, torch.cat([content, alpha], 1), style).cpu()
     assert result[:, 3:].equal(alpha)
     torch.testing.assert_close(result[:, :3], stylize(*small, content, style).cpu())
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": 64}, {"working_size": 40}, {"content_statistics": "region"}])
+def test_hidden_colours_of_contents_count_nowhere(small, options):
+    content, visible = torch.rand(1, 3, 90, 70), torch.zeros(1, 1, 90, 70)
+    visible[..., 20:70, :50] = 1
+    style = encode_style(small[0], torch.rand(1, 3, 12, 12))
+    if options.get("content_statistics") == "region":
+        style = style.masked(torch.ones(90, 70))
+    black, white = (
+        stylize(*small, torch.cat([content * visible + hidden * (1 - visible), visible], 1), style, **options)
+        for hidden in (0.0, 1.0)
+    )
+    torch.testing.assert_close(black, white)
+
+
+def test_the_statistics_of_contents_are_of_what_is_visible(identity):
+    content = torch.zeros(1, 4, 8, 8)
+    content[:, :, :, 4:] = 1
+    content[:, :3, :, 4:6] = 0.4
+    (found,) = transfer(identity, content, encode_style(identity, torch.rand(1, 3, 8, 8), size=0)).content_statistics
+    assert found.count.item() == 32 and found.mean.tolist() == [[pytest.approx(0.7)] * 3]
 
 
 def test_nothing_given_is_changed(small):

@@ -14,7 +14,7 @@ from ..background import read_ahead, write_behind
 from ..color import keep_colors
 from ..evaluation.sheet import draw_contact_sheet
 from ..files import make_folder, remove_leftovers, writing_folder
-from ..images import check_sides, load_image, on_white, resize, save_image, to_pil, write_picture
+from ..images import check_sides, load_image, on_white, resize, save_image, to_pil, without_hidden, write_picture
 from ..large import needs_streaming
 from ..networks import Decoder, Encoder
 from ..progress import Counter
@@ -112,7 +112,7 @@ def _load(paths: Sequence[Path], size: int, times: int) -> Iterator[Tensor | Exc
 
     def load(path: Path) -> Tensor | Exception | None:
         try:
-            return None if needs_streaming(path) else resize(load_image(path), size)
+            return None if needs_streaming(path) else without_hidden(resize(load_image(path), size))
         except Exception as error:  # raised where the others are
             return error
 

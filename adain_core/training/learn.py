@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..devices import exact_float32
 from ..errors import AdainError
-from ..images import check_pictures, resize, resize_mask, visible_colors
+from ..images import check_pictures, resize, resize_mask, without_hidden
 from ..losses import content_loss, style_loss
 from ..networks import Decoder, Encoder
 from ..networks.base import check_seed
@@ -64,7 +64,7 @@ def learn_style(
     with torch.inference_mode(False), torch.enable_grad(), exact_float32():
         with part_of(0, steps):
             start = encode_style(encoder, style_picture, STYLE_SIDE)
-        contents = visible_colors(contents[places])
+        contents = without_hidden(contents[places])[:, :3]
         pictures = (resize(x.clone(), side) for x, side in ((contents, CONTENT_SIDE), (style_picture, STYLE_SIDE)))
         learner = _StyleLearner(encoder, decoder, loss_encoder or encoder, *(picture.to(device) for picture in pictures))
         levels = learner.learn(start.to(device).components[0].levels, steps, learning_rate, seed)
@@ -81,7 +81,7 @@ class _StyleLearner:
         encoder, self.decoder = encoder.copy_for(device), decoder.copy_for(device)
         self.loss_encoder = loss_encoder.copy_for(device, training_dtype("auto", device))
         self.layers, self.size = loss_encoder.loss_layers, contents.shape[2:]
-        seen = self.loss_encoder.features(visible_colors(style), self.layers)
+        seen = self.loss_encoder.features(without_hidden(style)[:, :3], self.layers)
         alphas = [resize_mask(style[:, 3:], x.shape[2:]) if style.shape[1] == 4 else None for x in seen]
         self.style = [channel_statistics(x, alpha) for x, alpha in zip(seen, alphas, strict=True)]
         pictures = [picture[None] for picture in contents]

@@ -60,7 +60,7 @@ def test_numbers_that_do_not_fit_are_refused(run, stylize, encoder):
 
 
 def test_transparency_is_carried_over(stylize, photo, style):
-    alpha = torch.rand(1, 37, 45, 1)
+    alpha = torch.rand(1, 37, 45, 1).clamp(min=0.1)
     image = stylize(torch.cat([photo, alpha], dim=-1), style)
     torch.testing.assert_close(image[..., 3:], alpha)
     torch.testing.assert_close(image[..., :3], stylize(photo, style))
