@@ -312,7 +312,7 @@ class ClipStylizer:
                     self.encoder, small, style, self.alpha, self.content_statistics, self.half_life, self.tile, statistics
                 )  # fmt: skip
                 result, features = decode_part(self.decoder, features, self.tile, self.texture)
-            result = enlarged(result, pictures, small, style, self.alpha, self.detail)
+                result = enlarged(result, pictures, small, style, self.alpha, self.detail)
             if self.keep_colors:
                 result = keep_colors(result, pictures)
             if self.content_statistics == "running":

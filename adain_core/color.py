@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import AdainError
@@ -13,17 +14,18 @@ LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 MINIMUM_VARIANCE = 1e-5  # of colour; a direction with less holds rounding errors only
 
 
-def match_colors(style_images: Tensor, content: Tensor) -> Tensor:
+def match_colors(style_images: Tensor, content: Tensor, mask: Tensor | None = None) -> Tensor:
     """Style pictures with the content's colours: mean and covariance of their RGB pixels become the content's.
 
     Both are `(B, 3 or 4, H, W)` in [0, 1], of any sizes; batches must be equal, or one of them 1. Transparent pixels do not
-    count, and the style's alpha channel is kept. The map is `A (x - mu_s) + mu_c`, `A = S_c^(1/2) S_s^(-1/2)` with symmetric
+    count, and the style's alpha channel is kept. `mask`, `(B or 1, 1, h, w)` in [0, 1]: the part of the style pictures whose
+    colours count. The map is `A (x - mu_s) + mu_c`, `A = S_c^(1/2) S_s^(-1/2)` with symmetric
     roots; the result is clamped. Source: Gatys et al. 2016 (arXiv 1606.05897), image analogies colour matching. Raises
     AdainError if the batches do not fit.
     """
     _check_batches(len(style_images), len(content))
     # 3x3 roots: the CPU has float64 and eigh everywhere
-    style_mean, style_covariance = _moments(style_images)
+    style_mean, style_covariance = _moments(style_images, mask)
     content_mean, content_covariance = _moments(content)
     # a floor for the inverse root only: with a floor for the other root, flat contents would keep a trace of the style
     matrix = _symmetric_power(content_covariance, 0.5, 0) @ _symmetric_power(style_covariance, -0.5, MINIMUM_VARIANCE)
@@ -73,10 +75,13 @@ def _check_batches(a: int, b: int) -> None:
         raise AdainError(f"{a} and {b} pictures cannot be paired; give equal numbers, or a single picture.")
 
 
-def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean colour `(B, 3)` and the covariance `(B, 3, 3)` of pixels, each weighted by its alpha, if there is one."""
+def _moments(images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The mean colour `(B, 3)` and the covariance `(B, 3, 3)` of pixels, each weighted by its alpha and its mask."""
     pixels = images.flatten(2).cpu().double()
     weights = pixels[:, 3:] if pixels.shape[1] > 3 else torch.ones_like(pixels[:, :1])
+    if mask is not None:
+        height, width = images.shape[2:]
+        weights = weights * F.adaptive_avg_pool2d(mask.cpu().double(), (height, width)).flatten(2)
     weights = torch.where(weights.any(2, keepdim=True), weights, 1)  # where all is transparent, all counts
     weights, pixels = weights / weights.sum(2, keepdim=True), pixels[:, :3]
     mean = (weights * pixels).sum(2)

@@ -12,6 +12,7 @@ from .color import luma
 from .crossing import to_device
 from .errors import AdainError
 from .images import check_pictures, check_size, resize_to, size_for
+from .progress import tell
 from .style import Style
 
 AUTOMATIC = 1024  # pixels; larger pictures are worked on at this smallest side unless a person says otherwise
@@ -57,11 +58,13 @@ def enlarged(
     covered = alpha * coverage(style.components, size) if residual else torch.ones(1, 1, 1, 1)
     result = stylized.new_empty(count, content.shape[1], *size).contiguous(memory_format=torch.channels_last)
     contents, smalls, coverages = (x.expand(count, -1, -1, -1) for x in (content, small, covered))
+    tell(0, count)
     for index in range(count):  # one by one, to save memory
         one = slice(index, index + 1)
         picture, rgb = resize_to(stylized[one, :3], size), contents[one, :3].to(stylized)
         result[one, :3] = add_detail(picture, rgb, resize_to(smalls[one, :3].to(stylized), size), coverages[one], detail)
         result[one, 3:] = contents[one, 3:].to(stylized)
+        tell(index + 1, count)
     return result
 
 

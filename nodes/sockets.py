@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +53,24 @@ class Node(io.ComfyNode):
                 raise kind(printable(str(error))).with_traceback(error.__traceback__) from None
 
         cls.execute = classmethod(guarded)
+
+
+class Written:
+    """What the nodes of a kind wrote in this session, by the names that people gave it."""
+
+    def __init__(self):
+        self._paths: dict[str, tuple[Path, ...]] = {}
+        self._removed: Counter[str] = Counter()
+
+    def note(self, name: str, *paths: Path) -> None:
+        self._paths[name] = paths
+
+    def times_removed(self, name: str) -> int:
+        """Differs where a person has removed what was written; the host would not run the node again."""
+        if not all(path.exists() for path in self._paths.get(name, ())):
+            del self._paths[name]
+            self._removed[name] += 1
+        return self._removed[name]
 
 
 def schema(**fields: Any) -> io.Schema:

@@ -20,12 +20,13 @@ from ..adain_core.style import encoders_of, jpeg_of
 from . import host
 from .inputs import names_input
 from .networks import known_fingerprint, model_names
-from .sockets import EncoderSocket, Node, StyleSocket, repeat_last, schema, to_mask, to_pictures
+from .sockets import EncoderSocket, Node, StyleSocket, Written, repeat_last, schema, to_mask, to_pictures
 
 STYLE_LIST = (
     "Bundled styles, files in models/adain_styles, and what Save Style wrote (output/adain_styles). Press R to refresh."
 )
 MIXED = 6  # inputs of StyleMix
+_saved = Written()
 CURVES = {"linear": lambda t: t, "smooth": lambda t: t * t * (3 - 2 * t)}
 
 
@@ -156,9 +157,10 @@ class EncodeStyle(Node):
         match_colors_of: Tensor | None = None,
     ) -> io.NodeOutput:
         pictures = to_pictures(image, "style")
-        if match_colors_of is not None:
-            pictures = match_colors(pictures, repeat_last(to_pictures(match_colors_of, "match_colors_of"), len(pictures)))
         part = None if mask is None else repeat_last(to_mask(mask), len(pictures))
+        if match_colors_of is not None:
+            colors = repeat_last(to_pictures(match_colors_of, "match_colors_of"), len(pictures))
+            pictures = match_colors(pictures, colors, part)
         return io.NodeOutput(encode_pictures(encoder, pictures, size, combine, part))
 
 
@@ -198,8 +200,9 @@ class StyleMix(Node):
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         used = [index for index in range(1, MIXED + 1) if inputs.get(f"style_{index}") is not None]
-        weights = [inputs.get(f"weight_{index}", 1.0) for index in used]
-        return io.NodeOutput(mix_styles([inputs[f"style_{index}"] for index in used], weights))
+        styles, weights = [inputs[f"style_{index}"] for index in used], [inputs.get(f"weight_{index}", 1.0) for index in used]
+        most = max((style.batch for style in styles), default=1)
+        return io.NodeOutput(mix_styles([with_last_masks(style, most) for style in styles], weights))
 
 
 class MaskStyle(Node):
@@ -223,7 +226,9 @@ class MaskStyle(Node):
 
     @classmethod
     def execute(cls, style: Style, mask: Tensor) -> io.NodeOutput:
-        return io.NodeOutput(style.masked(to_mask(mask).cpu()))
+        mask = to_mask(mask).cpu()
+        style = with_last_masks(style, len(mask))
+        return io.NodeOutput(style.masked(repeat_last(mask, style.batch)))
 
 
 class StyleSweep(Node):
@@ -263,7 +268,8 @@ class StyleSweep(Node):
         if curve not in list(CURVES):
             raise ValueError(f"curve is {curve!r}; choose one of {', '.join(CURVES)}.")
         share = CURVES[curve](torch.linspace(0, 1, frames, dtype=torch.float32))
-        return io.NodeOutput(interpolate_styles(style_from, style_to, share))
+        first, last = (with_last_masks(style, frames) for style in (style_from, style_to))
+        return io.NodeOutput(interpolate_styles(first, last, share))
 
 
 class SaveStyle(Node):
@@ -293,12 +299,17 @@ class SaveStyle(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, name: str = "", **inputs: object) -> int:
+        return _saved.times_removed(str(name))
+
+    @classmethod
     def execute(cls, style: Style, name: str, thumbnail: Tensor | None = None) -> io.NodeOutput:
         path = host.new_style_path(name)
         style = dataclasses.replace(style, name=path.stem)
         if thumbnail is not None:
             style = dataclasses.replace(style, thumbnail=thumbnail_jpeg(to_pictures(thumbnail, "thumbnail")[:1, :3]))
         style.save(path)
+        _saved.note(name, path)
         return io.NodeOutput(style)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..adain_core import Style, decode, stylize, transfer
 from ..adain_core import keep_colors as keep_content_colors
 from ..adain_core.color import check_keepable
-from ..adain_core.progress import Progress
+from ..adain_core.progress import Counter, Progress
 from ..adain_core.stylize import ComputedFeatures, DeferredFeatures
 from ..adain_core.working import reduced, reduced_size
 from . import host
@@ -144,7 +144,9 @@ class Decode(Node):
         used = [encoder, decoder] if isinstance(deferred, DeferredFeatures) else [decoder]
         with host.working(used, deferred.size, _side(tile), show):
             pictures = decode(decoder.model, deferred, _side(tile), texture, seed)
-        return io.NodeOutput(to_image(pictures if colors is None else keep_content_colors(pictures, colors)))
+            if colors is not None:
+                _color(pictures, colors)
+        return io.NodeOutput(to_image(pictures))
 
 
 class StyleTransfer(Node):
@@ -235,7 +237,17 @@ class StyleTransfer(Node):
                 encoder.model, decoder.model, pictures, chosen, alpha, content_statistics, working_size=side, detail=detail,
                 texture=texture, seed=seed,
             )  # fmt: skip
-        return io.NodeOutput(to_image(keep_content_colors(result, pictures) if keep_colors else result))
+            if keep_colors:
+                _color(result, pictures)
+        return io.NodeOutput(to_image(result))
+
+
+def _color(pictures: Tensor, colors: Tensor) -> None:
+    """`keep_colors` in place, of `pictures` `(N, C, H, W)` and `colors` of N or 1, one by one: to be shown, and save memory."""
+    counter = Counter(len(pictures))
+    for index, picture in enumerate(pictures.split(1)):
+        with counter.part():
+            picture.copy_(keep_content_colors(picture, colors[[min(index, len(colors) - 1)]]))
 
 
 def _in_colors(show: Progress, colors: Tensor) -> Progress:

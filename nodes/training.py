@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,14 +24,13 @@ from ..adain_core.training.learn import CONTENT_SIDE
 from . import host
 from .networks import load_file, load_network, network_names
 from .pictures import PICTURES
-from .sockets import DecoderSocket, EncoderSocket, Node, StyleSocket, schema, to_image, to_pictures
+from .sockets import DecoderSocket, EncoderSocket, Node, StyleSocket, Written, schema, to_image, to_pictures
 
 log = logging.getLogger(__name__)
 
 EXAMPLES = "(built-in examples)"
 NOTHING = "(nothing)"
-_written: dict[str, tuple[Path, Path]] = {}  # by the name of a training of this session, its decoder and its folder
-_removed: Counter[str] = Counter()  # how often these were found to be gone
+_written = Written()  # of each training, its decoder and its folder
 SMOOTHNESS = 0.1  # against stripes of two pixels, to which a small encoder, which sees pixels in pairs, is blind
 LOSS_ENCODER = "Whose features the losses compare; the encoder itself when not connected. Best is a VGG-19 (vgg19): slower,"
 
@@ -110,7 +108,7 @@ class TrainDecoder(Node):
 
     @classmethod
     def fingerprint_inputs(cls, contents: str, styles: str, name: str = "", **inputs: object) -> str:
-        return f"{_version(contents)} {_version(styles)} {_times_removed(str(name))}"
+        return f"{_version(contents)} {_version(styles)} {_written.times_removed(str(name))}"
 
     @classmethod
     def execute(
@@ -166,7 +164,7 @@ class TrainDecoder(Node):
             result = _train(config, preview_every, path)
         samples, curve = (to_image(load_image(folder / file)) for file in ("samples.png", "losses.png"))
         decoder = load_file("decoder", path)
-        _written[name] = path, folder
+        _written.note(name, path, folder)
         return io.NodeOutput(decoder, _loss_map(result, config), samples, curve, ui=host.final_preview(samples, cls))
 
 
@@ -304,14 +302,6 @@ def _source(folder: str, images: Tensor | None, what: str) -> Path | Tensor:
 
 def _path(folder: str, what: str) -> Path:
     return PICTURES / what if folder == EXAMPLES else host.input_folder(folder)
-
-
-def _times_removed(name: str) -> int:
-    """Differs where a person has removed what a training wrote, to begin anew; the host would not run it again."""
-    if name in _written and not all(path.exists() for path in _written[name]):
-        del _written[name]
-        _removed[name] += 1
-    return _removed[name]
 
 
 def _version(folder: str) -> str:

@@ -736,7 +736,7 @@ def test_the_cosine_schedule_rises_stays_and_falls(config):
     "wrong",
     [
         dict(steps=0), dict(schedule="linear"), dict(optimizer="sgd"), dict(ema=1.0), dict(style_weight=float("nan")),
-        dict(seed=2**64), dict(consistency_every=0),  # which has a weight here
+        dict(style_weight=0.0, content_weight=0.0), dict(seed=2**64), dict(consistency_every=0),  # which has a weight here
     ],
 )  # fmt: skip
 def test_a_configuration_that_cannot_be_is_refused(config, wrong):

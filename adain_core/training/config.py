@@ -151,6 +151,8 @@ class TrainingConfig:
             raise AdainError("warmup, consistency_every, seed and workers must be at least 0.")
         if self.consistency_weight and not self.consistency_every:
             raise AdainError("the consistency has a weight, but no step measures it; give consistency_every, for example 1.")
+        if self.stage != "encoder" and not (self.content_weight or self.style_weight or (self.teacher and self.teacher_weight)):
+            raise AdainError("content_weight and style_weight are both 0, so that nothing would be learned; give one of them.")
         if self.stage == "encoder" and (len(self.channels) != len(self.blocks) or not self.channels):
             raise AdainError("to teach an encoder, give channels and blocks, a number of each for every stride.")
         if self.stage == "encoder" and (self.encoder or isinstance(self.start_from, Decoder)):

@@ -43,6 +43,17 @@ def test_matched_colours_change_the_style_and_leave_the_picture(run, encoder, pa
     assert torch.equal(painting, before)
 
 
+def test_colours_are_matched_by_what_the_mask_leaves(run, encoder, painting, photo):
+    mask = torch.zeros(1, 32, 96)
+    mask[..., :16] = 1
+    found = []
+    for color in (0.0, 1.0):
+        image = torch.full((1, 32, 96, 3), color)
+        image[:, :, :64] = painting.mean((1, 2)) + torch.linspace(-0.2, 0.2, 64)[:, None]  # far beyond the mask
+        found.append(run("EncodeStyle", encoder=encoder, image=image, size=0, mask=mask, match_colors_of=photo))
+    torch.testing.assert_close(*(levels(style)[0].mean for style in found))
+
+
 def test_a_mix_is_by_weight_with_left_out_styles_left_out(run, encoder, painting, photo):
     a = run("EncodeStyle", encoder=encoder, image=painting, size=0)
     b = run("EncodeStyle", encoder=encoder, image=photo, size=0)
@@ -78,8 +89,17 @@ def test_several_masks_in_every_layout(run, encoder):
     masks = torch.rand(3, 6, 8)
     for given in (masks, masks[:, None], masks[..., None]):
         assert torch.equal(run("MaskStyle", style=styles, mask=given).components[0].mask, masks[:, None])
-    with pytest.raises(ValueError, match="2 masks do not fit 3 styles"):
-        run("MaskStyle", style=styles, mask=masks[:2])
+
+
+def test_fewer_masks_than_styles_repeat_their_last(run, encoder, style):
+    masks = torch.rand(2, 16, 16)
+    three = run("EncodeStyle", encoder=encoder, image=torch.rand(3, 32, 32, 3), size=0, combine="each")
+    assert run("MaskStyle", style=three, mask=masks).components[0].mask[:, 0].equal(masks[[0, 1, 1]])
+    two = run("MaskStyle", style=style, mask=masks)
+    assert run("MaskStyle", style=two, mask=torch.ones(3, 16, 16)).components[0].mask[:, 0].equal(masks[[0, 1, 1]])
+    mixed = run("StyleMix", style_1=three, weight_1=1.0, style_2=two, weight_2=1.0)
+    assert mixed.components[1].mask[:, 0].equal(masks[[0, 1, 1]])
+    assert run("StyleSweep", style_from=two, style_to=style, frames=5).batch == 5
 
 
 @pytest.mark.parametrize(
@@ -122,6 +142,18 @@ def test_a_style_that_another_would_be_loaded_for_is_not_saved(run, style, folde
     with pytest.raises(ValueError, match="'foo' is the name of a style in .*; give your own another"):
         run("SaveStyle", style=style, name="foo")
     assert not (folders / "output" / "adain_styles").exists()
+
+
+def test_a_saved_style_is_saved_again_once_it_is_removed(run, style, part, folders):
+    version = part("nodes.styles").SaveStyle.fingerprint_inputs
+    before = version(name="waves")
+    run("SaveStyle", style=style, name="waves")
+    assert version(name="waves") == before
+    (folders / "output" / "adain_styles" / "waves.safetensors").unlink()
+    again = version(name="waves")
+    assert again != before
+    run("SaveStyle", style=style, name="waves")
+    assert version(name="waves") == again
 
 
 def test_a_changed_style_file_runs_again(run, encoder, painting, photo, part):

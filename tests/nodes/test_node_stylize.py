@@ -183,6 +183,19 @@ def test_progress_counts_pictures_and_shows_them(stylize, style, monkeypatch):
     assert decoding[0][2][1].size == (32, 32)
 
 
+def test_enlarging_and_colouring_are_told_picture_by_picture_and_can_be_cancelled(run, part, monkeypatch):
+    told, host = [], part("nodes.host")
+    monkeypatch.setattr(host.ProgressBar, "update_absolute", lambda bar, done, total, preview: told.append((done, total)))
+    checks = []
+    monkeypatch.setattr(host.model_management, "throw_exception_if_processing_interrupted", lambda: checks.append(len(told)))
+    run(
+        "StyleTransfer", content=torch.rand(3, 64, 64, 3), model="small", style="", style_image=torch.rand(1, 32, 32, 3),
+        working_size=32, keep_colors=True,
+    )  # fmt: skip
+    assert told[-8:] == [(0, 3), (1, 3), (2, 3), (3, 3)] * 2
+    assert checks == list(range(len(told)))
+
+
 def test_cancelling_stops_after_the_picture_at_work(stylize, style, part, encoder, monkeypatch):
     class Cancelled(Exception):
         pass
