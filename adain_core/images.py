@@ -93,6 +93,8 @@ def open_stripped(stripped: Stripped, path: str | Path) -> Image.Image:
         raise AdainError(f"{path} is not opened, since {file.format} is not read; save it as a PNG, JPEG or TIFF.")
     if stripped.profile is not None:
         file.info["icc_profile"] = stripped.profile
+    if isinstance(key := file.info.get("transparency"), tuple) and any(tile.args == "RGB;16B" for tile in file.tile):
+        file.info["transparency"] = tuple(value >> 8 for value in key)  # of the transparent colour, too, Pillow keeps 8 bits
     file.info |= {"orientation": stripped.orientation or _orientation(file)}
     file.info |= {"black_white": stripped.black_white, "is_lab": stripped.is_lab}
     return file

@@ -24,7 +24,7 @@ from .errors import AdainError
 from .files import FULL, check_not_sources, not_written, remove_leftovers, replacing, working_folder
 from .images import LEAST_ALPHA, TooManyPixels, as_floats, check_size, opened, resized_by_alpha, save_format, to_bytes
 from .kinds import is_read, unread
-from .metadata import EXTRA, without_metadata
+from .metadata import COMPRESSION, EXTRA, PHOTOMETRIC, without_metadata
 from .networks import Decoder, Encoder
 from .progress import tell
 from .srgb import srgb
@@ -49,6 +49,7 @@ MODES = {
     ("b-w", "uint"): "I", ("b-w", "int"): "I", ("srgb", "uchar"): "RGB",
     ("rgb16", "ushort"): "RGB", ("cmyk", "uchar"): "CMYK", ("cmyk", "ushort"): "CMYK",
 }  # fmt: skip
+JPEG = ((6,), (7,))  # compressions of TIFF, out of which libvips brings RGB
 MAX_PIXELS = 1_000_000_000
 # In memory: the content and its result as float32, and the result once more while it is finished and rounded.
 BYTES_PER_PIXEL = 48
@@ -317,6 +318,8 @@ def _opened(path: str | Path) -> Iterator[_Picture]:
                 ) from None
             raise OSError(f"{path} could not be read in parts ({' '.join(str(error).split())}).") from None
         mode = MODES.get((stored.interpretation, stored.format), "")
+        if stripped.tags.get(PHOTOMETRIC) == (6,) and stripped.tags[COMPRESSION] not in JPEG:
+            mode = "YCbCr"  # which libvips calls RGB
         if mode in WITH_ALPHA and stored.bands > len(Image.new(mode, (1, 1)).getbands()):
             mode = (
                 mode if stripped.tags.get(EXTRA, ())[:1] == (0,) else WITH_ALPHA[mode]

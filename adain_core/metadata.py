@@ -20,11 +20,11 @@ from typing import Any, BinaryIO
 
 LARGEST = 64 << 20  # bytes of a profile or EXIF block that is unpacked; printers' profiles have a few million
 # TIFF's and EXIF's tags
-ORIENTATION, BITS, PHOTOMETRIC, SAMPLES, EXTRA, SAMPLE_FORMAT, PROFILE = 274, 258, 262, 277, 338, 339, 34675
+BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA, SAMPLE_FORMAT, PROFILE = 258, 259, 262, 274, 277, 338, 339, 34675
 # The tags of a TIFF file that its pixels depend on: layout, number types, compression, palette, YCbCr
 PIXEL_TAGS = frozenset(
-    {256, 257, BITS, 259, PHOTOMETRIC, 266, 273, *range(SAMPLES, 280), 284, 292, 293, 317, 320, *range(322, 326), 332, 334, 336}
-    | {EXTRA, SAMPLE_FORMAT, 340, 341, 347, *range(512, 522), *range(529, 533), 50674}
+    {256, 257, BITS, COMPRESSION, PHOTOMETRIC, 266, 273, *range(SAMPLES, 280), 284, 292, 293, 317, 320, *range(322, 326)}
+    | {332, 334, 336, EXTRA, SAMPLE_FORMAT, 340, 341, 347, *range(512, 522), *range(529, 533), 50674}
 )
 INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q"}  # struct's letters of TIFF's types
 SIZES = {**{kind: struct.calcsize(letter) for kind, letter in INTEGERS.items()}, 2: 1, 7: 1}
@@ -266,7 +266,7 @@ def _tiff(stream: BinaryIO) -> Stripped:
     header = directory.header(end + end % 2)
     pieces.add(header)
     pieces.add((len(header), end - len(header)))
-    tags = {tag: directory.numbers(tag) for tag in (BITS, PHOTOMETRIC, SAMPLES, EXTRA, SAMPLE_FORMAT)}
+    tags = {tag: directory.numbers(tag) for tag in (BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, EXTRA, SAMPLE_FORMAT)}
     black_white, bits = None, (tags[BITS] or (1,))[0]
     if bits > 8 and tags[PHOTOMETRIC] in ((0,), (1,)):
         white = 1.0 if tags[SAMPLE_FORMAT] == (3,) else 2.0 ** min(bits, 16) - 1

@@ -154,6 +154,10 @@ RIGHT = {
     "RGB with 16 bits": (tiff(deep(COLOURS), 2), COLOURS),
     "RGB with 16 bits of the other byte order": (tiff(deep(COLOURS), 2, ">"), COLOURS),
     "RGB with 16 bits and a profile": (png(deep(COLOURS), 2, profiled(swapped_profile())), COLOURS[..., [1, 0, 2]]),
+    "RGB with 16 bits and a transparent colour": (
+        png(deep(COLOURS), 2, (b"tRNS", deep(COLOURS)[0, 0].astype(">u2").tobytes())),
+        np.concatenate([COLOURS, (COLOURS != COLOURS[0, 0]).any(-1, keepdims=True) * 1.0], -1)),
+    "YCbCr": (tiff(np.array(Image.fromarray(RGB).convert("YCbCr")), 6, t530=(1, 1)), RGB / 255),
     "RGB and alpha": (tiff(ALPHA, 2, extra=2), ALPHA / 255),
     "RGB and something else": (tiff(ALPHA, 2, extra=0), RGB / 255),
     "RGB multiplied by alpha": (tiff(PREMULTIPLIED, 2, extra=1), ALPHA / 255),
@@ -182,7 +186,7 @@ def test_pixels_are_right(tmp_path, what):
     (tmp_path / "picture").write_bytes(content)
     found, right = load_image(tmp_path / "picture"), pixels(right)
     assert found.shape == right.shape
-    inexact = {"JPEG": 3.1, "profile": 3.1, "multiplied": 3.1, "Lab": 5.1}  # for rounded numbers and lossy codes
+    inexact = {"JPEG": 3.1, "profile": 3.1, "multiplied": 3.1, "Lab": 5.1, "YCbCr": 3.1}  # for rounded numbers and lossy codes
     assert (found - right).abs().max() < max((v for word, v in inexact.items() if word in what), default=1.1) / 255
     shown = right[:, :3] if right.shape[1] == 3 else 1 - right[:, 3:] + right[:, :3] * right[:, 3:]
     assert np.abs(np.array(decode(tmp_path / "picture", 99)) / 255 - shown[0].permute(1, 2, 0).numpy()).max() < 5.1 / 255
