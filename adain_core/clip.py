@@ -31,6 +31,7 @@ from .files import (
     remove_leftovers,
     replacing,
     version,
+    write_file,
     writing,
     writing_folder,
 )
@@ -143,8 +144,7 @@ class ClipState:
     def save(self) -> None:
         tensors = level_tensors([level.map(Tensor.contiguous) for level in self.statistics])
         place = json.dumps([self.measured, self.done, self.parts])
-        with replacing(self.path) as temporary:
-            temporary.write_bytes(save(tensors, {"digest": self.digest, "place": place, "failed": json.dumps(self.failed)}))
+        write_file(self.path, save(tensors, {"digest": self.digest, "place": place, "failed": json.dumps(self.failed)}))
 
 
 class Parts:

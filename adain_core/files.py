@@ -61,6 +61,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_file(path: str | Path, content: bytes | memoryview | str) -> None:
+    """Write a file whole, texts in UTF-8: a temporary file beside `path`, then renamed. Raises the errors of `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write a value as JSON for people, by `write_file`; what JSON has no type for is written as its `str`."""
+    write_file(path, json.dumps(value, indent=1, default=str) + "\n")
+
+
 def check_writable(path: str | Path) -> None:
     """Raise the errors of `replacing` before any work is done."""
     path = Path(path)

@@ -21,7 +21,7 @@ from torch import Tensor
 from .color import luma
 from .devices import is_out_of_memory
 from .errors import AdainError
-from .files import TEMPORARY_PREFIX, printable, replacing
+from .files import TEMPORARY_PREFIX, printable, write_file
 from .kinds import is_read, unread
 from .metadata import Stripped, without_metadata
 from .srgb import srgb
@@ -185,8 +185,7 @@ def write_picture(picture: Image.Image, path: str | Path, kind: str, **options: 
     """Write a picture in Pillow's format `kind`: a temporary file beside `path`, then renamed."""
     buffer = io.BytesIO()  # on a full disk, Pillow would write half a JPEG file without an error
     picture.save(buffer, kind, **options)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_file(path, buffer.getbuffer())
 
 
 def save_format(path: str | Path) -> str:

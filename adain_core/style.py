@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import AdainError
-from .files import parse_json, read_safetensors, replacing, text_of
+from .files import parse_json, read_safetensors, text_of, write_file
 from .images import check_mask, check_pictures, resize, resize_mask, thumbnail_jpeg, without_hidden
 from .networks import Encoder
 from .networks.base import STORED_DTYPES
@@ -165,8 +165,7 @@ class Style:
             "note": self.note,
         }
         metadata = {key: _unicode(text) for key, text in metadata.items()}
-        with replacing(path) as temporary:
-            temporary.write_bytes(save(self.tensors(), metadata))
+        write_file(path, save(self.tensors(), metadata))
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a style file by name; masks have 8 bits."""

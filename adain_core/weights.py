@@ -17,7 +17,7 @@ from . import hub, legacy
 from .catalog import ROLES, Entry, catalog, find_entry, network_file
 from .devices import resolve_dtype
 from .errors import AdainError
-from .files import FULL, parse_json, read_safetensors, remove_leftovers, replacing, text_of
+from .files import FULL, parse_json, read_safetensors, remove_leftovers, text_of, write_file
 from .networks import ARCHITECTURES, Decoder, Encoder
 from .networks.base import State
 from .networks.fast import fast_format
@@ -189,8 +189,7 @@ def write_network(network: NetworkFile, path: str | Path, dtype: str | torch.dty
     if name := next((n for n, tensor in converted.items() if tensor.isinf().any() and not network.state[n].isinf().any()), ""):
         raise AdainError(f"{name} holds numbers too large for {state[name].dtype}; choose another number type for {path}.")
     description = {name: getattr(network, name) for name in DESCRIPTION}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(state, {"format": FORMAT, "network": json.dumps(description)}))
+    write_file(path, save(state, {"format": FORMAT, "network": json.dumps(description)}))
 
 
 def average_networks(

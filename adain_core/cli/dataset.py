@@ -17,7 +17,7 @@ from pathlib import Path
 from ..color import keep_colors
 from ..devices import rank_and_size
 from ..errors import AdainError
-from ..files import fingerprint, make_folder, remove_leftovers, replacing, writing_folder
+from ..files import fingerprint, make_folder, remove_leftovers, write_file, writing_folder
 from ..images import check_sides, list_images, load_image, resize, save_image
 from ..networks.base import check_seed
 from ..progress import Counter
@@ -137,8 +137,7 @@ def _one_recipe(folder: Path, recipe: str, rank: int, processes: int) -> Iterato
                     f"{folder} holds an unfinished data set of other settings; give the same ones to go on, name another"
                     f" folder, or remove {other} to mix both."
                 )
-    with replacing(notes[rank]) as temporary:
-        temporary.write_text(json.dumps(recipe))
+    write_file(notes[rank], json.dumps(recipe))
     yield
     notes[rank].unlink(missing_ok=True)
     for other in set(folder.glob(".dataset-*.json")) - set(notes):  # a killed run may have had more processes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import json
 import math
 import platform
 import tempfile
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from ..devices import exact_float32, is_out_of_memory, resolve_device
 from ..errors import AdainError
-from ..files import replacing
+from ..files import write_json
 from ..progress import Counter
 from ..training.networks import training_dtype
 from . import pipelines, plain
@@ -106,8 +105,7 @@ class BenchResult:
 
     def save(self, path: str | Path) -> None:
         """Write everything as JSON: a temporary file beside `path`, then renamed."""
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_json(path, dataclasses.asdict(self))
 
 
 def bench(

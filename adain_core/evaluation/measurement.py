@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from ..devices import resolve_device
 from ..errors import AdainError
-from ..files import replacing
-from ..images import list_images
+from ..files import write_json
+from ..images import list_images, write_picture
 from ..networks import Decoder, Encoder
 from ..networks.base import check_seed
 from ..statistics import channel_statistics
@@ -91,11 +90,8 @@ class Measurement:
             for name, losses in self.curves.items()
         }
         numbers = {"config": dataclasses.asdict(self.config), "networks": self.networks, "tables": tables, "curves": curves}
-        with replacing(path) as temporary:
-            text = json.dumps(numbers | {"findings": self.findings}, indent=1, default=str)
-            temporary.write_text(text + "\n", encoding="utf-8")
-        with replacing(Path(path).with_suffix(".png")) as temporary:
-            self.draw().save(temporary, "PNG")
+        write_json(path, numbers | {"findings": self.findings})
+        write_picture(self.draw(), Path(path).with_suffix(".png"), "PNG")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import random
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ..devices import resolve_device
 from ..errors import AdainError
-from ..files import replacing
+from ..files import write_json
 from ..images import list_images, load_image, on_white, resize
 from ..losses import GRID_PERIOD
 from ..networks.base import check_seed
@@ -139,9 +138,7 @@ class Report:
         """Write the means and every pair as JSON: a temporary file beside `path`, then renamed."""
         means = {"model": vars(self.model), "untouched": vars(self.untouched), "boil": self.boil}
         means["flat"] = vars(self.flat) if self.flat else {}
-        text = json.dumps({"means": means} | dataclasses.asdict(self), indent=1, default=str)
-        with replacing(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(path, {"means": means} | dataclasses.asdict(self))
 
 
 def evaluate(config: EvaluationConfig) -> Report:

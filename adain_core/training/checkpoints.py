@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import AdainError
-from ..files import replacing
+from ..files import write_file
 from ..pickled import read_pickled
 
 FORMAT = "adain-training-1"
@@ -20,8 +20,7 @@ def save_checkpoint(path: Path, recipe: dict, state: dict) -> None:
     """Write `state` (tensors and plain values) with its recipe; beside `path` first, and then renamed."""
     buffer = io.BytesIO()  # what torch raises for a full disk does not say so
     torch.save({"format": FORMAT, "recipe": recipe, **state}, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_file(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, recipe: dict) -> dict:
