@@ -185,11 +185,11 @@ def models_table() -> str:
 
     refined, seconds = refining_means()
     shares = ", ".join(f"{refined['after'][part] / refined['before'][part]:.2f}" for part in ("content", "style"))
-    took = f"{seconds:.0f} s at 256x256"
+    took, file = f"{seconds:.0f} s at 256x256", "[its file](docs/command.md#networks)"
     lines = [
         line("`lite`", "everything at first, clips, CPUs; it is bundled", "lite", lite),
         line("`vgg19`", "results closer to the photo, and the paper's encoder; pulls 80 MB once", "vgg19", paper),
-        line("the published decoder", "closer still, if you have its file", "published", paper, "1, 1"),
+        line("the published decoder", f"closer still, if you have {file}", "published", paper, "1, 1"),
         line("`vgg19`, refined", "a single picture at its best", "refined", took, f"{shares} of `vgg19`'s"),
     ]
     return rows(["model", "take it for", "the city above", "512x512", "content, style loss"], lines)

@@ -9,7 +9,7 @@ from ..catalog import PUBLIC_SUFFIXES, ROLES, Entry, catalog, find_entry, networ
 from ..errors import AdainError
 from ..networks import ARCHITECTURES
 from ..style import Style
-from ..weights import NetworkFile, network_path, read_network
+from ..weights import NetworkFile, network_path, read_network, stated_fingerprint
 
 
 def other_name(name: str, role: str) -> str:
@@ -93,7 +93,8 @@ def _is_encoder(encoder: NetworkFile | Entry, fingerprint: str, name: str) -> bo
 
 def _catalog_name(fingerprint: str, name: str) -> str:
     """The encoder's name in the catalog, by its fingerprint, else the `name` that it goes by."""
-    return next((entry.name for entry in catalog() if entry.fingerprint == fingerprint), name)
+    encoders = (entry for entry in catalog() if entry.role == "encoder")
+    return next((e.name for e in encoders if (e.fingerprint or stated_fingerprint(e.path)) == fingerprint), name)
 
 
 def _is_model(name: str) -> bool:

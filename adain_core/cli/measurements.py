@@ -43,17 +43,16 @@ HELP = {
 
 
 def add_parsers(parser: argparse.ArgumentParser) -> None:
-    subparsers = parser.add_subparsers(title="further measurements", metavar="MEASUREMENT")
+    subparsers = parser.add_subparsers(title="further measurements", metavar="MEASUREMENT", prog=parser.prog)
     for name, (config, measure, text) in (_experiments() | {"sheet": SHEET}).items():
         subparser = subparsers.add_parser(name, help=text, description=text)
         for field in dataclasses.fields(config):
             required = field.default is dataclasses.MISSING
-            shown = "" if required or field.default in ("", (), None) else f" (default: {_words(field.default)})"
             flag = "--" + field.name.replace("_", "-").replace("models", "model")
             # no default in the parser: None marks options that were not given
             kind = {"dest": field.name, "required": required, "default": None} | options.KINDS[str(field.type)]
-            subparser.add_argument(flag, help=HELP[field.name] + shown, **kind)
-        sizes = ", ".join(f"--{key.replace('_', '-')} {_words(value) or repr('')}" for key, value in config.FULL.items())
+            subparser.add_argument(flag, help=options.with_default(HELP[field.name], field), **kind)
+        sizes = ", ".join(f"--{key.replace('_', '-')} {options.words(value) or repr('')}" for key, value in config.FULL.items())
         subparser.add_argument("--full", action="store_true", help=f"full size: {sizes}")
         subparser.add_argument(
             "-o", "--output", type=Path, metavar="FILE", help="write the numbers as JSON, and the figure beside it as PNG"
@@ -107,7 +106,3 @@ def _cell(value: float | str | None) -> str:
 
 def _tuples(value: object) -> object:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _words(value: object) -> str:
-    return " ".join(map(_words, value)) if isinstance(value, tuple) else str(value)

@@ -158,6 +158,16 @@ def _files(values: Iterable[object]) -> Iterator[str | Path]:
             yield value
 
 
+def words(value: object) -> str:
+    """A value as it is written on the command line."""
+    return " ".join(map(words, value)) if isinstance(value, tuple) else str(value)
+
+
+def with_default(text: str, field: dataclasses.Field) -> str:
+    """The help `text` of the option for a dataclass field, with the default, if it has one that says something."""
+    return text if field.default in (dataclasses.MISSING, "", (), None) else f"{text} (default: {words(field.default)})"
+
+
 def given(kind: type[Options], arguments: argparse.Namespace) -> Options:
     """A dataclass `kind` of options from the arguments with its fields' names; lists become tuples."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import textwrap
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -16,15 +17,28 @@ SETTINGS = {field.name: field for field in dataclasses.fields(TrainingConfig)}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("train", help="train a decoder, or a small encoder and decoder")
+    presets = "\n".join(
+        textwrap.fill(f"{name}: {_flags(preset)}", 80, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+        for name, preset in PRESETS.items() if preset
+    )  # fmt: skip
+    parser = subparsers.add_parser(
+        "train", help="train a decoder, or a small encoder and decoder", formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"What the presets set; paper is the defaults above:\n{presets}",
+    )  # fmt: skip
     parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="the set of defaults for the other options")
     for name, field in SETTINGS.items():
         parser.add_argument(
             "--" + name.replace("_", "-"), required=field.default is dataclasses.MISSING, default=argparse.SUPPRESS,
-            help=field.metadata["help"], **options.KINDS[str(field.type)],
+            help=options.with_default(field.metadata["help"], field), **options.KINDS[str(field.type)],
         )  # fmt: skip
     options.add_quiet(parser)
     parser.set_defaults(run=run)
+
+
+def _flags(preset: dict) -> str:
+    """The options that a preset stands for."""
+    texts = {key.replace("_", "-"): value for key, value in preset.items()}
+    return " ".join(f"--{key}" if value is True else f"--{key} {options.words(value)}" for key, value in texts.items())
 
 
 def run(arguments: argparse.Namespace) -> int:
