@@ -85,6 +85,16 @@ def coverage(components: Sequence[Component], size: Sequence[int]) -> Tensor:
     return covered.where(covered < 1 - ROUNDING, torch.ones_like(covered))
 
 
+def shown(content: Tensor, stylized: Tensor, covered: Tensor) -> Tensor:
+    """The content where nothing is `covered`, going over to `stylized` where a sixteenth is.
+
+    Beside a mask the decoder still sees the style, so that a soft mask would end in a line.
+    """
+    if covered.shape[2:] == (1, 1):
+        return torch.where(covered > 0, stylized, content)
+    return torch.lerp(content, stylized, (16 * covered).clamp(max=1))
+
+
 def window_of(tensor: Tensor, pictures: slice, window: Window, stride: int) -> Tensor:
     """The part of a tensor `(B or 1, C, h, w)`, or `(B or 1, C, 1, 1)`, of some `pictures` of the batch in a window."""
     tensor = tensor if len(tensor) == 1 else tensor[pictures]
@@ -111,6 +121,7 @@ def interpolate_styles(first: Style, last: Style, share: Tensor) -> Style:
     Each maps features to the weighted mean of what both styles map them to. A mix by `mix_styles` with masks covers all that
     either of them covers instead. Raises the errors of `mix_styles`.
     """
+    share = share.float()
     shares = 1 - share, share
     mix = mix_styles([first, last], shares)
     if all(component.mask is None for component in mix.components):

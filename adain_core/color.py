@@ -11,7 +11,7 @@ from torch import Tensor
 from .errors import AdainError
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
-MINIMUM_VARIANCE = 1e-5  # of colour; a direction with less holds rounding errors only
+MINIMUM_VARIANCE = 2.5e-4  # of colour, (4 / 255)^2; a direction with less holds rounding errors and blocks of JPEG
 
 
 def match_colors(style_images: Tensor, content: Tensor, mask: Tensor | None = None) -> Tensor:

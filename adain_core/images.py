@@ -69,8 +69,10 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     """Open a picture file and read its header; read its pixels inside `damage_named`, and turn them by `upright`.
 
     Its `info` has the EXIF "orientation" and the "icc_profile"; damage in other metadata is not noticed. Raises
-    FileNotFoundError, TooManyPixels, or AdainError if it is not a picture.
+    FileNotFoundError, IsADirectoryError, TooManyPixels, or AdainError if it is not a picture.
     """
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give a picture.")
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     with open(path, "rb") as stream:

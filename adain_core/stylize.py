@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .affine import AffineMap, affine_map, coverage, window_of
+from .affine import AffineMap, affine_map, coverage, shown, window_of
 from .crossing import Arrival, bring, one_behind, to_device
 from .devices import exact_float32, free_memory
 from .errors import AdainError
@@ -211,8 +211,8 @@ def decode(
     out of range.
 
     With `residual` the content is kept where it is not stylised: the picture is
-    `g(t) + (1 - alpha c) (content - g(f(content)))`, and the content itself where `alpha c = 0`. Without, it is the paper's
-    `g(t)` everywhere.
+    `g(t) + (1 - alpha c) (content - g(f(content)))`, and the content itself where `alpha c = 0`, to which it goes over where a
+    mask leaves less than 1/16. Without, it is the paper's `g(t)` everywhere.
     """
     return decode_part(decoder, features, tile, texture, seed, residual)[0]
 
@@ -291,8 +291,7 @@ def decode_into(
             return content.float()
         content, covered = to_device(content, sample.device).float(), to_device(covered, sample.device)
         stylized, own = map(draw, features.window(pictures, outer))
-        # beside a mask, where nothing is stylised, the decoder still sees the style
-        return torch.where(covered > 0, stylized + (1 - covered) * (content - own), content)
+        return shown(content, stylized + (1 - covered) * (content - own), covered)
 
     halo, values = decoder.halo, decoder.values_per_pixel
     if isinstance(features, DeferredFeatures):

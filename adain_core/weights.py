@@ -120,8 +120,7 @@ def network_path(name: str, role: str) -> Path:
     entry = find_entry(name, role)
     if entry and entry.mirrors:
         return pull(entry)
-    candidates = [*([entry.path] if entry else []), Path(name), Path(network_file(name, role))]
-    path = next((path for path in candidates if path.is_file()), None)
+    path = next((path for path in network_files(name, role) if path.is_file()), None)
     if path is None:
         names = ", ".join(entry.name for entry in catalog() if entry.role == role and entry.available) or "none"
         about = next((f"; {name} is {entry.about}" for entry in catalog() if entry.name == name), "")
@@ -129,6 +128,17 @@ def network_path(name: str, role: str) -> Path:
             f"there is no {role} {name!r}; give a file, hf:owner/repo/file or a name in the catalog ({names}){about}."
         )
     return path
+
+
+def network_files(name: str, role: str) -> list[Path]:
+    """The files that a name of a network may stand for, of which the first that there is counts; no folder shadows the catalog.
+
+    Raises AdainError for a name on the Hub that is not one.
+    """
+    entry = find_entry(name, role)
+    if entry and (entry.mirrors or entry.path.is_file()):
+        return [entry.path]
+    return [*([entry.path] if entry else []), Path(name), Path(network_file(name, role))]
 
 
 def pull(entry: Entry, refresh: bool = False) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .affine import coverage
+from .affine import coverage, shown
 from .color import luma
 from .crossing import to_device
 from .errors import AdainError
@@ -79,4 +79,4 @@ def add_detail(picture: Tensor, content: Tensor, blurred: Tensor, coverage: Tens
         return picture.add_(luma(beyond), alpha=detail).clamp_(0, 1)
     coverage = to_device(coverage, picture.device)
     picture.addcmul_(coverage, luma(beyond), value=detail).addcmul_(1 - coverage, beyond)
-    return torch.where(coverage > 0, picture, content).clamp_(0, 1)
+    return shown(content, picture, coverage).clamp_(0, 1)

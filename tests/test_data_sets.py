@@ -95,7 +95,7 @@ def die_while_writing(arguments: list[str], at: int) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_run_killed_twice_ends_like_one_in_one_go(command, whole, tmp_path):
     arguments = [*command, "-o", str(tmp_path / "killed")]
-    for at in (4, 7):
+    for at in (5, 8):
         process = multiprocessing.get_context("spawn").Process(target=die_while_writing, args=(arguments, at))
         process.start()
         process.join()
@@ -132,6 +132,8 @@ def test_an_unfinished_data_set_of_other_settings_is_refused(command, whole, tmp
         assert "holds an unfinished data set of other settings; give the same ones to go on" in capsys.readouterr().err
     assert files(tmp_path / "out") == half
     assert main(arguments) == 0 and files(tmp_path / "out") == whole
+    capsys.readouterr()
+    assert main(arguments) == 0 and "beside 18 that were there and are kept as they are" in capsys.readouterr().err
 
 
 def test_results_among_the_contents_are_refused(command, tmp_path, capsys):

@@ -71,7 +71,7 @@ def test_a_card_that_is_there_is_kept(served, mine, tmp_path, monkeypatch):
         (["none"], "me/model", "there is no file none"),
         (["public.pth"], "me/model", "make one with adain convert"),
         (["bare.safetensors"], "me/model", "does not say its licence"),
-        (["mine"], "model", "write owner/repository/file"),
+        (["mine"], "model", "write owner/repository"),
         (["mine"], "me/model", "HF_TOKEN"),
     ],
 )

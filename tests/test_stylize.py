@@ -152,7 +152,7 @@ def test_the_content_is_kept_where_nothing_is_stylised(small, tile):
 
 @pytest.mark.parametrize("tile", [0, 64])
 def test_in_between_the_content_returns_by_the_formula(small, tile):
-    content, mask = torch.rand(2, 3, 90, 110), torch.linspace(0.1, 1, 110).expand(90, 110)
+    content, mask = torch.rand(2, 3, 90, 110), torch.linspace(0.2, 1, 110).expand(90, 110)
     style = encode_style(small[0], torch.rand(1, 3, 12, 12) * 0.3).masked(mask)
     features = transfer(small[0], content, style, 0.5, tile=0)
     with torch.no_grad():
@@ -211,6 +211,16 @@ def test_the_statistics_of_contents_are_of_what_is_visible(identity):
     content[:, :3, :, 4:6] = 0.4
     (found,) = transfer(identity, content, encode_style(identity, torch.rand(1, 3, 8, 8), size=0)).content_statistics
     assert found.count.item() == 32 and found.mean.tolist() == [[pytest.approx(0.7)] * 3]
+
+
+@pytest.mark.parametrize("options", [{}, {"working_size": 32}])
+def test_a_soft_mask_ends_without_a_line(small, options):
+    content = torch.rand(1, 3, 64, 64)
+    mask = torch.linspace(-0.5, 1, 64).clamp(min=0).expand(64, 64)
+    style = encode_style(small[0], torch.rand(1, 3, 12, 12)).masked(mask)
+    change = (stylize(*small, content, style, **options).cpu() - content).abs()
+    assert change[..., mask[0] == 0].max() == 0
+    assert change[..., (mask[0] > 0) & (mask[0] < 0.025)].max() < 0.4 * change.max()
 
 
 def test_nothing_given_is_changed(small):

@@ -266,6 +266,21 @@ def test_a_teacher_draws_the_decoder_towards_its_pictures(config, vgg, tmp_path)
         train(dataclasses.replace(config, teacher="lite", output=tmp_path / "wrong"))
 
 
+def test_another_teacher_does_not_go_on(config, vgg, tmp_path):
+    config = dataclasses.replace(config, encoder="", blocks=(), steps=1)
+    for seed in (1, 2):
+        train(dataclasses.replace(config, seed=seed, output=tmp_path / str(seed), name="teacher"))
+    first, second = (str(tmp_path / str(seed) / "teacher") for seed in (1, 2))
+    train(dataclasses.replace(config, teacher=first))
+    with pytest.raises(ValueError, match="teacher_network differ"):
+        train(dataclasses.replace(config, teacher=second, steps=2))
+
+
+def test_a_decoder_that_would_learn_nothing_is_refused(config):
+    with pytest.raises(ValueError, match="nothing would be learned"):
+        train(dataclasses.replace(config, content_weight=0.0, style_weight=0.0))
+
+
 @pytest.mark.parametrize("change", [
     dict(style_loss="gram"), dict(content_target="content"), dict(variation_weight=1.0), dict(grid_weight=1.0),
     dict(layer_weights=(0.0,) * 4), dict(coarse_style_weight=1.0),
@@ -497,7 +512,7 @@ def test_other_pictures_do_not_go_on(config, folders, tmp_path, what):
     shutil.copytree(folders / what, tmp_path / "more")
     assert train(dataclasses.replace(config, **{what: tmp_path / "more"})).steps[-1] == 6  # they may lie elsewhere
     shutil.copy(folders / what / "0.png", tmp_path / "more" / "another.png")
-    with pytest.raises(ValueError, match=rf"another recipe \({what} differ\)"):
+    with pytest.raises(ValueError, match=rf"of other pictures \({what}\)"):
         train(dataclasses.replace(config, **{what: tmp_path / "more"}))
 
 
@@ -512,7 +527,7 @@ def test_only_one_training_at_a_time_writes_to_a_folder(config):
 
     with showing(another):
         assert train(config).steps[-1] == 6
-    assert train(dataclasses.replace(config, steps=7)).steps[-1] == 6
+    assert train(dataclasses.replace(config, steps=7)).steps[-1] == 7
 
 
 def test_what_killed_trainings_left_is_removed(config):
@@ -535,6 +550,33 @@ def test_what_is_stopped_is_kept_and_goes_on(config, tmp_path):
     assert read_network(config.output / "tiny-decoder.safetensors").recipe["steps"] == 3
     whole = train(dataclasses.replace(config, output=tmp_path / "whole"))
     assert train(config).losses == whole.losses
+
+
+def test_steps_after_the_last_logged_one_are_logged_at_the_end(config):
+    assert train(dataclasses.replace(config, steps=5, log_every=3)).steps == [3, 5]
+    assert train(dataclasses.replace(config, output=config.output / "short", steps=2, log_every=100)).steps == [2]
+
+
+def test_a_result_that_cannot_be_written_for_a_while_is_written_later(config, monkeypatch, caplog):
+    write, full = trainer.save_image, []
+
+    def written(*picture):
+        if not full:
+            full.append(picture)
+            raise OSError("samples.png cannot be written.")
+        write(*picture)
+
+    monkeypatch.setattr(trainer, "save_image", written)
+    result = train(dataclasses.replace(config, results_minutes=0.0))
+    assert full and result.step == config.steps and (config.output / "samples.png").exists()
+    assert "samples.png cannot be written. It is tried again later." in caplog.text
+
+
+def test_what_was_learned_before_a_training_diverged_is_kept(config, monkeypatch):
+    poison(monkeypatch, lambda step: step >= 3)
+    with pytest.raises(FloatingPointError, match="before them are in .*: start_from them in another output folder"):
+        train(dataclasses.replace(config, steps=60))
+    assert read_network(config.output / "tiny-decoder.safetensors").recipe["steps"] > 3
 
 
 def at_step(monkeypatch, where, step, action):
@@ -736,7 +778,8 @@ def test_the_cosine_schedule_rises_stays_and_falls(config):
     "wrong",
     [
         dict(steps=0), dict(schedule="linear"), dict(optimizer="sgd"), dict(ema=1.0), dict(style_weight=float("nan")),
-        dict(style_weight=0.0, content_weight=0.0), dict(seed=2**64), dict(consistency_every=0),  # which has a weight here
+        dict(seed=2**64), dict(clip_norm=-1.0), dict(style_weight=-1.0), dict(layer_weights=(1.0, -1.0, 1.0, 1.0)),
+        dict(grid_weight=1.0, crop_size=4), dict(consistency_every=0),  # which has a weight here
     ],
 )  # fmt: skip
 def test_a_configuration_that_cannot_be_is_refused(config, wrong):

@@ -64,7 +64,7 @@ def test_pictures_that_are_no_larger_are_worked_on_as_they_are(small):
 
 
 def test_the_content_is_kept_where_nothing_is_stylised(small):
-    content, mask = torch.rand(2, 4, 60, 80), torch.zeros(2, 1, 60, 80)
+    content, mask = torch.rand(2, 4, 60, 80).clamp(min=0.1), torch.zeros(2, 1, 60, 80)
     mask[0, ..., 40:] = mask[1, :, :30] = 1
     style = encode_style(small[0], torch.rand(1, 3, 20, 20) * 0.3)
     result = stylize(*small, content, style.masked(mask), working_size=32)

@@ -60,10 +60,15 @@ function styleWidget(node) {
   return shown?._widget ?? node.widgets?.find((widget) => widget.name === STYLE_INPUTS[node.comfyClass]);
 }
 
-// The styles there are now; of a server that does not tell, the names that the node has.
+// The styles there are now; of a server that does not tell, or does not answer, the names that the node has.
 async function readStyles(widget) {
-  const answer = await api.fetchApi("/adain/styles");
-  return answer.ok ? answer.json() : widget.options.values.map((name) => ({ name, source: "" }));
+  const answer = await api.fetchApi("/adain/styles").catch(() => null);
+  return answer?.ok ? answer.json() : widget.options.values.map((name) => ({ name, source: "" }));
+}
+
+// A text as the filter compares it: without accents, and with umlauts spelt either way.
+function plain(text) {
+  return text.toLowerCase().normalize("NFD").replace(/\p{M}/gu, "").replace(/([aou])e/g, "$1");
 }
 
 function choose(node, widget, name) {
@@ -78,7 +83,7 @@ function choose(node, widget, name) {
 
 // A photograph in the style, with the painting in its corner; one of them where a style has no other.
 function tile({ name, thumbnail, example }, index, selected, fits) {
-  const picture = element("div", { className: "picture" }, name.charAt(0).toUpperCase());
+  const picture = element("div", { className: "picture" }, [...name][0].toUpperCase());
   for (const [jpeg, className] of [[example || thumbnail, ""], [example && thumbnail, "painting"]]) {
     if (!jpeg) continue;
     const image = element("img", { className, alt: "", src: `data:image/jpeg;base64,${jpeg}`, draggable: false });
@@ -150,9 +155,9 @@ async function openGallery(node) {
     } else if (event.key.length === 1 && event.target === list) search.focus(); // and the key is typed there
   });
   search.addEventListener("input", () => {
-    const words = search.value.toLowerCase().split(/\s+/);
+    const words = plain(search.value).split(/\s+/);
     options.forEach((option, index) => {
-      const text = `${styles[index].name} ${styles[index].source}`.toLowerCase();
+      const text = plain(`${styles[index].name} ${styles[index].source}`);
       option.hidden = !words.every((word) => text.includes(word));
     });
     activate(shown()[0]);
@@ -162,7 +167,9 @@ async function openGallery(node) {
     if (option) finish(option);
   });
   list.addEventListener("pointermove", (event) => activate(event.target.closest("[role=option]") ?? active));
-  dialog.addEventListener("click", (event) => event.target === dialog && finish());
+  let pressed; // text that is selected out of the filter ends in a click on the dialog
+  dialog.addEventListener("pointerdown", (event) => pressed = event.target);
+  dialog.addEventListener("click", (event) => event.target === dialog && pressed === dialog && finish());
   close.addEventListener("click", () => finish());
   dialog.addEventListener("close", () => dialog.remove());
 

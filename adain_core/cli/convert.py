@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the .safetensors file to write")
     parser.add_argument("--name", default="", help="the network's name, kept in the file (default: the file's)")
     parser.add_argument("--licence", default="", help="the weights' licence, kept in the file")
-    parser.add_argument("--dtype", default="float32", choices=list(DTYPES), help="type of the kernels (default: float32)")
+    parser.add_argument("--dtype", choices=list(DTYPES), help="number type of the kernels (default: the file's)")
     parser.add_argument(
         "--normalise", type=Path, metavar="DIR",
         help="scale an encoder's filters to mean activation 1 over the pictures of a folder; the scales are kept in the file",
@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.output.suffix.lower() != ".safetensors":
         raise AdainError(f"{arguments.output} does not end in .safetensors; give such a name for the converted weights.")
-    check_not_sources([arguments.output], options.network_files(arguments.file))
+    check_not_sources([arguments.output], options.files_of(arguments.file))
     check_writable(arguments.output)
     remove_leftovers(arguments.output)
     pictures = list_images(arguments.normalise) if arguments.normalise else []
@@ -52,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     network = dataclasses.replace(network, name=arguments.name or arguments.output.stem, licence=licence)
     write_network(network, arguments.output, arguments.dtype)
     over = f", normalised over {len(pictures) - len(broken)} pictures, {len(broken)} files unreadable" if pictures else ""
-    print(f"{arguments.output}: {network.role} {network.architecture}, fingerprint {network.encoder_fingerprint[:12]}{over}")
+    known = f"{network.role} {network.architecture}, fingerprint {network.encoder_fingerprint[:12]}"
+    if not arguments.quiet:
+        print(f"{arguments.output}: {known}{over}")
     if broken:
         options.print_failures("not read, and left out", broken)
     return 0

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         except (AdainError, OSError) as error:
             return error
 
-    failures, written = Failures(len(pairs)), 0
+    failures, written, kept = Failures(len(pairs)), 0, 0
     recipe = (
         given.alpha, given.size, given.style_size, given.working_size, given.detail, given.keep_colors, given.texture,
         encoder.dtype, decoder.dtype, given.seed, given.per_picture, sorted(names.values()),
@@ -103,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
                 drawn = draw_styles(source.relative_to(given.contents), list(names), given.per_picture, given.seed)
                 targets = {path: place.with_name(f"{place.stem}-stylized-{names[path]}{place.suffix}") for path in drawn}
                 missing = {path: target for path, target in targets.items() if not os.path.exists(target)}
+                kept += len(targets) - len(missing)
                 if not missing:
                     continue
                 content = resize(load_image(source), given.size)
@@ -122,7 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
                             save_image(keep_colors(result, content) if given.keep_colors else result, target)
                             written += 1
     status = failures.printed()
-    print_written(f"{written} pictures to {given.output}", start)
+    beside = f", beside {kept} that were there and are kept as they are" if kept else ""
+    print_written(f"{written} pictures to {given.output}{beside}", start)
     return status
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 from tqdm import tqdm
 
-from ..catalog import ROLES, network_file
+from ..catalog import ROLES
 from ..devices import DTYPES, resolve_device
 from ..errors import AdainError
 from ..files import check_not_sources, check_writable, printable
@@ -29,7 +29,7 @@ from ..statistics import check_alpha
 from ..style import Style
 from ..stylize import check_texture
 from ..tiling import check_tile
-from ..weights import load_decoder, load_encoder, network_path
+from ..weights import load_decoder, load_encoder, network_files, network_path
 from ..working import AUTOMATIC, check_detail
 from .fitting import check_fit, check_textured, missing_network, other_name
 from .gallery import is_style_file
@@ -132,10 +132,10 @@ def network(name: str, role: str) -> str:
         return str(network_path(name, role))
 
 
-def network_files(*names: str | None) -> list[str]:
-    """The files that these names of networks may stand for; None and "" are left out."""
-    given = list(filter(None, names))
-    return [*given, *(network_file(name, role) for name in given for role in ROLES)]
+def files_of(*names: str | None) -> list[Path]:
+    """The files that these names of networks may stand for; None, "" and names on the Hub are left out."""
+    local = [name for name in names if name and not name.startswith("hf:")]
+    return [file for name in local for role in ROLES for file in network_files(name, role)]
 
 
 def check_output(arguments: argparse.Namespace, *targets: Path) -> None:
@@ -291,7 +291,7 @@ class StylizeOptions(ResultOptions):
     @property
     def sources(self) -> list[str | Path]:
         """What is read beside the content; some of it may be names instead of files."""
-        networks = network_files(self.model, self.encoder, self.decoder)
+        networks = files_of(self.model, self.encoder, self.decoder)
         return [*self.styles, *(self.mask or ()), *([self.style_to] if self.style_to else []), *networks]
 
 
@@ -324,7 +324,8 @@ def add_max_pixels(parser: argparse.ArgumentParser, more: str = "") -> None:
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, and no line at the end; only errors are printed")
+    text = "no progress bar, and no line at the end; only errors and warnings are printed"
+    parser.add_argument("--quiet", action="store_true", help=text)
 
 
 def add_style_size(parser: argparse.ArgumentParser, name: str) -> None:

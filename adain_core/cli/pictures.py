@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -50,9 +50,8 @@ def stylize_pictures(options: StylizeOptions) -> int:
     encoder, decoder = options.load_networks(sources.style_files)
     for style in sources.style_files if options.refine else ():
         check_refinable(style, encoder)
-    parts = sources.split()
-    mixers = [part.mixer(encoder) for part in parts]
-    goals = [part.mixer(encoder.for_losses()) for part in parts] if options.refine else []
+    mixers = _mixers(sources, encoder)
+    goals = _mixers(sources, encoder.for_losses()) if options.refine else []
 
     failures, written = Failures(len(results), alone=is_one), []
 
@@ -88,6 +87,17 @@ def stylize_pictures(options: StylizeOptions) -> int:
     if written:
         print_written(_described(written, options), start)
     return status
+
+
+def _mixers(sources: StyleSources, encoder: Encoder) -> list[Callable[[Tensor | None], Style]]:
+    """A function from a content to its style for each result of one content; the styles are encoded."""
+    with progress_bar("style", delay=1):
+        parts, found = sources.split(), []
+        counter = Counter(len(parts))
+        for part in parts:
+            with counter.part():
+                found.append(part.mixer(encoder))
+    return found
 
 
 def _stylized(

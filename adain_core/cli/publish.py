@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
@@ -32,15 +33,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    HubFile.parse(f"{arguments.repo}/{CARD}")  # raises if the name of the repository is wrong
+    repo = HubFile(arguments.repo.removeprefix("hf:").strip("/"), CARD).repo
     networks = {path: _publishable(path) for name in arguments.networks for path in _files(name)}
     if len({path.name for path in networks}) < len(networks):
         raise AdainError("two of the files have the same name; rename one, or one would replace the other.")
-    card = model_card(arguments.repo, {path.name: network for path, network in networks.items()})
+    card = model_card(repo, {path.name: network for path, network in networks.items()})
     if not arguments.dry_run:
-        print(upload(arguments.repo, {path.name: path for path in networks}, {CARD: card}, arguments.private))
+        print(upload(repo, {path.name: path for path in networks}, {CARD: card}, arguments.private))
         return 0
-    print(f"to {arguments.repo}{' (private, if it is made anew)' if arguments.private else ''}:")
+    print(f"to {repo}{' (private, if it is made anew)' if arguments.private else ''}:")
     for path in networks:
         print(f"  {path.name}  {path.stat().st_size} bytes, from {path}")
     print(f"  {CARD}  {len(card.encode())} bytes, unless the repository has one:\n\n{card}")
@@ -59,11 +60,7 @@ def model_card(repo: str, networks: dict[str, NetworkFile]) -> str:
         pipeline_tag="image-to-image",
         tags=["style-transfer", "adain", "comfyui"],
     )
-    options = " ".join(f"--{network.role} hf:{repo}/{name}" for name, network in networks.items())
-    if len({network.role for network in networks.values()}) == 1:
-        network = next(iter(networks.values()))
-        missing = next(role for role in ROLES if role != network.role)
-        options += f" {other_option(network) or f'--{missing} FILE'}"
+    commands = [f"    adain stylize photo.jpg painting.jpg -o result.png {options}" for options in _options(repo, networks)]
     rows = [
         f"| `{name}` | {network.role} | {network.architecture} | {sum(t.numel() for t in network.state.values()):,} |"
         f" {network.encoder_name} `{network.encoder_fingerprint[:12]}` | {network.licence} |"
@@ -76,7 +73,7 @@ def model_card(repo: str, networks: dict[str, NetworkFile]) -> str:
             f"---\n{data.to_yaml()}\n---\n",
             f"# {repo.split('/')[1]}\n",
             "Arbitrary style transfer by adaptive instance normalization (Huang and Belongie, ICCV 2017), for ComfyUI-AdaIN.\n",
-            f"    adain stylize photo.jpg painting.jpg -o result.png {options}\n",
+            "\n".join(commands) + "\n",
             "In ComfyUI, give `hub_file` of Load Encoder and Load Decoder the same names without `hf:`.\n",
             "| file | role | architecture | parameters | encoder | licence |",
             "|---|---|---|---|---|---|",
@@ -84,6 +81,20 @@ def model_card(repo: str, networks: dict[str, NetworkFile]) -> str:
             *(["\n## Training\n", *trained] if trained else []),
         ]
     )
+
+
+def _options(repo: str, networks: dict[str, NetworkFile]) -> list[str]:
+    """The options of a command for each of the decoders, or, where there is none, of the encoders."""
+    names = {role: {name: network for name, network in networks.items() if network.role == role} for role in ROLES}
+    alone = names["decoder"] or names["encoder"]
+    missing = "encoder" if names["decoder"] else "decoder"
+    found = []
+    for name, network in alone.items():
+        own = f"--{network.role} {shlex.quote(f'hf:{repo}/{name}')}"
+        fits = (n for n, other in names[missing].items() if other.encoder_fingerprint == network.encoder_fingerprint)
+        beside = next((f"--{missing} {shlex.quote(f'hf:{repo}/{n}')}" for n in fits), "")
+        found.append(" ".join([beside, own] if beside else [own, other_option(network) or f"--{missing} FILE"]))
+    return found
 
 
 def _files(name: str) -> list[Path]:

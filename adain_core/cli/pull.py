@@ -26,7 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
                 with options.pull_bar(name):
                     pull(entry, arguments.again)
             network = read_network(entry.path)
-            print(f"{name}: {network.role}, fingerprint {network.encoder_fingerprint[:12]}, {entry.path}")
+            if not arguments.quiet:
+                print(f"{name}: {network.role}, fingerprint {network.encoder_fingerprint[:12]}, {entry.path}")
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,13 +16,13 @@ from ..devices import resolve_device
 from ..errors import AdainError
 from ..evaluation.sheet import draw_contact_sheet
 from ..files import check_not_sources, check_writable, printable, remove_leftovers
-from ..images import load_image, load_mask, resize, save_format, write_picture
+from ..images import list_images, load_image, load_mask, resize, save_format, write_picture
 from ..style import Style, encode_style, join_encoders, load_style, mix_styles, pool_styles
 from ..training.data import PictureFolder
 from ..training.learn import CONTENT_SIDE, CONTENTS, learn_style
 from ..weights import load_encoder
 from . import options
-from .gallery import named_styles, read_style, style_files
+from .gallery import is_style_file, named_styles, read_style, style_files
 from .results import print_animations, print_written
 
 STYLES = "style files, names of styles or folders of style files"
@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="make|learn|mix|show|list", required=True
     )
     make = commands.add_parser("make", help="a style file from one or more pictures of one style")
-    make.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    make.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="pictures, or folders of pictures")
     _add_output(make)
     make.add_argument(
         "--encoder", "--model", action="append", dest="encoders", metavar="NAME",
@@ -96,13 +96,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run_make(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
-    if arguments.mask and len(arguments.pictures) > 1:
+    if arguments.mask and (len(arguments.pictures) > 1 or arguments.pictures[0].is_dir()):
         raise AdainError("--mask works for one picture only; make a style file of each picture and mix them.")
     masks = [arguments.mask] if arguments.mask else []
-    _check_output(arguments, *arguments.pictures, *masks, *options.network_files(*(arguments.encoders or [])))
+    _check_output(arguments, *arguments.pictures, *masks, *options.files_of(*(arguments.encoders or [])))
     mask = load_mask(arguments.mask) if arguments.mask else None
-    pictures = [resize(load_image(path), arguments.style_size) for path in arguments.pictures]  # many may be held
-    print_animations(arguments.pictures)
+    files = [file for path in arguments.pictures for file in (list_images(path) if path.is_dir() else [path])]
+    pictures = [resize(load_image(path), arguments.style_size) for path in files]  # many may be held
+    print_animations(files)
     device = resolve_device(arguments.device)
     names = [options.network(name, "encoder") for name in arguments.encoders or [options.DEFAULT_MODEL]]
     made = []
@@ -117,7 +118,7 @@ def run_make(arguments: argparse.Namespace) -> int:
 def run_learn(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     networks = arguments.model, arguments.encoder, arguments.decoder, arguments.loss_encoder
-    _check_output(arguments, arguments.picture, *options.network_files(*networks))
+    _check_output(arguments, arguments.picture, *options.files_of(*networks))
     picture = load_image(arguments.picture)
     crops = PictureFolder(arguments.contents, CONTENT_SIDE, CONTENT_SIDE, flip=False, seed=arguments.seed)
     contents = torch.stack([crops[index] for index in range(min(CONTENTS, crops.count))]).float() / 255
@@ -135,7 +136,7 @@ def run_learn(arguments: argparse.Namespace) -> int:
 
 
 def run_mix(arguments: argparse.Namespace) -> int:
-    files = [path for name in arguments.styles for path in style_files(name)]
+    files = _style_files(arguments.styles)
     _check_output(arguments, *files)
     start = time.monotonic()
     style = mix_styles([read_style(path) for path in files], arguments.weights)
@@ -145,7 +146,8 @@ def run_mix(arguments: argparse.Namespace) -> int:
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    for path, style in _read_styles(arguments.styles):
+    for path in (path for name in arguments.styles for path in _style_files([name])):
+        style = read_style(path)
         print(f"{printable(str(path))}: {style.name}")
         measured = {style.encoder_fingerprint: style.components[0].levels}
         measured |= {variant.encoder_fingerprint: variant.levels[0] for variant in style.variants}
@@ -187,9 +189,15 @@ def run_list(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _read_styles(names: Sequence[Path]) -> Iterator[tuple[Path, Style]]:
-    """The styles with these names, with their files, read one by one. Raises AdainError for pictures."""
-    return ((path, read_style(path)) for name in names for path in style_files(name))
+def _style_files(names: Sequence[Path]) -> list[Path]:
+    """The files of the styles with these names, of folders their style files. Raises AdainError for a folder without any."""
+    found = []
+    for name in names:
+        files = [path for path in style_files(name) if is_style_file(path) or not name.is_dir()]
+        if not files:
+            raise AdainError(f"the folder {name} holds no style files, only pictures; make some with `adain style make`.")
+        found += files
+    return found
 
 
 def _thumbnail(style: Style) -> Image.Image:

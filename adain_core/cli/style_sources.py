@@ -39,7 +39,7 @@ class StyleSources:
             )
         if options.weights:
             mix_shares(options.weights, [1] * len(options.styles))
-        masks = tuple(None if name == "-" else check_mask(load_mask(name)) for name in names)
+        masks = tuple(None if name == "-" else _read_mask(name) for name in names)
         size = 0 if options.match_colors else options.style_size  # colours are matched at full size
         return cls(options, tuple(read_source(path, size) for path in options.styles), masks)
 
@@ -80,6 +80,15 @@ class StyleSources:
 def read_source(path: Path, size: int) -> Tensor | Style:
     """The style of a style file, or the picture of another file, resized to `size` at once: many may be held."""
     return load_style(path) if is_style_file(path) else resize(load_image(path), size)
+
+
+def _read_mask(name: str) -> Tensor:
+    """The mask of a file. Raises AdainError, which names it, for one that is empty."""
+    mask = load_mask(name)
+    try:
+        return check_mask(mask)
+    except AdainError as error:
+        raise AdainError(f"{name}: {error}") from None
 
 
 def encode_source(source: Tensor | Style, encoder: Encoder, size: int) -> Style:

@@ -49,10 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
     config = TrainingConfig(**PRESETS[arguments.preset] | given)
     keep_freed_memory(all_of_it=True)
     first = rank_and_size()[0] == 0  # the first of the launched processes; only this one shows the progress
-    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s")
+    level = logging.ERROR if not first else logging.WARNING if arguments.quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s")
     with logging_redirect_tqdm(), options.progress_bar("picture", scale=config.batch_size, shown=first):
         result = train(config)
-    if first:
+    if first and not arguments.quiet:
         file = result.decoder or result.encoder
-        print(f"{file}: {config.steps} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
+        print(f"{file}: {result.step} steps, {result.skipped_steps} skipped, {result.broken_files} files unreadable")
     return 0

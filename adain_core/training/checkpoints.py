@@ -33,6 +33,8 @@ def load_checkpoint(path: Path, recipe: dict) -> dict:
         raise AdainError(f"{path} is not a checkpoint of a training; remove it to begin anew.")
     # settings that are newer than the checkpoint are not compared
     changed = sorted(key for key in found if _differ(recipe.get(key), found[key]))
+    if changed and set(changed) <= {"contents", "styles"}:
+        raise AdainError(f"{path} is of other pictures ({' and '.join(changed)}); give the same ones, or {ELSEWHERE}.")
     if changed:
         raise AdainError(
             f"{path} is of another recipe ({', '.join(changed)} differ); give the same options, or {ELSEWHERE}."

@@ -145,14 +145,20 @@ class TrainingConfig:
     )
 
     def __post_init__(self) -> None:
+        names = [field.name for field in dataclasses.fields(self)]
         if min(self.steps, self.batch_size, self.accumulate, self.pairings, self.crop_size, self.log_every) < 1:
             raise AdainError("steps, batch_size, accumulate, pairings, crop_size and log_every must be at least 1.")
         if min(self.warmup, self.consistency_every, self.seed, self.workers) < 0:
             raise AdainError("warmup, consistency_every, seed and workers must be at least 0.")
+        weights = [name for name in names if name.endswith("_weight")]
+        if negative := next((name for name in ("clip_norm", *weights) if getattr(self, name) < 0), ""):
+            raise AdainError(f"{negative} is {getattr(self, negative)}; give at least 0, which leaves it out.")
+        if min(self.layer_weights, default=0) < 0:
+            raise AdainError("the layer_weights must be at least 0.")
+        if self.crop_size < 8 and (self.grid_weight or self.coarse_style_weight):
+            raise AdainError("grid_weight and coarse_style_weight need crops of at least 8 pixels; give a larger crop_size.")
         if self.consistency_weight and not self.consistency_every:
             raise AdainError("the consistency has a weight, but no step measures it; give consistency_every, for example 1.")
-        if self.stage != "encoder" and not (self.content_weight or self.style_weight or (self.teacher and self.teacher_weight)):
-            raise AdainError("content_weight and style_weight are both 0, so that nothing would be learned; give one of them.")
         if self.stage == "encoder" and (len(self.channels) != len(self.blocks) or not self.channels):
             raise AdainError("to teach an encoder, give channels and blocks, a number of each for every stride.")
         if self.stage == "encoder" and (self.encoder or isinstance(self.start_from, Decoder)):
@@ -176,9 +182,9 @@ class TrainingConfig:
                 raise AdainError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.")
         if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
             raise AdainError("the learning rate must be above 0 and below 1, ema at least 0 and below 1.")
-        for field in dataclasses.fields(self):
-            if isinstance(value := getattr(self, field.name), float) and not math.isfinite(value):
-                raise AdainError(f"{field.name} is {value}; give a finite number.")
+        for name in names:
+            if isinstance(value := getattr(self, name), float) and not math.isfinite(value):
+                raise AdainError(f"{name} is {value}; give a finite number.")
 
     @property
     def trained_roles(self) -> tuple[str, ...]:

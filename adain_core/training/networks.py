@@ -15,7 +15,7 @@ from ..networks import ARCHITECTURES, Decoder, Encoder
 from ..networks.base import State, fingerprint, load_checked
 from ..networks.fast import fast_format
 from ..stylize import check_decoder
-from ..weights import NetworkFile, load_network, write_network
+from ..weights import NetworkFile, load_network, network_files, write_network
 from .config import INVERSE, TrainingConfig
 
 Kind = TypeVar("Kind", Encoder, Decoder)
@@ -81,28 +81,29 @@ def trained_file(config: TrainingConfig, role: str) -> Path:
     return Path(config.output) / network_file(config.name, role)
 
 
-def network_sources(config: TrainingConfig) -> list[str]:
-    """The files, or names that are not files, of the networks that a training reads."""
+def network_sources(config: TrainingConfig) -> list[Path]:
+    """The files that the names of the networks that a training reads may stand for."""
     read = [(config.encoder, "encoder"), (config.loss_encoder, "encoder"), (config.teacher, "decoder")]
     read += [(config.start_from, role) for role in config.trained_roles]
-    named = [(name, role) for name, role in read if isinstance(name, str) and name]
-    return [file for name, role in named for file in (name, network_file(name, role))]
+    named = [(name, role) for name, role in read if isinstance(name, str) and name not in ("", INVERSE)]
+    return [file for name, role in named for file in network_files(name, role)]
 
 
 def write_networks(config: TrainingConfig, encoder: Encoder, decoder: Decoder | None, recipe: dict) -> None:
     """Write those of an encoder and a decoder that were trained, with kernels in float16 and the recipe in the metadata."""
     encoder_name, encoder_fingerprint = encoder.name, encoder.fingerprint
     if "encoder" in config.trained_roles:
-        encoder_name, encoder_fingerprint = config.name, fingerprint(_on_cpu(encoder), encoder.layer_names())
+        encoder_name, encoder_fingerprint = config.name, fingerprint(on_cpu(encoder), encoder.layer_names())
     for network in (encoder, decoder):
         if network is None or network.role not in config.trained_roles:
             continue
         file = NetworkFile(
-            network.role, network.architecture, network.config, _on_cpu(network), config.name, encoder_name,
+            network.role, network.architecture, network.config, on_cpu(network), config.name, encoder_name,
             encoder_fingerprint, recipe, config.licence,
         )  # fmt: skip
         write_network(file, trained_file(config, network.role), "float16")
 
 
-def _on_cpu(network: nn.Module) -> State:
+def on_cpu(network: nn.Module) -> State:
+    """The weights of a network, on the CPU."""
     return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}

@@ -108,6 +108,8 @@ class Objective(nn.Module):
         self.layers, given = loss_network.loss_layers, len(config.layer_weights)
         if given != len(self.layers):
             raise AdainError(f"there are {given} layer_weights; give one for each of {', '.join(self.layers)}.")
+        if config.stage == "decoder" and not (config.content_weight or config.style_weight or teacher):
+            raise AdainError("content_weight and style_weight are both 0, so that nothing would be learned; give one of them.")
         if teacher:
             check_decoder(teacher, loss_network.fingerprint, loss_network.name)
             if len(loss_network.levels) > 1:

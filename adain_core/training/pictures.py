@@ -47,6 +47,8 @@ def loss_curve(
         colour = COLOURS[index % len(COLOURS)]
         points = [place(step, value) for step, value in zip(steps, series, strict=True) if value]
         draw.line(points, fill=colour, width=2)
+        if len(points) == 1:
+            draw.circle(points[0], 3, fill=colour)
         draw.text((named, 8), name, fill=colour)
         named += draw.textlength(name) + 20
     return picture

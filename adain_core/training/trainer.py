@@ -23,7 +23,7 @@ from ..errors import AdainError, DivergedError
 from ..files import check_folder, check_not_sources, locked, make_folder, remove_leftovers
 from ..images import save_image, write_picture
 from ..networks import Decoder, Encoder
-from ..networks.base import check_weights
+from ..networks.base import check_weights, fingerprint
 from ..progress import tell
 from .augmentation import augment_style
 from .checkpoints import ELSEWHERE, load_checkpoint, save_checkpoint
@@ -32,7 +32,7 @@ from .data import PictureFolder, RandomCrops, pictures_of, stream
 from .distributed import mean_over_processes, processes, same_in_processes
 from .interrupts import is_dead_worker, uninterrupted
 from .muon import Muon
-from .networks import frozen, network_sources, new_networks, trained_file, training_dtype, write_networks
+from .networks import frozen, network_sources, new_networks, on_cpu, trained_file, training_dtype, write_networks
 from .objective import Batch, Objective
 from .pictures import loss_curve, sample_sheet
 from .teaching import EncoderObjective, Lesson
@@ -50,7 +50,7 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "muon": Muon}
 @dataclass(frozen=True)
 class TrainingResult:
     """Files of the networks (None for one that is not trained), mean losses up to each of the logged `steps`, and the
-    numbers of steps skipped and of files that could not be read.
+    numbers of steps skipped, of files that could not be read, and of all steps that are done, `step`.
 
     A mean is None where no step since the last logged one had that loss.
     """
@@ -61,6 +61,7 @@ class TrainingResult:
     losses: dict[str, list[float | None]]
     skipped_steps: int
     broken_files: int
+    step: int
 
 
 def train(config: TrainingConfig, preview_every: int = 0) -> TrainingResult:
@@ -121,11 +122,13 @@ class Trainer:
         )
         dtype = training_dtype(config.precision, device)
         loss_network = frozen(config.loss_encoder, Encoder, device, dtype)
+        teacher = frozen(config.teacher, Decoder, device, dtype) if config.teacher else None
         encoder, decoder = new_networks(config, loss_network, device)
         decoder = decoder and vary(decoder).to(device)
         self.encoder, self.decoder = encoder, decoder
         self.recipe = config.recipe() | {
             "loss_network": loss_network.fingerprint,
+            "teacher_network": fingerprint(on_cpu(teacher), teacher.layer_names()) if teacher else "",
             "encoder": "" if "encoder" in config.trained_roles else encoder.fingerprint,
             "contents": self.folders[0].digest(),
             "styles": self.folders[1].digest(),
@@ -136,7 +139,6 @@ class Trainer:
             count = math.ceil(INVERSE_PIXELS / config.crop_size**2)
             decoder.fit_inverse(encoder, torch.cat([self._first_crops(folder, count) for folder in self.folders]))
         if decoder:
-            teacher = frozen(config.teacher, Decoder, device, dtype) if config.teacher else None
             self.objective = (objective or Objective)(config, loss_network, encoder, decoder, dtype, teacher)
         else:
             self.objective = EncoderObjective(loss_network, encoder, dtype)
@@ -185,7 +187,7 @@ class Trainer:
 
     def run(self, preview_every: int = 0) -> None:
         """Train up to the last step; what is told, and errors, are those of `train`."""
-        with self._saving_on(KeyboardInterrupt):
+        with self._saving_on(KeyboardInterrupt, DivergedError):
             self._tell(preview_every > 0)
             saved = written = time.monotonic()
             in_a_row = 0
@@ -198,17 +200,26 @@ class Trainer:
                         self._log_losses()
                 if in_a_row == MAX_SKIPPED:
                     raise DivergedError(
-                        f"the losses of {MAX_SKIPPED} steps in a row were not finite, up to step {self.step}; lower the"
-                        " learning rate or train in float32."
+                        f"the losses of {MAX_SKIPPED} steps in a row were not finite, up to step {self.step}; the networks"
+                        f" before them are in {self.output}: start_from them in {ELSEWHERE}, at a lower learning rate or in"
+                        " float32."
                     )
                 self._tell(preview_every > 0 and self.step % preview_every == 0)
                 if self.rank == 0 and time.monotonic() - saved > 60 * self.config.save_minutes:
-                    self._save_checkpoint()
+                    self._renew(self._save_checkpoint)
                     saved = time.monotonic()
                 if self.rank == 0 and time.monotonic() - written > 60 * self.config.results_minutes:
-                    self._write_results()
+                    self._renew(self._write_results)
                     written = time.monotonic()
+            self._log_losses()  # of the steps since the last of `log_every`
             self._save_all()
+
+    def _renew(self, write: Callable[[], None]) -> None:
+        """Write what is renewed while the training runs; a disk that is full for a while does not end it."""
+        try:
+            write()
+        except OSError as error:
+            log.warning("%s It is tried again later.", error)
 
     def train_step(self, parts: Sequence[Batch | Lesson]) -> dict[str, float]:
         """One step on a batch in parts; its losses, which are empty if they were not finite and the step was skipped."""
@@ -256,7 +267,8 @@ class Trainer:
         """The result of the steps so far."""
         files = {role: trained_file(self.config, role) for role in self.config.trained_roles}
         broken = sum(len(folder.broken) for folder in self.folders)
-        return TrainingResult(files.get("encoder"), files.get("decoder"), self.steps, self.losses, self.skipped, broken)
+        written = files.get("encoder"), files.get("decoder")
+        return TrainingResult(*written, self.steps, self.losses, self.skipped, broken, self.step)
 
     def _batches(self) -> Iterator[Sequence[Batch | Lesson]]:
         """This process's share of each step's batch, in parts, from the current step on."""
@@ -298,7 +310,7 @@ class Trainer:
     def _tell(self, preview: bool) -> None:
         """Say how many steps are done, with a sample sheet where it is due."""
         # what is shown may stop the training by any exception; `run` itself waits for this one
-        with self._saving_on(BaseException, but=KeyboardInterrupt):
+        with self._saving_on(BaseException, but=(KeyboardInterrupt,)):
             tell(self.step, self.config.steps, self.sample_sheet(PREVIEW_PAIRS)[None] if preview else None)
 
     def _log_losses(self) -> None:
@@ -315,17 +327,15 @@ class Trainer:
             log.info("step %d: %s", self.step, ", ".join(f"{name} {mean:.4g}" for name, mean in means.items()))
 
     @contextlib.contextmanager
-    def _saving_on(
-        self, exception: type[BaseException], but: type[BaseException] | tuple[type[BaseException], ...] = ()
-    ) -> Iterator[None]:
-        """Write the checkpoint and the results before such an exception, which is no `but`, passes on, or the death of a
+    def _saving_on(self, *exceptions: type[BaseException], but: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+        """Write the checkpoint and the results before one of the `exceptions`, which is no `but`, passes on, or the death of a
         process that reads pictures, which raises an AdainError.
         """
         try:
             yield
         except BaseException as error:
             dead = is_dead_worker(error)
-            if not dead and (not isinstance(error, exception) or isinstance(error, but)):
+            if not dead and (not isinstance(error, exceptions) or isinstance(error, but)):
                 raise
             self._save_all()
             log.info("stopped at step %d; the networks and the checkpoint so far are in %s", self.step, self.output)

@@ -193,6 +193,30 @@ def test_typing_filters_by_name_and_painter(canvas):
     assert canvas.closed() and canvas.values()[1] == "sea/mine"
 
 
+def test_painters_are_found_with_their_accents_and_without(canvas):
+    canvas.open()
+    for text in ("dürer", "duerer", "durer"):
+        canvas.press("Control+a")
+        canvas.page.keyboard.type(text)
+        assert canvas.names() == ["four-horsemen", "young-hare"]
+    canvas.press("Control+a")
+    canvas.page.keyboard.type("Cézanne")
+    assert canvas.names() == ["mont-sainte-victoire"]
+
+
+def test_text_selected_out_of_the_filter_leaves_the_gallery_open(canvas):
+    canvas.open()
+    canvas.page.keyboard.type("spring")
+    box = canvas.page.get_by_role("combobox").bounding_box()
+    canvas.page.mouse.move(box["x"] + 40, box["y"] + box["height"] / 2)
+    canvas.page.mouse.down()
+    canvas.page.mouse.move(5, 5)
+    canvas.page.mouse.up()
+    assert canvas.page.locator(".adain-gallery").is_visible()
+    canvas.page.mouse.click(5, 5)
+    assert canvas.closed()
+
+
 def test_a_filter_that_nothing_passes_says_so_and_chooses_nothing(canvas):
     before = canvas.values()
     canvas.open()
