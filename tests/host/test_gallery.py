@@ -207,7 +207,7 @@ def test_painters_are_found_with_their_accents_and_without(canvas):
 def test_text_selected_out_of_the_filter_leaves_the_gallery_open(canvas):
     canvas.open()
     canvas.page.keyboard.type("spring")
-    box = canvas.page.get_by_role("combobox").bounding_box()
+    box = canvas.page.locator(".adain-gallery input").bounding_box()
     canvas.page.mouse.move(box["x"] + 40, box["y"] + box["height"] / 2)
     canvas.page.mouse.down()
     canvas.page.mouse.move(5, 5)
