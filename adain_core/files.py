@@ -72,6 +72,14 @@ def write_json(path: str | Path, value: object) -> None:
     write_file(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
+def check_is_file(path: str | Path) -> None:
+    """Raise FileNotFoundError, or IsADirectoryError, if there is no file `path` to read."""
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give a file.")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+
+
 def check_writable(path: str | Path) -> None:
     """Raise the errors of `replacing` before any work is done."""
     path = Path(path)
@@ -276,11 +284,10 @@ def fingerprint(settings: object, *tensors: Mapping[str, Tensor]) -> str:
 def read_safetensors(path: str | Path, names: Iterable[str] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, copied into memory: a mapped file could not be replaced on Windows.
 
-    `names` are the tensors to read; None takes all. Raises FileNotFoundError, or AdainError if the file is not a complete
-    safetensors file, has a description of more than `LARGEST_HEADER` bytes or lacks one of the names.
+    `names` are the tensors to read; None takes all. Raises the errors of `check_is_file`, or AdainError if the file is
+    not a complete safetensors file, has a description of more than `LARGEST_HEADER` bytes or lacks one of the names.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
+    check_is_file(path)
     with open(path, "rb") as file:
         if int.from_bytes(file.read(8), "little") > LARGEST_HEADER:
             raise AdainError(f"{path} is not a safetensors file of networks or styles; download or make it again.")

@@ -21,7 +21,7 @@ from torch import Tensor
 from .color import luma
 from .devices import is_out_of_memory
 from .errors import AdainError
-from .files import TEMPORARY_PREFIX, printable, write_file
+from .files import TEMPORARY_PREFIX, check_is_file, printable, write_file
 from .kinds import is_read, unread
 from .metadata import Stripped, without_metadata
 from .srgb import srgb
@@ -71,10 +71,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     Its `info` has the EXIF "orientation" and the "icc_profile"; damage in other metadata is not noticed. Raises
     FileNotFoundError, IsADirectoryError, TooManyPixels, or AdainError if it is not a picture.
     """
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give a picture.")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
+    check_is_file(path)
     with open(path, "rb") as stream:
         with damage_named(path):
             stripped = without_metadata(stream)

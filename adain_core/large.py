@@ -21,7 +21,7 @@ from .affine import coverage
 from .color import keep_colors
 from .devices import free_memory, is_out_of_memory
 from .errors import AdainError
-from .files import FULL, check_not_sources, not_written, remove_leftovers, replacing, working_folder
+from .files import FULL, check_is_file, check_not_sources, not_written, remove_leftovers, replacing, working_folder
 from .images import LEAST_ALPHA, TooManyPixels, as_floats, check_size, opened, resized_by_alpha, save_format, to_bytes
 from .kinds import is_read, unread
 from .metadata import COMPRESSION, EXTRA, PHOTOMETRIC, without_metadata
@@ -299,8 +299,7 @@ class _Picture:
 def _opened(path: str | Path) -> Iterator[_Picture]:
     """Open a picture file by its header. Raises OSError, or AdainError for kinds that are not read in parts."""
     vips = _vips()
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
+    check_is_file(path)
     with open(path, "rb") as stream:
         stripped = without_metadata(stream)
         if stripped.tags and not is_read(stripped.tags):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import AdainError
+from .files import check_is_file
 
 # What a file of tensors names; PyTorch allows more with `weights_only=True`, some of which takes any amount of memory.
 NAMES = re.compile(r"collections OrderedDict|torch._utils _rebuild_(tensor(_v2)?|parameter)|torch(\.cuda)? \w+Storage")
@@ -26,12 +27,11 @@ PICKLES = 5  # in an older file, before its numbers
 def read_pickled(path: str | Path, advice: str = "download it again") -> Any:
     """The content of a PyTorch file, on the CPU, whose tensors are plain ones.
 
-    It is read with `weights_only=True`. Raises FileNotFoundError, OSError for a file that cannot be opened, which may still be
-    whole, and AdainError, with this `advice`, for one that is damaged, holds anything but tensors and plain values, or would
-    be larger when unpacked.
+    It is read with `weights_only=True`. Raises the errors of `check_is_file`, OSError for a file that cannot be opened, which
+    may still be whole, and AdainError, with this `advice`, for one that is damaged, holds anything but tensors and plain
+    values, or would be larger when unpacked.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
+    check_is_file(path)
     content = Path(path).read_bytes()
     try:
         found = torch.load(_checked(content), map_location="cpu", weights_only=True)

@@ -28,6 +28,7 @@ NORMALIZATIONS = {"batch": BatchNorm2d, "instance": partial(InstanceNorm2d, affi
 STYLE_WEIGHT = 10.0  # of every method here, as in the paper's training
 WIDTH = 32  # channels at full size of a network of one style
 SWAPPED = "relu3_1"  # the layer whose features Style-Swap swaps
+PATCH = 3  # the side of a patch, in features
 MATCHED = 2048  # patches of the content that are compared at once with all patches of the style
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -100,16 +101,16 @@ def style_swap(network: Encoder, content: Tensor, style: Tensor, iterations: int
     return optimise(content, lambda picture: content_loss(network.features(picture, [SWAPPED])[0], target), iterations)
 
 
-def swap_patches(content: Tensor, style: Tensor, side: int = 3) -> Tensor:
+def swap_patches(content: Tensor, style: Tensor) -> Tensor:
     """Features `content` `(1, C, h, w)` with every patch replaced by the most similar one of `style` `(1, C, any, any)`.
 
     The similarity is the normalised cross-correlation; overlapping patches are averaged. Source: Chen and Schmidt 2016.
     """
-    patches, own = F.unfold(style, side)[0], F.unfold(content, side)[0]
+    patches, own = F.unfold(style, PATCH)[0], F.unfold(content, PATCH)[0]
     unit_patches = F.normalize(patches, dim=0)
     nearest = torch.cat([(part.mT @ unit_patches).argmax(1) for part in own.split(MATCHED, dim=1)])
     swapped, size = patches[None, :, nearest], content.shape[2:]
-    return F.fold(swapped, size, side) / F.fold(torch.ones_like(swapped), size, side)
+    return F.fold(swapped, size, PATCH) / F.fold(torch.ones_like(swapped), size, PATCH)
 
 
 def add_normalization(network: Net, layer: Callable[[int], nn.Module]) -> Net:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+WIDTH, HEIGHT = 900, 500  # pixels of the loss curve
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")
 
 
@@ -19,17 +20,15 @@ def sample_sheet(contents: Tensor, styles: Tensor, results: Tensor) -> Tensor:
     return torch.cat([torch.cat(list(row), dim=2) for row in framed], dim=1)
 
 
-def loss_curve(
-    steps: Sequence[int], losses: Mapping[str, Sequence[float | None]], size: tuple[int, int] = (900, 500)
-) -> Image.Image:
+def loss_curve(steps: Sequence[int], losses: Mapping[str, Sequence[float | None]]) -> Image.Image:
     """Losses over steps as lines on a logarithmic axis, their names above it; values that are None or 0 are left out."""
-    picture = Image.new("RGB", size, "white")
+    picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     values = [value for series in losses.values() for value in series if value]
     if not values:
         return picture
     low, high = math.floor(math.log10(min(values)) * 5) / 5, math.ceil(math.log10(max(values)) * 5 + 0.01) / 5
-    left, top, right, bottom = 60, 30, size[0] - 10, size[1] - 30
+    left, top, right, bottom = 60, 30, WIDTH - 10, HEIGHT - 30
 
     def place(step: float, value: float) -> tuple[float, float]:
         height = (math.log10(value) - low) / (high - low)
