@@ -175,6 +175,9 @@ class Parts:
         for file in (self.state.path, *map(self.file, range(len(self.state.parts)))):
             file.unlink(missing_ok=True)
             remove_leftovers(file)
+
+    def remove_folder(self) -> None:
+        """Remove the folder of the parts, and the one above it, if nothing is left in them."""
         with contextlib.suppress(OSError):  # they hold something else
             self.folder.rmdir()
             if not self.given:
@@ -229,9 +232,12 @@ class ClipStylizer:
         with writing(path):
             remove_leftovers(path)
             parts = Parts(path, digest)
-            self._write_parts(video, path.suffix, parts)
-            join([(parts.file(n), begin * video.time_base) for n, begin in enumerate(parts.state.parts)], sound, path)
-            parts.remove()
+            try:
+                self._write_parts(video, path.suffix, parts)
+                join([(parts.file(n), begin * video.time_base) for n, begin in enumerate(parts.state.parts)], sound, path)
+                parts.remove()
+            finally:
+                parts.remove_folder()
 
     def _write_parts(self, video: Video | PictureVideo, ending: str, parts: Parts) -> None:
         """Write the parts that are missing."""

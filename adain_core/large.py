@@ -362,9 +362,10 @@ def _check_room(source: str | Path, target: Path, picture: _Picture, max_pixels:
         raise AdainError(
             f"{source} has {pixels:,} pixels, more than {max_pixels:,}; if you trust it, raise max_pixels (--max-pixels)."
         )
-    need, free = pixels * (2 * picture.channels + 3), shutil.disk_usage(target.parent).free
+    folder = next(folder for folder in target.resolve().parents if folder.is_dir())  # its own may still have to be made
+    need, free = pixels * (2 * picture.channels + 3), shutil.disk_usage(folder).free
     if need > free:
         raise AdainError(
-            f"{source} needs {need / 1e9:.1f} GB of disk in {target.parent.resolve()} for temporary files, and only"
+            f"{source} needs {need / 1e9:.1f} GB of disk in {folder} for temporary files, and only"
             f" {free / 1e9:.1f} are free; free some space, or write to another disk."
         )

@@ -283,13 +283,20 @@ def test_a_folder_of_somebody_elses_with_the_name_of_the_parts_is_left_as_it_is(
     assert all((folder / name).read_text() == "mine" for name in files) and (tmp_path / "result.mp4").is_file()
 
 
-def test_a_file_put_among_the_parts_stays(small, clip, style, tmp_path):
+def test_a_file_put_among_the_parts_stays(small, clip, style, tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_module, "PART_FRAMES", 4)
+    monkeypatch.setattr(clip_module, "CHUNK", 2)
     stylizer, path = ClipStylizer(*small, style), tmp_path / "result.mp4"
-    broken_off(stylizer, clip, path, 3)
+    broken_off(stylizer, clip, path, 37)
     mine = next(tmp_path.glob("result.mp4.parts/*")) / "mine.txt"
     mine.write_text("mine")
     stylizer.video(clip, path)
     assert mine.read_text() == "mine" and [p for p in tmp_path.rglob("*.parts/*/*") if p.is_file()] == [mine]
+
+
+def test_a_clip_stopped_before_its_first_part_leaves_nothing(small, clip, style, tmp_path):
+    broken_off(ClipStylizer(*small, style), clip, tmp_path / "result.mp4", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_a_clip_whose_parts_are_gone_begins_anew(small, clip, style, tmp_path, monkeypatch):

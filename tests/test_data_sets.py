@@ -115,7 +115,10 @@ def test_two_processes_write_what_one_writes(command, whole, tmp_path):
     assert files(tmp_path / "two") == whole
 
 
-def test_an_unfinished_data_set_of_other_settings_is_refused(command, whole, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("default", [[], ["--texture", "1"]])
+def test_an_unfinished_data_set_of_other_settings_is_refused(
+    command, whole, tmp_path, monkeypatch, capsys, default
+):
     arguments, saved = [*command, "-o", str(tmp_path / "out")], []
 
     def save(*picture):
@@ -130,8 +133,12 @@ def test_an_unfinished_data_set_of_other_settings_is_refused(command, whole, tmp
     for other in (["--alpha", "0.5"], ["--seed", "4"], ["--per-picture", "1"]):
         assert main([*arguments, *other]) == 2
         assert "holds an unfinished data set of other settings; give the same ones to go on" in capsys.readouterr().err
+    (tmp_path / "styles" / "z.png").rename(tmp_path / "z.png")
+    save_image(torch.rand(3, 9, 9), tmp_path / "styles" / "z.png")  # another painting of that name
+    assert main(arguments) == 2 and "of other settings" in capsys.readouterr().err
+    (tmp_path / "z.png").replace(tmp_path / "styles" / "z.png")
     assert files(tmp_path / "out") == half
-    assert main(arguments) == 0 and files(tmp_path / "out") == whole
+    assert main([*arguments, *default]) == 0 and files(tmp_path / "out") == whole
     capsys.readouterr()
     assert main(arguments) == 0 and "beside 18 that were there and are kept as they are" in capsys.readouterr().err
 

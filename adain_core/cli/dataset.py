@@ -88,9 +88,11 @@ def run(arguments: argparse.Namespace) -> int:
             return error
 
     failures, written, kept = Failures(len(pairs)), 0, 0
+    texture = given.texture_or(1.0)
     recipe = (
-        given.alpha, given.size, given.style_size, given.working_size, given.detail, given.keep_colors, given.texture,
-        encoder.dtype, decoder.dtype, given.seed, given.per_picture, sorted(names.values()),
+        given.alpha, given.size, given.style_size, given.working_size, given.detail, given.keep_colors, texture,
+        encoder.dtype, decoder.dtype, given.seed, given.per_picture,
+        sorted((name, path.stat().st_size) for path, name in names.items()),
     )  # fmt: skip
     with (
         writing_folder(given.output, rank),
@@ -116,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
                         with failures.noted(source):
                             result = stylize(
                                 encoder, decoder, content, style, given.alpha, tile=given.tile,
-                                working_size=given.working_size, detail=given.detail, texture=given.texture_or(1.0),
+                                working_size=given.working_size, detail=given.detail, texture=texture,
                             )  # fmt: skip
                             make_folder(target.parent)
                             remove_leftovers(target)

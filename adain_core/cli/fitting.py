@@ -46,7 +46,8 @@ def check_fit(names: Mapping[str, str], styles: Sequence[Style] = ()) -> None:
         if not _is_encoder(encoder, decoder.encoder_fingerprint, decoder.encoder_name):
             theirs = _catalog_name(decoder.encoder_fingerprint, decoder.encoder_name)
             models = [f"--model {model}" for model in dict.fromkeys([theirs, ours]) if _is_model(model)]
-            advice = " or ".join(models) or "--encoder and --decoder that belong together"
+            fitting = " or ".join(models) if _is_model(names["decoder"]) else other_option(decoder)
+            advice = fitting or "--encoder and --decoder that belong together"
             raise AdainError(f"the decoder {names['decoder']!r} reads {_another([theirs], ours)}; give {advice}.")
     for style in styles:
         if not any(_is_encoder(encoder, fingerprint, name) for fingerprint, name in style.encoders.items()):

@@ -78,14 +78,15 @@ def stylize_pictures(options: StylizeOptions) -> int:
                 goal = goals[number % len(goals)](content) if goals else None
                 result = _stylized(options, encoder, decoder, content, style_of(content), goal)
                 later(write, keep_colors(result, content) if options.keep_colors else result, source, target)
+    sheets = 0
     if options.each:
         done = set(written)
         for source, targets in results:
             with failures.noted(source):
-                _write_sheet(source, {name: path for name, path in zip(names, targets, strict=True) if path in done})
+                sheets += _write_sheet(source, {name: path for name, path in zip(names, targets, strict=True) if path in done})
     status = failures.printed()
     if written:
-        print_written(_described(written, options), start)
+        print_written(_described(written, sheets, options), start)
     return status
 
 
@@ -131,13 +132,18 @@ def _load(paths: Sequence[Path], size: int, times: int) -> Iterator[Tensor | Exc
             yield picture
 
 
-def _write_sheet(content: Path, results: dict[str, Path]) -> None:
-    """Write a contact sheet of a content and its results, by the names of their styles, beside them."""
-    if results:
-        path = next(iter(results.values())).with_name(f"{SHEET}.png")
-        pictures = [_thumbnail(content), *map(_thumbnail, results.values())]
-        remove_leftovers(path)
-        write_picture(draw_contact_sheet(pictures, [content.stem, *results]), path, "PNG")
+def _write_sheet(content: Path, results: dict[str, Path]) -> bool:
+    """Write a contact sheet of a content and its results, by the names of their styles, beside them.
+
+    Returns whether there is one: not of pictures that are all too large for memory.
+    """
+    pictures = [_thumbnail(path) for path in (content, *results.values())]
+    if not results or not any(pictures):
+        return False
+    path = next(iter(results.values())).with_name(f"{SHEET}.png")
+    remove_leftovers(path)
+    write_picture(draw_contact_sheet(pictures, [content.stem, *results]), path, "PNG")
+    return True
 
 
 def _thumbnail(path: Path) -> Image.Image | None:
@@ -149,10 +155,10 @@ def _thumbnail(path: Path) -> Image.Image | None:
     return picture
 
 
-def _described(written: Sequence[Path], options: StylizeOptions) -> str:
-    """Which results were written, in words."""
+def _described(written: Sequence[Path], sheets: int, options: StylizeOptions) -> str:
+    """Which results, and whether contact sheets, were written, in words."""
     mixed = f" in a mix of {len(options.styles)} styles" if len(options.styles) > 1 and not options.each else ""
     if len(written) == 1 and not options.each:
         return f"{written[0]}{mixed}"
     pictures = "1 picture" if len(written) == 1 else f"{len(written)} pictures"
-    return f"{pictures}{mixed}{f' and {SHEET}.png' if options.each else ''} to {options.output}"
+    return f"{pictures}{mixed}{f' and {SHEET}.png' if sheets else ''} to {options.output}"

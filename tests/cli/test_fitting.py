@@ -52,6 +52,14 @@ def test_parts_that_do_not_fit_are_named_with_what_to_type(adain, served, folder
     assert not served.requests and not (folder / "o.png").exists()
 
 
+def test_an_encoder_is_advised_for_a_decoder_of_ones_own(adain, folder):
+    decoder = catalog.BUNDLED / "vgg19-decoder.safetensors"
+    (folder / "mine-decoder.safetensors").write_bytes(decoder.read_bytes())
+    networks = ["--encoder", "lite", "--decoder", "mine-decoder.safetensors"]
+    status, err = adain("stylize", "photo.png", "red.png", "-o", "o.png", *networks)
+    assert status == 2 and "which is not 'lite'; give --encoder vgg19." in err
+
+
 def test_a_public_file_alone_is_answered_with_the_other_one(adain, reference):
     file = reference / "vgg_normalised.safetensors"
     status, err = adain("stylize", "photo.png", "red.png", "-o", "o.png", "--encoder", str(file))

@@ -47,6 +47,12 @@ def test_each_style_gives_a_result_named_by_it_and_a_sheet_with_the_content_firs
     assert boxes[0].tobytes() == content.tobytes() != boxes[1].tobytes()
 
 
+def test_pictures_too_large_for_memory_have_no_sheet(stylize, folder, monkeypatch):
+    monkeypatch.setattr("adain_core.large.free_memory", lambda device: 0)
+    status, err = stylize("photo.png", "sunset", "--each", "-o", "new/out")
+    assert status == 0 and "wrote 1 picture to new/out in" in err and names(folder / "new") == ["out/sunset.png"]
+
+
 def test_each_of_several_contents_has_a_folder(stylize, styles, folder):
     assert stylize("photo.png", "lake.png", "--style", "styles", "--each", "-o", "out")[0] == 0
     results = ["blue.png", "contact-sheet.png", "red.png", "sunset.png"]
